@@ -1,0 +1,104 @@
+"""Validation: every complaint names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import numbers
+
+import torch
+
+__all__ = ["ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError", "check_choice", "check_float",
+           "check_int", "check_positions"]
+
+
+class IdemError(Exception):
+    """Base of all errors raised on purpose; its message is one line a user can act on."""
+
+
+class UsageError(IdemError, ValueError):
+    """An argument is not what the function accepts."""
+
+
+class ConfigError(IdemError, ValueError):
+    """A configuration file or table is malformed."""
+
+
+class FileFormatError(IdemError, ValueError):
+    """A file is missing, truncated, corrupt, or not ours."""
+
+
+class EnergyError(IdemError, ArithmeticError):
+    """An energy or force is not a number, or its evaluation failed.
+
+    Attributes
+    ----------
+    index : int or None
+        The first configuration of the batch that failed.
+    """
+
+    def __init__(self, message: str, index: int | None = None):
+        super().__init__(message)
+        self.index = index
+
+
+def check_int(name: str, value, minimum: int | None = None, maximum: int | None = None) -> int:
+    """Return ``value`` as an int, or raise `UsageError`; booleans are not integers here."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise UsageError(f"{name}: expected an integer, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise UsageError(f"{name}: expected at least {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise UsageError(f"{name}: expected at most {maximum}, got {value}")
+    return int(value)
+
+
+def check_float(name: str, value, minimum: float | None = None, above: float | None = None) -> float:
+    """Return ``value`` as a finite float, or raise `UsageError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise UsageError(f"{name}: expected a number, got {value!r}")
+    value = float(value)
+    if value != value or value in (float("inf"), float("-inf")):
+        raise UsageError(f"{name}: expected a finite number, got {value}")
+    if minimum is not None and value < minimum:
+        raise UsageError(f"{name}: expected at least {minimum}, got {value}")
+    if above is not None and value <= above:
+        raise UsageError(f"{name}: expected a number above {above}, got {value}")
+    return value
+
+
+def check_choice(name: str, value, choices) -> str:
+    """Return ``value`` if it is one of ``choices``, or raise `UsageError` listing them."""
+    if value not in choices:
+        raise UsageError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
+    return value
+
+
+def check_positions(name: str, x, n_atoms: int | None = None, n_dims: int | None = None) -> torch.Tensor:
+    """Return ``x`` if it is a finite float tensor of shape (batch, atoms, dimensions).
+
+    Parameters
+    ----------
+    name : str
+        What to call the argument in the error.
+    x : torch.Tensor, shape (B, N, D), float32 or float64
+    n_atoms, n_dims : int, optional
+        Required sizes.
+
+    Raises
+    ------
+    UsageError
+        Wrong type, dtype or shape.
+    EnergyError
+        NaN or infinite coordinates; names the first such configuration.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise UsageError(f"{name}: expected a torch tensor, got {type(x).__name__}")
+    want = f"(batch, {n_atoms if n_atoms is not None else 'atoms'}, {n_dims if n_dims is not None else 'dimensions'})"
+    if x.dim() != 3 or (n_atoms is not None and x.shape[1] != n_atoms) or (n_dims is not None and x.shape[2] != n_dims):
+        raise UsageError(f"{name}: expected shape {want}, got {tuple(x.shape)}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise UsageError(f"{name}: expected float32 or float64, got {x.dtype}")
+    # One cheap reduction first: a NaN or infinity anywhere makes the sum of zeros non-zero.
+    if x.numel() and not bool(torch.isfinite((x * 0).sum())):
+        bad = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
+        raise EnergyError(f"{name}: expected finite coordinates, configuration {bad} has NaN or infinity", bad)
+    return x

@@ -1,0 +1,173 @@
+"""Native Lennard-Jones kernels as torch ops.
+
+The C++ lives in ``src/``; it is built once per instruction set and chosen at run time. Each op here has a
+plain torch reference elsewhere in the package, and the tests compare the two.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..checks import IdemError, UsageError
+
+try:
+    from . import _native
+except ImportError as error:  # importing from a source tree that was never built
+    raise IdemError(
+        "idem_md.kernels: the native module is missing; install the package (pip install .) and import it from "
+        f"there, not from the source folder ({error})"
+    ) from error
+
+__all__ = ["dem_target", "instruction_sets", "lj_energy_forces", "mala"]
+
+
+def instruction_sets() -> list[str]:
+    """Names of the instruction sets this processor can run, fastest first; the first is the default."""
+    return _native.instruction_sets()
+
+
+def _check_seed(seed: int) -> int:
+    if not 0 <= int(seed) < 2**63:
+        raise UsageError(f"seed: expected an integer in [0, 2^63), got {seed}")
+    return int(seed)
+
+
+@torch.library.custom_op("idem_md::lj_energy_forces", mutates_args=(), device_types="cpu")
+def lj_energy_forces(x: torch.Tensor, epsilon: float, r_min: float, trap: float, isa: str = "") -> tuple[torch.Tensor, torch.Tensor]:
+    """Energies and forces of Lennard-Jones clusters in a harmonic trap about the centroid.
+
+    u = epsilon * sum_{i<j} [(r_m/r)^12 - 2 (r_m/r)^6] + trap/2 * sum_i |x_i - mean(x)|^2
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, N, D), float32 or float64, D = 2 or 3
+    epsilon, r_min, trap : float
+        Well depth in kT, distance of the minimum, trap stiffness in kT / length^2.
+    isa : str
+        Instruction set; empty picks the fastest available.
+
+    Returns
+    -------
+    u : torch.Tensor, shape (B,)
+        Energies in kT; +inf where a pair is closer than 0.00316 r_m.
+    f : torch.Tensor, shape (B, N, D)
+        Forces -grad u; finite for every finite input in the range of the dtype.
+    """
+    x = x.contiguous()
+    u, f = x.new_empty(x.shape[0]), torch.empty_like(x)
+    call = _native.lj_energy_forces_f32 if x.dtype == torch.float32 else _native.lj_energy_forces_f64
+    call(x.detach(), u, f, epsilon, r_min, trap, torch.get_num_threads(), isa)
+    return u, f
+
+
+@lj_energy_forces.register_fake
+def _(x, epsilon, r_min, trap, isa=""):
+    return x.new_empty(x.shape[0]), torch.empty_like(x)
+
+
+@torch.library.custom_op("idem_md::lj_mala", mutates_args=(), device_types="cpu")
+def mala(
+    x: torch.Tensor, step: torch.Tensor, beta: torch.Tensor, n_steps: int, seed: int, epsilon: float, r_min: float,
+    trap: float, centre: torch.Tensor | None = None, stiffness: torch.Tensor | None = None, averages: bool = False,
+    isa: str = "",
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2, in the mean-free subspace.
+
+    Proposal x' = x - h grad U + sqrt(2h) noise (Roberts & Tweedie, Bernoulli 2, 341, 1996). The whole loop runs
+    in native code, one chain a vector lane; a chain's random numbers depend on (seed, chain index) only.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (C, N, D), float32
+        Starting positions, mean-free.
+    step, beta : torch.Tensor, shape (C,), float32
+        Langevin step h (length^2) and inverse temperature relative to kT = 1.
+    n_steps, seed : int
+    epsilon, r_min, trap : float
+        As for `lj_energy_forces`.
+    centre : torch.Tensor, shape (C, N, D), optional
+    stiffness : torch.Tensor, shape (C,), optional
+        Harmonic restraint; both or neither.
+    averages : bool
+        Also average positions and bare forces over the steps of each chain.
+
+    Returns
+    -------
+    x, u, f : torch.Tensor
+        Final positions (C, N, D), energies (C,) and forces (C, N, D) without the restraint.
+    acceptance : torch.Tensor, shape (C,)
+    mean_x, mean_f : torch.Tensor, shape (C, N, D), or (0, N, D) without ``averages``
+    """
+    if (centre is None) != (stiffness is None):
+        raise UsageError("centre, stiffness: expected both or neither")
+    if x.dtype != torch.float32:
+        raise UsageError(f"x: expected float32, got {x.dtype}")
+    x = x.contiguous()
+    c = x.shape[0]
+    per_chain = [t.to(torch.float32).expand(c).contiguous() for t in (step, beta)]
+    if centre is not None:
+        centre = centre.to(torch.float32).expand_as(x).contiguous()
+        stiffness = stiffness.to(torch.float32).expand(c).contiguous()
+    out, f = torch.empty_like(x), torch.empty_like(x)
+    u, acceptance = x.new_empty(c), x.new_empty(c)
+    mean_x, mean_f = (torch.empty_like(x), torch.empty_like(x)) if averages else (x.new_empty(0, *x.shape[1:]),) * 2
+    _native.lj_mala(
+        x, *per_chain, centre, stiffness, out, u, f, acceptance, mean_x if averages else None,
+        mean_f if averages else None, n_steps, _check_seed(seed), epsilon, r_min, trap, torch.get_num_threads(), isa,
+    )
+    return out, u, f, acceptance, mean_x, mean_f if averages else mean_f.clone()
+
+
+@mala.register_fake
+def _(x, step, beta, n_steps, seed, epsilon, r_min, trap, centre=None, stiffness=None, averages=False, isa=""):
+    c = x.shape[0]
+    mean = (c if averages else 0, *x.shape[1:])
+    return torch.empty_like(x), x.new_empty(c), torch.empty_like(x), x.new_empty(c), x.new_empty(mean), x.new_empty(mean)
+
+
+@torch.library.custom_op("idem_md::lj_dem_target", mutates_args=(), device_types="cpu")
+def dem_target(
+    x: torch.Tensor, sigma: torch.Tensor, n_samples: int, seed: int, epsilon: float, r_min: float, trap: float,
+    isa: str = "",
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Importance-sampled scores of the noised Boltzmann density, streamed over the samples.
+
+    x_k = x + sigma eps_k, w = softmax(-u(x_k)): S_T = sum_k w_k f(x_k) (Akhound-Sadegh et al., ICML 2024, the
+    DEM estimator) and S_D = sum_k w_k eps_k / sigma. Memory is O(B N); K x N x D is never formed.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, N, D), float32
+        Noised positions x_t, mean-free.
+    sigma : torch.Tensor, shape (B,), float32
+    n_samples, seed : int
+        K and the seed; a sample's numbers depend on (seed, b K + k) only.
+
+    Returns
+    -------
+    s_tsi, s_dsi : torch.Tensor, shape (B, N, D)
+    alpha : torch.Tensor, shape (B,)
+        Weight of S_T in the mix of least variance, in [0, 1].
+    log_mean_exp : torch.Tensor, shape (B,)
+        log (1/K) sum_k exp(-u(x_k)); -inf where every sample overlaps (then the scores are 0).
+    ess : torch.Tensor, shape (B,)
+        (sum w)^2 / sum w^2; 0 where every sample overlaps.
+    """
+    if x.dtype != torch.float32:
+        raise UsageError(f"x: expected float32, got {x.dtype}")
+    x = x.contiguous()
+    b = x.shape[0]
+    sigma = sigma.to(torch.float32).expand(b).contiguous()
+    s_tsi, s_dsi = torch.empty_like(x), torch.empty_like(x)
+    alpha, log_mean_exp, ess = (x.new_empty(b) for _ in range(3))
+    _native.lj_dem_target(
+        x, sigma, s_tsi, s_dsi, alpha, log_mean_exp, ess, n_samples, _check_seed(seed), epsilon, r_min, trap,
+        torch.get_num_threads(), isa,
+    )
+    return s_tsi, s_dsi, alpha, log_mean_exp, ess
+
+
+@dem_target.register_fake
+def _(x, sigma, n_samples, seed, epsilon, r_min, trap, isa=""):
+    b = x.shape[0]
+    return torch.empty_like(x), torch.empty_like(x), *(x.new_empty(b) for _ in range(3))
