@@ -243,9 +243,14 @@ void dem_target_any(const TargetArgs& a, int64_t begin, int64_t end) {
 
 }  // namespace
 
+void pair_splines(const SplineArgs&, int64_t, int64_t);
+void message_forward(const MessageArgs&, int64_t, int64_t);
+void message_backward(const MessageArgs&, int64_t, int64_t, float*);
+
 const CpuKernels& kernels() {
   static const CpuKernels table{IDEM_STRING(IDEM_ISA), Simd<float>::width, Simd<double>::width,
-                                energy_forces_any<float>, energy_forces_any<double>, mala_any, dem_target_any};
+                                energy_forces_any<float>, energy_forces_any<double>, mala_any, dem_target_any,
+                                pair_splines, message_forward, message_backward};
   return table;
 }
 

@@ -112,6 +112,51 @@ void dem_target(In<float> x, In<float> sigma, Out<float> s_tsi, Out<float> s_dsi
   spread((int64_t)x.shape(0), 1, threads, [&](int64_t b, int64_t e) { k.dem_target(a, b, e); });
 }
 
+void pair_splines(In<float> x, Out<int32_t> knot, Out<float> spline, Out<float> unit, int n_basis, float length,
+                  float shift, float lo, float width, int threads) {
+  const CpuKernels& k = select("");
+  const idem::SplineArgs a{(int)x.shape(1), (int)x.shape(2), n_basis, length, shift, lo, width,
+                           x.data(), knot.data(), spline.data(), unit.data()};
+  spread((int64_t)x.shape(0), 16, threads, [&](int64_t b, int64_t e) { k.pair_splines(a, b, e); });
+}
+
+idem::MessageArgs message_args(const In<int32_t>& knot, const In<float>& spline, const In<float>& unit,
+                               const In<float>& a, const In<float>& v, const In<float>& filter) {
+  if (v.shape(3) > idem::kMaxChannels) throw std::invalid_argument("channels: expected at most 512");
+  return {(int)v.shape(1), (int)v.shape(2), (int)filter.shape(0), (int)v.shape(3), knot.data(), spline.data(),
+          unit.data(), a.data(), v.data(), filter.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+}
+
+void message_forward(In<int32_t> knot, In<float> spline, In<float> unit, In<float> a, In<float> v, In<float> filter,
+                     Out<float> ds, Out<float> dv, int threads) {
+  const CpuKernels& k = select("");
+  idem::MessageArgs m = message_args(knot, spline, unit, a, v, filter);
+  m.ds = ds.data();
+  m.dv = dv.data();
+  spread((int64_t)a.shape(0), 4, threads, [&](int64_t b, int64_t e) { k.message_forward(m, b, e); });
+}
+
+void message_backward(In<int32_t> knot, In<float> spline, In<float> unit, In<float> a, In<float> v, In<float> filter,
+                      In<float> gs, In<float> gv, Out<float> ga, Out<float> gvin, Out<float> gfilter, int threads) {
+  const CpuKernels& k = select("");
+  idem::MessageArgs m = message_args(knot, spline, unit, a, v, filter);
+  m.gs = gs.data();
+  m.gv = gv.data();
+  m.ga = ga.data();
+  m.gvin = gvin.data();
+  // One partial gradient a block of samples, added in the order of the blocks: the sum does not depend on the
+  // number of threads.
+  const int64_t n = (int64_t)a.shape(0), size = (int64_t)filter.shape(0) * (int64_t)filter.shape(1);
+  const int64_t grain = std::max<int64_t>(16, (n + 31) / 32), blocks = (n + grain - 1) / grain;
+  std::vector<float> partial(blocks * size);
+  spread(n, grain, threads,
+         [&](int64_t b, int64_t e) { k.message_backward(m, b, e, partial.data() + b / grain * size); });
+  float* total = gfilter.data();
+  std::fill(total, total + size, 0.0f);
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int64_t i = 0; i < size; ++i) total[i] += partial[b * size + i];
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -130,4 +175,10 @@ NB_MODULE(_native, m) {
         "threads"_a, "isa"_a);
   m.def("lj_dem_target", &dem_target, "x"_a, "sigma"_a, "s_tsi"_a, "s_dsi"_a, "alpha"_a, "log_mean_exp"_a, "ess"_a,
         "n_samples"_a, "seed"_a, "epsilon"_a, "r_min"_a, "trap"_a, "threads"_a, "isa"_a);
+  m.def("pair_splines", &pair_splines, "x"_a, "knot"_a, "spline"_a, "unit"_a, "n_basis"_a, "length"_a, "shift"_a,
+        "lo"_a, "width"_a, "threads"_a);
+  m.def("message_forward", &message_forward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "ds"_a, "dv"_a,
+        "threads"_a);
+  m.def("message_backward", &message_backward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "gs"_a,
+        "gv"_a, "ga"_a, "gvin"_a, "gfilter"_a, "threads"_a);
 }

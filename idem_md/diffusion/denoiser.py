@@ -1,0 +1,49 @@
+"""The denoiser D(x, sigma) = E[x_0 | x_t]: a raw network inside EDM preconditioning."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["Denoiser"]
+
+
+class Denoiser(nn.Module):
+    """EDM-preconditioned denoiser (Karras et al., NeurIPS 2022, eq. 7).
+
+    D(x, sigma) = c_skip x + c_out F(x, ln sigma), with c_skip = s^2/(sigma^2 + s^2),
+    c_out = sigma s/sqrt(sigma^2 + s^2) and s = ``sigma_data``. The network scales its own input.
+
+    Parameters
+    ----------
+    net : nn.Module
+        F(x_BND, log_sigma_B) -> (B, N, D).
+    sigma_data : float
+    """
+
+    def __init__(self, net: nn.Module, sigma_data: float):
+        super().__init__()
+        self.net = net
+        self.sigma_data = sigma_data
+
+    def c_skip(self, sigma: torch.Tensor) -> torch.Tensor:
+        """Weight of the input, shape of ``sigma``."""
+        return self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
+
+    def c_out(self, sigma: torch.Tensor) -> torch.Tensor:
+        """Scale of the network's output, shape of ``sigma``."""
+        return sigma * self.sigma_data / torch.sqrt(sigma**2 + self.sigma_data**2)
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Posterior mean of x_0.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (B, N, D), any float dtype
+            The network runs in float32 whatever the dtype; the result has the dtype of ``x``.
+        sigma : torch.Tensor, shape (B,)
+        """
+        sigma_B = sigma.float()
+        f = self.net(x.float(), torch.log(sigma_B)).to(x.dtype)
+        s = sigma.to(x.dtype)[:, None, None]
+        return self.c_skip(s) * x + self.c_out(s) * f

@@ -1,0 +1,56 @@
+"""Geometry of the mean-free subspace: projection, noise, Gaussian densities, distances.
+
+A cluster of N atoms in D dimensions lives on the subspace of vanishing centroid, of dimension (N-1) D. Every
+Gaussian here is isotropic on that subspace, and every density is taken with respect to its volume.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = ["centred", "gaussian_log_density", "pair_distances", "standard_normal", "subspace_dimension"]
+
+
+def centred(x: torch.Tensor) -> torch.Tensor:
+    """Positions (B, N, D) with the centroid of each configuration moved to the origin."""
+    return x - x.mean(dim=1, keepdim=True)
+
+
+def subspace_dimension(n_atoms: int, n_dims: int, mean_free: bool = True) -> int:
+    """(N-1) D for particle systems, N D where translation is not removed."""
+    return (n_atoms - int(mean_free)) * n_dims
+
+
+def standard_normal(shape, generator: torch.Generator, dtype=torch.float64, mean_free: bool = True) -> torch.Tensor:
+    """Standard normal noise of ``shape`` (B, N, D), projected on the mean-free subspace if asked."""
+    eps = torch.randn(shape, generator=generator, dtype=dtype)
+    return centred(eps) if mean_free else eps
+
+
+def gaussian_log_density(x: torch.Tensor, mean: torch.Tensor, variance, mean_free: bool = True) -> torch.Tensor:
+    """Log density of an isotropic Gaussian on the (mean-free) subspace.
+
+    log N = -|x - mean|^2 / (2 v) - d/2 log(2 pi v), with d = (N-1) D.
+
+    Parameters
+    ----------
+    x, mean : torch.Tensor, shape (B, N, D)
+        Both mean-free if ``mean_free``.
+    variance : float or torch.Tensor broadcastable to (B,)
+        Variance per coordinate of the subspace; positive.
+
+    Returns
+    -------
+    torch.Tensor, shape (B,)
+    """
+    d = subspace_dimension(x.shape[1], x.shape[2], mean_free)
+    v = torch.as_tensor(variance, dtype=x.dtype)
+    return -0.5 * ((x - mean) ** 2).sum((1, 2)) / v - 0.5 * d * torch.log(2 * math.pi * v)
+
+
+def pair_distances(x: torch.Tensor) -> torch.Tensor:
+    """Distances of all pairs i < j, shape (B, N(N-1)/2), in the dtype of ``x`` (B, N, D)."""
+    i, j = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
+    return (x[:, i] - x[:, j]).norm(dim=-1)

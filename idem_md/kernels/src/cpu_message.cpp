@@ -1,0 +1,168 @@
+// Equivariant message passing over all pairs of small clusters, forward and backward, fused: the filters are
+// cubic splines of the log distance, evaluated for each pair in registers and never stored.
+#include <cmath>
+
+#include "cpu_kernels.hpp"
+
+#define IDEM_RESTRICT __restrict__
+
+namespace idem {
+namespace IDEM_ISA {
+namespace {
+
+// C as a compile-time constant lets the compiler keep the channel loops in vector registers.
+template <int C> struct Channels {
+  static constexpr int get(int) { return C; }
+};
+template <> struct Channels<0> {
+  static constexpr int get(int c) { return c; }
+};
+
+// The three filters of one pair: w[3C] = sum_m b[m] A[k0 + m].
+inline void spline_filter(const float* IDEM_RESTRICT rows, const float* IDEM_RESTRICT b, int width, float* IDEM_RESTRICT w) {
+  const float b0 = b[0], b1 = b[1], b2 = b[2], b3 = b[3];
+#pragma omp simd
+  for (int c = 0; c < width; ++c)
+    w[c] = b0 * rows[c] + b1 * rows[width + c] + b2 * rows[2 * width + c] + b3 * rows[3 * width + c];
+}
+
+template <int D, int CC> void forward(const MessageArgs& m, int64_t begin, int64_t end) {
+  const int C = Channels<CC>::get(m.channels), n = m.n_atoms, pairs = n * (n - 1) / 2;
+  alignas(64) float w[3 * kMaxChannels];
+  for (int64_t b = begin; b < end; ++b) {
+    const float *a = m.a + b * n * 3 * C, *v = m.v + b * n * D * C, *spline = m.spline + b * pairs * 4;
+    const float* unit = m.unit + b * pairs * D;
+    const int32_t* knot = m.knot + b * pairs;
+    float *ds = m.ds + b * n * C, *dv = m.dv + b * n * D * C;
+    for (int k = 0; k < n * C; ++k) ds[k] = 0;
+    for (int k = 0; k < n * D * C; ++k) dv[k] = 0;
+    for (int i = 1, p = 0; i < n; ++i)
+      for (int j = 0; j < i; ++j, ++p) {
+        spline_filter(m.filter + (int64_t)knot[p] * 3 * C, spline + 4 * p, 3 * C, w);
+        const float *IDEM_RESTRICT ai = a + i * 3 * C, *IDEM_RESTRICT aj = a + j * 3 * C;
+        const float *IDEM_RESTRICT vi = v + i * D * C, *IDEM_RESTRICT vj = v + j * D * C;
+        float *IDEM_RESTRICT si = ds + i * C, *IDEM_RESTRICT sj = ds + j * C;
+        float *IDEM_RESTRICT oi = dv + i * D * C, *IDEM_RESTRICT oj = dv + j * D * C;
+        float e[D];
+        for (int d = 0; d < D; ++d) e[d] = unit[p * D + d];
+#pragma omp simd
+        for (int c = 0; c < C; ++c) {
+          si[c] += w[c] * aj[c];
+          sj[c] += w[c] * ai[c];
+          const float uij = w[C + c] * aj[C + c], uji = w[C + c] * ai[C + c];
+          const float qij = w[2 * C + c] * aj[2 * C + c], qji = w[2 * C + c] * ai[2 * C + c];
+          for (int d = 0; d < D; ++d) {
+            oi[d * C + c] += uij * e[d] + qij * vj[d * C + c];
+            oj[d * C + c] += qji * vi[d * C + c] - uji * e[d];
+          }
+        }
+      }
+  }
+}
+
+template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int64_t end, float* IDEM_RESTRICT gfilter) {
+  const int C = Channels<CC>::get(m.channels), n = m.n_atoms, pairs = n * (n - 1) / 2;
+  alignas(64) float w[3 * kMaxChannels], gw[3 * kMaxChannels];
+  for (int k = 0; k < m.n_basis * 3 * C; ++k) gfilter[k] = 0;
+  for (int64_t b = begin; b < end; ++b) {
+    const float *a = m.a + b * n * 3 * C, *v = m.v + b * n * D * C, *spline = m.spline + b * pairs * 4;
+    const float *unit = m.unit + b * pairs * D, *gs = m.gs + b * n * C, *gv = m.gv + b * n * D * C;
+    const int32_t* knot = m.knot + b * pairs;
+    float *ga = m.ga + b * n * 3 * C, *gvin = m.gvin + b * n * D * C;
+    for (int k = 0; k < n * 3 * C; ++k) ga[k] = 0;
+    for (int k = 0; k < n * D * C; ++k) gvin[k] = 0;
+    for (int i = 1, p = 0; i < n; ++i)
+      for (int j = 0; j < i; ++j, ++p) {
+        spline_filter(m.filter + (int64_t)knot[p] * 3 * C, spline + 4 * p, 3 * C, w);
+        const float *IDEM_RESTRICT ai = a + i * 3 * C, *IDEM_RESTRICT aj = a + j * 3 * C;
+        const float *IDEM_RESTRICT vi = v + i * D * C, *IDEM_RESTRICT vj = v + j * D * C;
+        const float *IDEM_RESTRICT gsi = gs + i * C, *IDEM_RESTRICT gsj = gs + j * C;
+        const float *IDEM_RESTRICT gvi = gv + i * D * C, *IDEM_RESTRICT gvj = gv + j * D * C;
+        float *IDEM_RESTRICT gai = ga + i * 3 * C, *IDEM_RESTRICT gaj = ga + j * 3 * C;
+        float *IDEM_RESTRICT hi = gvin + i * D * C, *IDEM_RESTRICT hj = gvin + j * D * C;
+        float e[D];
+        for (int d = 0; d < D; ++d) e[d] = unit[p * D + d];
+#pragma omp simd
+        for (int c = 0; c < C; ++c) {
+          const float ws = w[c], wu = w[C + c], wv = w[2 * C + c];
+          float ui = 0, uj = 0, qi = 0, qj = 0;
+          const float wvi = wv * aj[2 * C + c], wvj = wv * ai[2 * C + c];
+          for (int d = 0; d < D; ++d) {
+            const float gi = gvi[d * C + c], gj = gvj[d * C + c];
+            ui += gi * e[d];
+            uj -= gj * e[d];
+            qi += gi * vj[d * C + c];
+            qj += gj * vi[d * C + c];
+            hj[d * C + c] += wvi * gi;
+            hi[d * C + c] += wvj * gj;
+          }
+          gw[c] = aj[c] * gsi[c] + ai[c] * gsj[c];
+          gw[C + c] = aj[C + c] * ui + ai[C + c] * uj;
+          gw[2 * C + c] = aj[2 * C + c] * qi + ai[2 * C + c] * qj;
+          gaj[c] += ws * gsi[c];
+          gai[c] += ws * gsj[c];
+          gaj[C + c] += wu * ui;
+          gai[C + c] += wu * uj;
+          gaj[2 * C + c] += wv * qi;
+          gai[2 * C + c] += wv * qj;
+        }
+        float* IDEM_RESTRICT rows = gfilter + (int64_t)knot[p] * 3 * C;
+        const float b0 = spline[4 * p], b1 = spline[4 * p + 1], b2 = spline[4 * p + 2], b3 = spline[4 * p + 3];
+#pragma omp simd
+        for (int c = 0; c < 3 * C; ++c) {
+          rows[c] += b0 * gw[c];
+          rows[3 * C + c] += b1 * gw[c];
+          rows[6 * C + c] += b2 * gw[c];
+          rows[9 * C + c] += b3 * gw[c];
+        }
+      }
+  }
+}
+
+}  // namespace
+
+// Distances as spline coordinates: t = (log(r/length + shift) - lo) / width, cubic B-spline weights at t.
+void pair_splines(const SplineArgs& s, int64_t begin, int64_t end) {
+  const int n = s.n_atoms, D = s.n_dims, pairs = n * (n - 1) / 2;
+  for (int64_t b = begin; b < end; ++b)
+    for (int i = 1, p = 0; i < n; ++i)
+      for (int j = 0; j < i; ++j, ++p) {
+        const float *xi = s.x + (b * n + i) * D, *xj = s.x + (b * n + j) * D;
+        float dx[3], r2 = 0;
+        for (int d = 0; d < D; ++d) {
+          dx[d] = xi[d] - xj[d];
+          r2 += dx[d] * dx[d];
+        }
+        const float r = std::sqrt(r2 + 1e-12f);
+        for (int d = 0; d < D; ++d) s.unit[(b * pairs + p) * D + d] = dx[d] / r;
+        float t = (std::log(r / s.length + s.shift) - s.lo) / s.width;
+        const float last = (float)(s.n_basis - 4);
+        t = t < 0.0f ? 0.0f : t > last + 0.999999f ? last + 0.999999f : t;
+        int k = (int)t;
+        if (k > s.n_basis - 4) k = s.n_basis - 4;
+        const float q = t - (float)k, o = 1.0f - q;
+        s.knot[b * pairs + p] = k;
+        float* w = s.spline + (b * pairs + p) * 4;
+        w[0] = o * o * o / 6.0f;
+        w[1] = (3.0f * q * q * q - 6.0f * q * q + 4.0f) / 6.0f;
+        w[2] = (3.0f * o * o * o - 6.0f * o * o + 4.0f) / 6.0f;
+        w[3] = q * q * q / 6.0f;
+      }
+}
+
+void message_forward(const MessageArgs& m, int64_t begin, int64_t end) {
+  if (m.n_dims == 3)
+    m.channels == 64 ? forward<3, 64>(m, begin, end) : forward<3, 0>(m, begin, end);
+  else
+    m.channels == 64 ? forward<2, 64>(m, begin, end) : forward<2, 0>(m, begin, end);
+}
+
+void message_backward(const MessageArgs& m, int64_t begin, int64_t end, float* gfilter) {
+  if (m.n_dims == 3)
+    m.channels == 64 ? backward<3, 64>(m, begin, end, gfilter) : backward<3, 0>(m, begin, end, gfilter);
+  else
+    m.channels == 64 ? backward<2, 64>(m, begin, end, gfilter) : backward<2, 0>(m, begin, end, gfilter);
+}
+
+}  // namespace IDEM_ISA
+}  // namespace idem

@@ -1,0 +1,5 @@
+"""Equivariant networks."""
+
+from .painn import PaiNN
+
+__all__ = ["PaiNN"]
