@@ -6,8 +6,8 @@ import numbers
 
 import torch
 
-__all__ = ["ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError", "check_choice", "check_float",
-           "check_int", "check_positions"]
+__all__ = ["BudgetExhausted", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError", "check_choice",
+           "check_float", "check_int", "check_positions"]
 
 
 class IdemError(Exception):
@@ -38,6 +38,10 @@ class EnergyError(IdemError, ArithmeticError):
     def __init__(self, message: str, index: int | None = None):
         super().__init__(message)
         self.index = index
+
+
+class BudgetExhausted(IdemError):
+    """A limit on energy calls would be exceeded by the next evaluation."""
 
 
 def check_int(name: str, value, minimum: int | None = None, maximum: int | None = None) -> int:

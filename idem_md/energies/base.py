@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from ..checks import EnergyError, check_positions
+from ..checks import BudgetExhausted, EnergyError, UsageError, check_positions
+from ..geometry import standard_normal
 
-__all__ = ["Energy"]
+__all__ = ["Energy", "dem_scores_reference"]
 
 
 class Energy(ABC):
@@ -22,12 +23,21 @@ class Energy(ABC):
     n_atoms, n_dims : int
     calls : int
         Configurations evaluated so far, by whatever route. A reported cost.
+    max_calls : int or None
+        Budget; an evaluation that would exceed it raises `BudgetExhausted` instead.
     """
 
     def __init__(self, n_atoms: int, n_dims: int):
         self.n_atoms = n_atoms
         self.n_dims = n_dims
         self.calls = 0
+        self.max_calls: int | None = None
+
+    def count(self, n: int) -> None:
+        """Book ``n`` evaluations, before they are made; raises `BudgetExhausted` if the budget does not allow them."""
+        if self.max_calls is not None and self.calls + n > self.max_calls:
+            raise BudgetExhausted(f"energy calls: {self.calls} made, {n} more would exceed the budget of {self.max_calls}")
+        self.calls += n
 
     @abstractmethod
     def evaluate(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,9 +64,11 @@ class Energy(ABC):
             Wrong shape or dtype.
         EnergyError
             NaN or infinite positions, NaN or -inf energies, forces that are not finite.
+        BudgetExhausted
+            See ``max_calls``.
         """
         check_positions("x", x, self.n_atoms, self.n_dims)
-        self.calls += x.shape[0]
+        self.count(x.shape[0])
         u, f = self.evaluate(x)
         bad = ~torch.isfinite(f).flatten(1).all(1) | torch.isnan(u) | (u == -torch.inf)
         if bool(bad.any()):
@@ -65,3 +77,106 @@ class Energy(ABC):
                 f"{type(self).__name__}: expected a number and finite forces, configuration {b} gave "
                 f"u = {float(u[b])}, max |f| = {float(f[b].abs().max())}", b)
         return u, f
+
+    def mala(self, x, step, n_steps: int, seed: int, beta=None, centre=None, stiffness=None, averages=False):
+        """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2.
+
+        Proposal x' = x - h grad U + sqrt(2h) noise in the mean-free subspace (Roberts & Tweedie, Bernoulli 2,
+        341, 1996). This is the plain torch loop over `__call__`, for any energy; energies with native kernels
+        override it. Counts one energy call a chain and step, and one more a chain for the start.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (C, N, D)
+            Starting positions, mean-free.
+        step, beta, stiffness : torch.Tensor broadcastable to (C,)
+            Langevin step h, inverse temperature relative to kT = 1 (default 1), restraint stiffness.
+        n_steps, seed : int
+        centre : torch.Tensor, shape (C, N, D), optional
+            Centre of the restraint; given together with ``stiffness``.
+        averages : bool
+            Also average positions and bare forces over the steps of each chain.
+
+        Returns
+        -------
+        x, u, f, acceptance, mean_x, mean_f : torch.Tensor
+            Final positions, energies and forces (without the restraint), acceptance (C,), averages (C, N, D) or
+            (0, N, D) without ``averages``.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        column = lambda a: torch.as_tensor(a, dtype=x.dtype).expand(x.shape[0])  # noqa: E731
+        h, beta = column(step), column(1.0 if beta is None else beta)
+        k = column(0.0 if stiffness is None else stiffness)
+        centre = torch.zeros_like(x) if centre is None else centre
+        h3, beta3, k3 = (a[:, None, None] for a in (h, beta, k))
+
+        def total(x):
+            u, f = self(x)
+            return u, f, beta * u + 0.5 * k * ((x - centre) ** 2).sum((1, 2)), beta3 * f - k3 * (x - centre)
+
+        u, f, big_u, force = total(x)
+        accepted = torch.zeros_like(u)
+        mean_x, mean_f = torch.zeros_like(x), torch.zeros_like(x)
+        for _ in range(n_steps):
+            eps = standard_normal(x.shape, generator, x.dtype)
+            y = x + h3 * force + torch.sqrt(2 * h3) * eps
+            u_y, f_y, big_u_y, force_y = total(y)
+            reverse = ((x - y - h3 * force_y) ** 2).sum((1, 2)) / (4 * h)
+            log_ratio = big_u - big_u_y + 0.5 * (eps**2).sum((1, 2)) - reverse
+            take = torch.log(torch.rand(len(x), generator=generator, dtype=x.dtype)) < log_ratio
+            x, f, force = (torch.where(take[:, None, None], a, b) for a, b in ((y, x), (f_y, f), (force_y, force)))
+            u, big_u = torch.where(take, u_y, u), torch.where(take, big_u_y, big_u)
+            accepted += take
+            mean_x += x
+            mean_f += f
+        scale = 1 / max(n_steps, 1)
+        empty = x.new_empty(0, *x.shape[1:])
+        return x, u, f, accepted * scale, *((mean_x * scale, mean_f * scale) if averages else (empty, empty.clone()))
+
+    def dem_scores(self, x, sigma, n_samples: int, seed: int):
+        """Importance-sampled scores at noised positions; see `dem_scores_reference`. Streams over the batch."""
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for x_1, sigma_1 in zip(x.split(1), sigma.split(1)):
+            eps = standard_normal((n_samples, *x.shape[1:]), generator, x.dtype)[None]
+            parts.append(dem_scores_reference(self, x_1, sigma_1, eps))
+        return tuple(torch.cat(column) for column in zip(*parts))
+
+
+def dem_scores_reference(energy, x: torch.Tensor, sigma: torch.Tensor, eps: torch.Tensor):
+    """The streamed target in plain torch, for given noise: any energy, O(B K N D) memory.
+
+    Parameters
+    ----------
+    energy : callable, (B, N, D) -> (u, f)
+    x : torch.Tensor, shape (B, N, D)
+    sigma : torch.Tensor, shape (B,)
+    eps : torch.Tensor, shape (B, K, N, D)
+        Standard normal noise, mean-free.
+
+    Returns
+    -------
+    s_tsi, s_dsi, alpha, log_mean_exp, ess
+        As `kernels.dem_target`.
+    """
+    b, k, n, d = eps.shape
+    if x.shape != (b, n, d):
+        raise UsageError(f"eps: expected shape (B, K, {n}, {d}) for x of shape {tuple(x.shape)}, got {tuple(eps.shape)}")
+    s = sigma.reshape(-1, 1, 1, 1)
+    u, f = energy((x[:, None] + s * eps).reshape(b * k, n, d))
+    u, f = u.reshape(b, k), f.reshape(b, k, n, d)
+    empty = torch.isinf(u).all(1)
+    w = torch.softmax(-u.masked_fill(empty[:, None], 0.0), dim=1) * ~empty[:, None]
+    f = f.masked_fill((w == 0)[..., None, None], 0.0)
+    g = eps / s
+    mean = lambda a: (w[..., None, None] * a).sum(1)  # noqa: E731
+    s_tsi, s_dsi = mean(f), mean(g)
+    dot = lambda a, c: (w * (a * c).sum((2, 3))).sum(1)  # noqa: E731
+    v_t = dot(f, f) - (s_tsi**2).sum((1, 2))
+    v_d = dot(g, g) - (s_dsi**2).sum((1, 2))
+    c = dot(f, g) - (s_tsi * s_dsi).sum((1, 2))
+    den = v_t + v_d - 2 * c
+    alpha = torch.where(den > 0, (v_d - c) / den, 0.5).clamp(0, 1)
+    log_mean_exp = torch.logsumexp(-u, 1) - torch.log(torch.tensor(float(k), dtype=u.dtype))
+    ess = torch.where(empty, 0.0, 1 / (w**2).sum(1).clamp(min=1e-300))
+    return s_tsi, s_dsi, alpha, log_mean_exp, ess

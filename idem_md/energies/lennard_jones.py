@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 from .. import kernels
-from ..checks import UsageError, check_float, check_int
-from ..geometry import centred
+from ..checks import check_float, check_int, check_positions
 from .base import Energy
 
-__all__ = ["LennardJones", "dem_scores_reference", "lennard_jones_reference"]
+__all__ = ["LennardJones", "lennard_jones_reference"]
 
 # The kernels' threshold on (r/r_m)^2 below which the energy is +inf (see src/lennard_jones.hpp).
 OVERLAP = 1e-5
@@ -76,14 +75,14 @@ class LennardJones(Energy):
         check_positions("x", x, self.n_atoms, self.n_dims)
         step = torch.as_tensor(step, dtype=torch.float32)
         beta = torch.ones(()) if beta is None else torch.as_tensor(beta, dtype=torch.float32)
-        self.calls += x.shape[0] * (n_steps + 1)
+        self.count(x.shape[0] * (n_steps + 1))
         return kernels.mala(x.float(), step, beta, n_steps, seed, centre=centre, stiffness=stiffness,
                             averages=averages, **self.parameters)
 
     def dem_scores(self, x, sigma, n_samples: int, seed: int):
         """Importance-sampled scores at noised positions, fused and streamed; see `kernels.dem_target`."""
         check_positions("x", x, self.n_atoms, self.n_dims)
-        self.calls += x.shape[0] * n_samples
+        self.count(x.shape[0] * n_samples)
         return kernels.dem_target(x.float(), torch.as_tensor(sigma, dtype=torch.float32), n_samples, seed,
                                   **self.parameters)
 
@@ -101,48 +100,3 @@ def lennard_jones_reference(x: torch.Tensor, epsilon: float, r_min: float, trap:
     g = 12 * epsilon / r_min**2 * inv6 * (inv6 - 1) / s2.clamp(min=OVERLAP)
     f = (g[..., None] * dx).sum(2) - trap * y
     return u.masked_fill(overlap, torch.inf), f
-
-
-def dem_scores_reference(energy, x: torch.Tensor, sigma: torch.Tensor, eps: torch.Tensor):
-    """The streamed target in plain torch, for given noise: any energy, O(B K N D) memory.
-
-    Parameters
-    ----------
-    energy : callable, (B, N, D) -> (u, f)
-    x : torch.Tensor, shape (B, N, D)
-    sigma : torch.Tensor, shape (B,)
-    eps : torch.Tensor, shape (B, K, N, D)
-        Standard normal noise, mean-free.
-
-    Returns
-    -------
-    s_tsi, s_dsi, alpha, log_mean_exp, ess
-        As `kernels.dem_target`.
-    """
-    b, k, n, d = eps.shape
-    if x.shape != (b, n, d):
-        raise UsageError(f"eps: expected shape (B, K, {n}, {d}) for x of shape {tuple(x.shape)}, got {tuple(eps.shape)}")
-    s = sigma.reshape(-1, 1, 1, 1)
-    u, f = energy((x[:, None] + s * eps).reshape(b * k, n, d))
-    u, f = u.reshape(b, k), f.reshape(b, k, n, d)
-    empty = torch.isinf(u).all(1)
-    w = torch.softmax(-u.masked_fill(empty[:, None], 0.0), dim=1) * ~empty[:, None]
-    f = f.masked_fill((w == 0)[..., None, None], 0.0)
-    g = eps / s
-    mean = lambda a: (w[..., None, None] * a).sum(1)  # noqa: E731
-    s_tsi, s_dsi = mean(f), mean(g)
-    dot = lambda a, c: (w * (a * c).sum((2, 3))).sum(1)  # noqa: E731
-    v_t = dot(f, f) - (s_tsi**2).sum((1, 2))
-    v_d = dot(g, g) - (s_dsi**2).sum((1, 2))
-    c = dot(f, g) - (s_tsi * s_dsi).sum((1, 2))
-    den = v_t + v_d - 2 * c
-    alpha = torch.where(den > 0, (v_d - c) / den, 0.5).clamp(0, 1)
-    log_mean_exp = torch.logsumexp(-u, 1) - torch.log(torch.tensor(float(k), dtype=u.dtype))
-    ess = torch.where(empty, 0.0, 1 / (w**2).sum(1).clamp(min=1e-300))
-    return s_tsi, s_dsi, alpha, log_mean_exp, ess
-
-
-def mean_free_noise(shape, generator: torch.Generator, dtype=torch.float64) -> torch.Tensor:
-    """Noise (B, K, N, D) for `dem_scores_reference`."""
-    eps = torch.randn(shape, generator=generator, dtype=dtype)
-    return centred(eps.flatten(0, 1)).reshape(shape)

@@ -1,0 +1,195 @@
+"""Weighted samples: estimates with errors, files, and views for MDTraj and ASE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import ase
+import ase.calculators.singlepoint
+import mdtraj
+import numpy as np
+
+from .checks import UsageError, check_int
+from .systems import System, get_system
+from .trajectory import read_ensemble, to_trajectory, write_ensemble
+
+__all__ = ["WeightedEnsemble", "load_ensemble"]
+
+
+@dataclass(frozen=True)
+class WeightedEnsemble:
+    """Samples of a Boltzmann distribution with importance weights.
+
+    Attributes
+    ----------
+    positions : numpy.ndarray, shape (n, N, D), float64
+        Reduced length; NaN where a sample failed.
+    energies : numpy.ndarray, shape (n,), float64
+        Reduced energies u = U/kT; +inf for overlaps and failed samples.
+    log_weights : numpy.ndarray, shape (n,), float64
+        Natural logarithms; the mean of exp(log_weights) estimates Z. Failed samples have -inf and stay in the
+        count. All equal for samples of an equilibrated simulation.
+    system : System
+    provenance : dict
+        How the samples were made and what they cost.
+
+    Raises
+    ------
+    UsageError
+        Shapes that do not fit, NaN weights, or positions that are not numbers where the weight is not zero.
+    """
+
+    positions: np.ndarray
+    energies: np.ndarray
+    log_weights: np.ndarray
+    system: System
+    provenance: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("positions", "energies", "log_weights"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        n = len(self.energies)
+        if self.positions.ndim != 3 or len(self.positions) != n or self.energies.ndim != 1 or self.log_weights.shape != (n,):
+            raise UsageError(f"positions, energies, log_weights: expected shapes (n,N,D), (n,), (n,), got "
+                             f"{self.positions.shape}, {self.energies.shape}, {self.log_weights.shape}")
+        if n == 0:
+            raise UsageError("positions: expected at least one sample, got none")
+        if np.isnan(self.log_weights).any() or (self.log_weights == np.inf).any():
+            raise UsageError("log_weights: expected numbers below infinity, got NaN or +inf")
+        alive = self.log_weights > -np.inf
+        if not np.isfinite(self.positions[alive]).all() or not np.isfinite(self.energies[alive]).all():
+            raise UsageError("positions, energies: expected finite numbers wherever the weight is not zero")
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Normalised weights, shape (n,), summing to one.
+
+        Raises
+        ------
+        UsageError
+            Every sample has weight zero.
+        """
+        top = self.log_weights.max()
+        if top == -np.inf:
+            raise UsageError("log_weights: every sample has weight zero, nothing can be averaged")
+        w = np.exp(self.log_weights - top)
+        return w / w.sum()
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n."""
+        return float(1.0 / (self.weights**2).sum())
+
+    @property
+    def ess_fraction(self) -> float:
+        """`ess` divided by the number of samples, failed ones included."""
+        return self.ess / len(self)
+
+    @property
+    def log_z(self) -> float:
+        """Estimate of log Z, Z the integral of exp(-u) over the mean-free subspace: log mean exp(log_weights)."""
+        top = self.log_weights.max()
+        if top == -np.inf:
+            return -np.inf
+        return float(top + np.log(np.exp(self.log_weights - top).mean()))
+
+    @property
+    def log_z_err(self) -> float:
+        """Standard error of `log_z` by the delta method: sd(w) / (mean(w) sqrt(n)); NaN for a single sample."""
+        w = self.weights
+        n = len(w)
+        return float(w.std(ddof=1) / w.mean() / np.sqrt(n)) if n > 1 else float("nan")
+
+    def expectation(self, fn: Callable[[np.ndarray], np.ndarray]):
+        """Self-normalised weighted mean of an observable, with its standard error.
+
+        mean = sum W f, se^2 = sum W^2 (f - mean)^2 with W = w / sum w (Owen, Monte Carlo theory, eq. 9.9).
+
+        Parameters
+        ----------
+        fn : callable (n, N, D) -> (n,) or (n, ...)
+            Receives the positions in reduced length, samples of weight zero left out.
+
+        Returns
+        -------
+        value, standard_error : float, or numpy.ndarray of the observable's shape
+
+        Raises
+        ------
+        UsageError
+            The observable has the wrong length or is not finite.
+        """
+        alive = self.log_weights > -np.inf
+        return self._mean(np.asarray(fn(self.positions[alive]), dtype=np.float64), self.weights[alive])
+
+    @staticmethod
+    def _mean(values: np.ndarray, w: np.ndarray):
+        if values.ndim < 1 or len(values) != len(w):
+            raise UsageError(f"fn: expected an array of length {len(w)}, one value a sample, got shape {values.shape}")
+        if not np.isfinite(values).all():
+            raise UsageError("fn: expected finite values, got NaN or infinity")
+        mean = np.tensordot(w, values, axes=1)
+        error = np.sqrt(np.tensordot(w**2, (values - mean) ** 2, axes=1))
+        return (float(mean), float(error)) if np.ndim(mean) == 0 else (mean, error)
+
+    @property
+    def mean_energy(self) -> tuple[float, float]:
+        """Weighted mean of the energy and its standard error, in kT."""
+        alive = self.log_weights > -np.inf
+        return self._mean(self.energies[alive], self.weights[alive])
+
+    def resample(self, n: int | None = None, seed: int = 0) -> WeightedEnsemble:
+        """Equally weighted samples by systematic resampling; `log_z` is kept.
+
+        Parameters
+        ----------
+        n : int, optional
+            Number of samples; by default as many as there are.
+        seed : int
+        """
+        n = check_int("n", len(self) if n is None else n, 1)
+        u = (np.arange(n) + np.random.default_rng(seed).random()) / n
+        # Rounding can leave the last cumulative weight a hair below one.
+        edges = np.cumsum(self.weights)
+        index = np.searchsorted(edges / edges[-1], u, side="right")
+        provenance = {**self.provenance, "resampled": {"from": len(self), "seed": seed}}
+        return WeightedEnsemble(self.positions[index], self.energies[index], np.full(n, self.log_z), self.system, provenance)
+
+    def save(self, path) -> list:
+        """Write ``F.dcd`` (Å), ``F.pdb`` and ``F.npz``, all or none; returns the paths. See `trajectory.write_ensemble`."""
+        arrays = {"positions": self.positions, "energies": self.energies, "log_weights": self.log_weights}
+        return write_ensemble(path, arrays, {**self.provenance, "system": self.system.name}, self.system.element,
+                              self.system.units)
+
+    def to_mdtraj(self) -> mdtraj.Trajectory:
+        """MDTraj trajectory (nm); weights stay with the ensemble, in the same order."""
+        return to_trajectory(self.positions, self.system.element, self.system.units)
+
+    def to_ase(self) -> list[ase.Atoms]:
+        """ASE atoms (Å) with the energy in eV and ``info["log_weight"]``."""
+        kT = self.system.units.kT_eV
+        frames = []
+        for frame, u, log_w in zip(self.to_mdtraj().xyz, self.energies, self.log_weights):
+            atoms = ase.Atoms([self.system.element] * len(frame), positions=frame.astype(np.float64) * 10.0,
+                              info={"log_weight": float(log_w)})
+            atoms.calc = ase.calculators.singlepoint.SinglePointCalculator(atoms, energy=float(u) * kT)
+            frames.append(atoms)
+        return frames
+
+
+def load_ensemble(path) -> WeightedEnsemble:
+    """Load what `WeightedEnsemble.save` wrote, from the path of its DCD.
+
+    Raises
+    ------
+    FileFormatError
+        Missing, truncated or foreign files.
+    UsageError
+        A system that this installation does not know.
+    """
+    arrays, provenance = read_ensemble(path)
+    return WeightedEnsemble(**arrays, system=get_system(provenance["system"]), provenance=provenance)

@@ -1,0 +1,94 @@
+"""What the denoiser is trained towards: estimates of E[x_0 | x_t] from the energy alone.
+
+All targets are given as denoiser values D (a score S becomes D = x_t + sigma^2 S). Names:
+
+- ``dem``: self-normalised importance sampling of the score from K draws around x_t (Akhound-Sadegh et al., ICML
+  2024). Needs no x_0. Its noise grows without bound where few draws have weight.
+- ``mixed``: the same draws, mixed with their Stein-equivalent sum w eps/sigma by least variance.
+- ``buffer``: from the x_0 that x_t was made of and its stored force, (1-c) x_0 + c (x_t + sigma^2 f(x_0)) with
+  c = s^2/(s^2 + sigma^2) (denoising and target score matching; De Bortoli et al., 2024). No energy calls.
+- ``posterior``: the same, averaged over MALA chains that sample exp(-u(x) - |x - x_t|^2 / 2 sigma^2) from x_0. If x_0
+  is an equilibrium sample it already is a draw of that posterior, so the average has the same mean and, as the
+  chains forget x_0, a fraction of the noise.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .energies import Energy
+
+__all__ = ["TARGETS", "buffer_target", "importance_target", "posterior_target"]
+
+TARGETS = ("posterior", "buffer", "mixed", "dem")
+
+
+def _mix(x_t, sigma, x_0, f_0, force_scale: float):
+    s = sigma[:, None, None]
+    c = force_scale**2 / (force_scale**2 + s**2)
+    return (1 - c) * x_0 + c * (x_t + s**2 * f_0)
+
+
+def buffer_target(x_t, sigma, x_0, f_0, force_scale: float) -> torch.Tensor:
+    """Denoising/target-score mix from stored samples.
+
+    Parameters
+    ----------
+    x_t, x_0, f_0 : torch.Tensor, shape (B, N, D)
+        Noised and clean positions, forces at the clean ones.
+    sigma : torch.Tensor, shape (B,)
+    force_scale : float
+        s = <f^2>^(-1/2) per coordinate, the stiffness length of the potential.
+    """
+    return _mix(x_t, sigma, x_0, f_0, force_scale)
+
+
+def importance_target(energy: Energy, x_t, sigma, n_samples: int, seed: int, mix: bool, max_norm: float | None = None):
+    """``dem`` and ``mixed``: (B, N, D) denoiser targets from ``n_samples`` energy calls each.
+
+    Parameters
+    ----------
+    mix : bool
+        Mix the two estimators by least variance; otherwise the paper's.
+    max_norm : float, optional
+        Bound on the norm of the score of a configuration; larger ones are scaled down to it, as the paper does.
+    """
+    s_tsi, s_dsi, alpha, _, _ = energy.dem_scores(x_t, sigma, n_samples, seed)
+    score = s_tsi
+    if mix:
+        a = alpha[:, None, None]
+        score = a * s_tsi + (1 - a) * s_dsi
+    if max_norm is not None:
+        norm = score.flatten(1).norm(dim=1)[:, None, None]
+        score = score * (max_norm / norm.clamp(min=max_norm))
+    return x_t + sigma[:, None, None] ** 2 * score
+
+
+def posterior_target(energy: Energy, x_t, sigma, x_0, force_scale: float, step: float, chains: int, n_steps: int, seed: int):
+    """``posterior``: average of ``chains`` MALA chains of ``n_steps``, of which the first half is let go.
+
+    The first half is as unbiased as the second; it is dropped because it still remembers x_0, whose deviation
+    from the posterior mean is the noise to be averaged away.
+
+    Parameters
+    ----------
+    step : float
+        MALA step that suits the energy alone; shortened here where the restraint is the stiffer part.
+    chains, n_steps : int
+        Costs about chains (n_steps + 2) energy calls a configuration.
+
+    Returns
+    -------
+    target : torch.Tensor, shape (B, N, D)
+    acceptance : float
+    """
+    b = x_t.shape[0]
+    spread = lambda a: a.repeat_interleave(chains, dim=0)  # noqa: E731
+    # A d-dimensional Gaussian of width sigma wants h of about 1.36 d^(-1/3) sigma^2; 0.4 at d = 36.
+    h = spread(1 / (1 / step + 1 / (0.4 * sigma**2)))
+    restraint = dict(centre=spread(x_t), stiffness=spread(sigma**-2))
+    half = max(n_steps // 2, 1)
+    x, *_ = energy.mala(spread(x_0), h, half, seed, **restraint)
+    *_, acceptance, mean_x, mean_f = energy.mala(x, h, half, seed + 1, averages=True, **restraint)
+    average = lambda a: a.reshape(b, chains, *x_t.shape[1:]).mean(1)  # noqa: E731
+    return _mix(x_t, sigma, average(mean_x), average(mean_f), force_scale), float(acceptance.mean())

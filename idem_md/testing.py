@@ -1,0 +1,74 @@
+"""`check_energy`: does an implementation keep the energy contract? For our own tests and for yours."""
+
+from __future__ import annotations
+
+import torch
+
+from .checks import EnergyError, UsageError
+from .energies import Energy
+from .geometry import centred
+
+__all__ = ["check_energy"]
+
+
+def check_energy(energy: Energy, x: torch.Tensor, *, symmetric: bool = True, force_tolerance: float = 1e-4,
+                 dtypes=(torch.float32, torch.float64)) -> None:
+    """Check an energy on given positions; returns nothing or raises.
+
+    Shapes and dtypes, forces against central differences, invariance to translation, rotation, reflection and
+    permutation, a batch against its members one by one, untouched input, counted calls, NaN refused.
+
+    Parameters
+    ----------
+    energy : Energy
+    x : torch.Tensor, shape (B, N, D), float64, B >= 2
+        Ordinary configurations, with finite energies.
+    symmetric : bool
+        Whether the invariances are claimed.
+    force_tolerance : float
+        Largest relative error of a force against central differences.
+    dtypes : sequence of torch.dtype
+
+    Raises
+    ------
+    AssertionError
+        Says which property failed and by how much.
+    """
+    assert x.dim() == 3 and len(x) >= 2 and x.dtype == torch.float64, "x: expected (B >= 2, N, D) in float64"
+    for dtype in dtypes:
+        y = x.to(dtype)
+        before, calls = y.clone(), energy.calls
+        u, f = energy(y)
+        assert torch.equal(y, before), "the input was changed"
+        assert energy.calls == calls + len(y), f"calls: expected +{len(y)}, got +{energy.calls - calls}"
+        assert u.shape == (len(y),) and f.shape == y.shape, f"shapes: got u {tuple(u.shape)}, f {tuple(f.shape)}"
+        assert u.dtype == dtype and f.dtype == dtype, f"dtypes: expected {dtype}, got u {u.dtype}, f {f.dtype}"
+        assert bool(torch.isfinite(u).all()), "energies of ordinary configurations must be finite"
+        scale = 1 + u.abs()
+        tol = 1e-4 if dtype == torch.float32 else 1e-9
+        singles = torch.cat([energy(y[b : b + 1])[0] for b in range(len(y))])
+        assert bool(((singles - u).abs() <= tol * scale).all()), "a batch differs from its members one by one"
+        if symmetric:
+            generator = torch.Generator().manual_seed(0)
+            q, _ = torch.linalg.qr(torch.randn(y.shape[2], y.shape[2], generator=generator, dtype=torch.float64))
+            order = torch.randperm(y.shape[1], generator=generator)
+            moves = {"translation": x + 1.7, "rotation": x @ q.T, "permutation": x[:, order]}
+            for name, moved in moves.items():
+                worst = float(((energy(moved.to(dtype))[0] - u).abs() / scale).max())
+                assert worst <= 10 * tol, f"{name}: energy changed by {worst:.1e} relative"
+    u, f = energy(x)
+    h = 1e-5
+    generator = torch.Generator().manual_seed(1)
+    direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    direction = centred(direction) if symmetric else direction
+    slope = (energy(x + h * direction)[0] - energy(x - h * direction)[0]) / (2 * h)
+    expected = -(f * direction).sum((1, 2))
+    size = f.flatten(1).norm(dim=1) * direction.flatten(1).norm(dim=1)
+    worst = float(((slope - expected).abs() / size.clamp(min=1e-12)).max())
+    assert worst <= force_tolerance, f"forces differ from central differences by {worst:.1e} relative"
+    for bad, error in ((x[:, :-1], UsageError), (x.long(), UsageError), (x * torch.nan, EnergyError)):
+        try:
+            energy(bad)
+        except error:
+            continue
+        raise AssertionError(f"expected {error.__name__} for bad input, got none")

@@ -1,0 +1,183 @@
+"""A training run in a folder: budgets, log, state that resumes bit for bit, and the final checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ..checks import BudgetExhausted, ConfigError, FileFormatError, UsageError
+from ..energies import Energy
+from ..systems import get_system
+from .buffer import Buffer
+from .checkpoint import Checkpoint, build_denoiser, load_checkpoint, read_tensors, save_checkpoint, write_atomic, write_tensors
+from .config import TrainingConfig
+from .loop import IterationReport, TrainingState, init, measure_error, outer_iteration
+
+__all__ = ["load_state", "save_state", "train"]
+
+STATE, MODEL, LOG = "state.safetensors", "model.safetensors", "log.jsonl"
+
+# Part of a time or call budget kept back for the last measurements, and for a machine that slows down.
+MARGIN = 0.96
+
+
+def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_calls: int, log: list[dict]) -> None:
+    """Write everything that `load_state` needs, as one safetensors file."""
+    tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
+    for i, slots in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in slots.items()}
+    b = state.buffer
+    tensors |= {"buffer.x": b.x, "buffer.u": b.u, "buffer.f": b.f, "generator": state.generator.get_state()}
+    write_tensors(path, "state", tensors, {
+        "config": config.model_dump(), "iteration": state.iteration, "total": state.total, "mala_step": state.mala_step,
+        "seconds": state.seconds, "next": b.next, "energy_calls": energy_calls, "log": log})
+
+
+def load_state(path: Path, config: TrainingConfig) -> tuple[TrainingState, int, list[dict]]:
+    """Read a state; returns it with the energy calls so far and the log.
+
+    Raises
+    ------
+    FileFormatError
+        Not a state file, or a damaged one.
+    ConfigError
+        It belongs to a run with another configuration; names the first key that differs.
+    """
+    tensors, header = read_tensors(path, "state")
+    try:
+        theirs = TrainingConfig.parse(header["config"], str(path)).model_dump()
+        for table, value in config.model_dump().items():
+            if theirs[table] != value:
+                old, new, key = theirs[table], value, table
+                if isinstance(value, dict):
+                    inner = next(k for k in value if old[k] != value[k])
+                    old, new, key = old[inner], value[inner], f"{table}.{inner}"
+                raise ConfigError(f"{path}: cannot resume: {key} was {old!r} in that run, now it is {new!r}")
+        part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        sigma_data = get_system(config.system).sigma_data
+        denoiser, ema = build_denoiser(config.network, sigma_data), build_denoiser(config.network, sigma_data)
+        denoiser.load_state_dict(part("denoiser."))
+        ema.load_state_dict(part("ema."))
+        optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.optimizer.learning_rate)
+        slots: dict[int, dict] = {}
+        for key, value in part("optimizer.").items():
+            index, name = key.split(".")
+            slots.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator = torch.Generator()
+        generator.set_state(tensors["generator"])
+        buffer = Buffer(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"], header["next"])
+        state = TrainingState(denoiser, ema.eval().requires_grad_(False), optimizer, buffer, generator,
+                              header["iteration"], header["total"], header["mala_step"], header["seconds"])
+        return state, header["energy_calls"], header["log"]
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
+
+
+def _used(seconds: float, calls: int, minutes: float | None, max_calls: int | None) -> float:
+    """Share of the tighter budget that is spent."""
+    shares = [0.0]
+    if minutes is not None:
+        shares.append(seconds / (60 * minutes))
+    if max_calls is not None:
+        shares.append(calls / max_calls)
+    return max(shares) / MARGIN
+
+
+def _write_outputs(folder: Path, config, state, energy: Energy, log, finished: bool) -> None:
+    provenance = {
+        "seed": config.seed, "iterations": state.iteration, "planned": state.total, "finished": finished,
+        "seconds": state.seconds, "energy_calls": energy.calls, "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("idem-md", "torch")},
+    }
+    save_checkpoint(folder / MODEL, Checkpoint(state.ema, measure_error(config, state), config, provenance))
+    write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
+    write_atomic(folder / "config.json", json.dumps(config.model_dump(), indent=2).encode())
+
+
+def train(
+    config: TrainingConfig, folder: Path, *, resume: bool = False, minutes: float | None = None,
+    max_energy_calls: int | None = None, stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[], None] = lambda: None,
+    on_iteration: Callable[[IterationReport, TrainingState, Energy], None] = lambda *_: None,
+) -> Checkpoint:
+    """Train in ``folder``; leaves ``model.safetensors``, ``state.safetensors``, ``log.jsonl`` and ``config.json``.
+
+    A budget shortens the run without spoiling it: once what is left of it is just enough for the final decay of
+    the step size, the number of outer iterations is fixed, logged, and kept by later resumptions, so that the same
+    run can be made again with ``optimizer.iterations`` set to it.
+
+    Parameters
+    ----------
+    resume : bool
+        Go on from the state in the folder.
+    minutes : float, optional
+        Budget of wall time, earlier sessions of the same run included.
+    max_energy_calls : int, optional
+        Budget of energy calls; never exceeded.
+    stop : callable () -> bool
+        Asked before every step; if true the run ends at its last saved state.
+    on_step, on_iteration : callable
+        For progress displays.
+
+    Raises
+    ------
+    UsageError
+        The folder has a run and ``resume`` is false, or has none and it is true.
+    ConfigError, FileFormatError
+        The state does not fit.
+    IdemError
+        The training diverged, or the call budget does not even fill the buffer.
+    """
+    path = folder / STATE
+    if path.exists() and not resume:
+        raise UsageError(f"out: {folder} already holds a run; resume it with --resume or choose another folder")
+    if resume and not path.exists():
+        raise UsageError(f"resume: expected {path}, there is no such file")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: cannot make the folder {folder} ({error.strerror})") from None
+    energy = get_system(config.system).energy()
+    start = time.perf_counter()
+    if resume:
+        state, energy.calls, log = load_state(path, config)
+        energy.max_calls = max_energy_calls
+    else:
+        energy.max_calls = max_energy_calls
+        state, log = init(config, energy), []
+        save_state(path, config, state, energy.calls, log)
+    earlier = state.seconds
+    decay = config.optimizer.decay_fraction
+    finished = True
+    while state.iteration < state.total:
+        try:
+            report = outer_iteration(config, energy, state, stop, on_step)
+        except BudgetExhausted:
+            report = None
+        used = _used(earlier + time.perf_counter() - start, energy.calls, minutes, max_energy_calls)
+        if report is None:
+            # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
+            calls = energy.calls
+            state, _, log = load_state(path, config)
+            energy.calls, finished = calls, False
+            break
+        state.seconds = earlier + time.perf_counter() - start
+        if used >= 1 - decay and state.iteration < (1 - decay) * state.total:
+            state.total = max(math.floor(state.iteration / (1 - decay)), state.iteration)
+        log.append({**asdict(report), "seconds": round(state.seconds, 2), "energy_calls": energy.calls, "planned": state.total})
+        save_state(path, config, state, energy.calls, log)
+        on_iteration(report, state, energy)
+        if used >= 1 and state.iteration < state.total:
+            finished = False
+            break
+    _write_outputs(folder, config, state, energy, log, finished)
+    return load_checkpoint(folder / MODEL)

@@ -1,0 +1,142 @@
+"""Files: DCD (Å), PDB topology and NPZ, written together or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+import zipfile
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+
+from .checks import FileFormatError, UsageError
+from .units import Units
+
+__all__ = ["companion_paths", "read_ensemble", "to_trajectory", "topology", "write_ensemble"]
+
+ARRAYS = ("positions", "energies", "log_weights")
+
+
+def companion_paths(path) -> dict[str, Path]:
+    """The three files of an ensemble, from the path of the DCD (or of the NPZ).
+
+    Raises
+    ------
+    UsageError
+        Another suffix.
+    """
+    path = Path(path)
+    if path.suffix not in (".dcd", ".npz"):
+        raise UsageError(f"path: expected a file name ending in .dcd, got {str(path)!r}")
+    return {kind: path.with_suffix(f".{kind}") for kind in ("dcd", "pdb", "npz")}
+
+
+def topology(n_atoms: int, element: str) -> mdtraj.Topology:
+    """One chain, one residue an atom, as OpenMM and MDTraj describe noble gases."""
+    top = mdtraj.Topology()
+    chain = top.add_chain()
+    kind = mdtraj.element.get_by_symbol(element)
+    for _ in range(n_atoms):
+        top.add_atom(element, kind, top.add_residue(element.upper(), chain))
+    return top
+
+
+def to_trajectory(positions: np.ndarray, element: str, units: Units) -> mdtraj.Trajectory:
+    """MDTraj trajectory (nm, float32) of reduced positions (n, N, D); two dimensions get z = 0."""
+    xyz = units.to_angstrom(np.asarray(positions, dtype=np.float64)) / 10.0
+    if xyz.shape[2] < 3:
+        xyz = np.concatenate([xyz, np.zeros((*xyz.shape[:2], 3 - xyz.shape[2]))], axis=2)
+    return mdtraj.Trajectory(xyz.astype(np.float32), topology(xyz.shape[1], element))
+
+
+def _write_dcd(path: Path, trajectory: mdtraj.Trajectory) -> None:
+    trajectory.save_dcd(str(path))
+    # The writer stamps the date into the second of the two 80-byte titles; the same samples should give the
+    # same file on any day. Layout: 92 bytes of header record, then the record length and the title count.
+    title = b"REMARKS reduced samples with weights in the NPZ file of the same name".ljust(80)
+    with open(path, "r+b") as handle:
+        handle.seek(92)
+        length, count = struct.unpack("<ii", handle.read(8))
+        if (length, count) == (164, 2):
+            handle.seek(100 + 80)
+            handle.write(title)
+
+
+def _write_pdb(path: Path, trajectory: mdtraj.Trajectory) -> None:
+    trajectory[0].save_pdb(str(path))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("REMARK   1 CREATED WITH MDTraj")))
+
+
+def _write_npz(path: Path, arrays: dict, provenance: dict) -> None:
+    with open(path, "wb") as handle:
+        np.savez(handle, **arrays, provenance=np.array(json.dumps(provenance, sort_keys=True)))
+
+
+def write_ensemble(path, arrays: dict[str, np.ndarray], provenance: dict, element: str, units: Units) -> list[Path]:
+    """Write ``F.dcd``, ``F.pdb`` and ``F.npz``; returns their paths.
+
+    Parameters
+    ----------
+    path : path of the DCD
+    arrays : dict
+        ``positions`` (n, N, D) in reduced length, ``energies`` (n,) and ``log_weights`` (n,), float64.
+    provenance : dict
+        Written as a JSON string into the NPZ.
+
+    Raises
+    ------
+    UsageError
+        The folder does not exist or cannot be written; nothing is left behind.
+    """
+    paths = companion_paths(path)
+    folder = paths["dcd"].parent
+    trajectory = to_trajectory(arrays["positions"], element, units)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".idem-md-") as scratch:
+            new = {kind: Path(scratch) / target.name for kind, target in paths.items()}
+            _write_dcd(new["dcd"], trajectory)
+            _write_pdb(new["pdb"], trajectory)
+            _write_npz(new["npz"], arrays, provenance)
+            for kind, target in paths.items():
+                os.replace(new[kind], target)
+    except OSError as error:
+        raise UsageError(f"path: cannot write {paths['dcd']} ({error.strerror or error})") from None
+    return list(paths.values())
+
+
+def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict]:
+    """Arrays and provenance of an ensemble, from the NPZ beside the DCD.
+
+    Raises
+    ------
+    FileFormatError
+        Missing, truncated, foreign or inconsistent file.
+    """
+    path = companion_paths(path)["npz"]
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            missing = [key for key in (*ARRAYS, "provenance") if key not in data.files]
+            if missing:
+                raise FileFormatError(f"{path}: expected the array '{missing[0]}', found {', '.join(data.files) or 'none'}")
+            arrays = {key: data[key] for key in ARRAYS}
+            provenance = json.loads(str(data["provenance"]))
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: expected the weights beside the trajectory, there is no such file") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(f"{path}: expected an ensemble, it cannot be read ({error})") from None
+    n = len(arrays["energies"])
+    x = arrays["positions"]
+    if x.ndim != 3 or arrays["energies"].shape != (n,) or arrays["log_weights"].shape != (n,) or len(x) != n:
+        raise FileFormatError(f"{path}: expected positions (n,N,D), energies (n,), log_weights (n,), got "
+                              + ", ".join(f"{k} {arrays[k].shape}" for k in ARRAYS))
+    if not isinstance(provenance, dict) or "system" not in provenance:
+        raise FileFormatError(f"{path}: expected a provenance that names the system")
+    return arrays, provenance
+
+

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+import idem_md
+from idem_md.energies import LennardJones
+
+
+@pytest.fixture(scope="session")
+def lj13_samples():
+    """1024 near-equilibrium LJ-13 configurations, float64, from native MALA."""
+    from idem_md.geometry import standard_normal
+    from idem_md.training.buffer import relax
+
+    energy = LennardJones(13, epsilon=2.0, r_min=1.0, trap=1.0)
+    x = 0.68 * standard_normal((1024, 13, 3), torch.Generator().manual_seed(5))
+    x = relax(energy, x, 200).float()
+    x, *_ = energy.mala(x, 6e-4, 4000, seed=1)
+    return x.double()
+
+
+@pytest.fixture(scope="session")
+def lj13_sampler():
+    return idem_md.load_sampler("lj13")
+
+
+TINY = {
+    "system": "lj13", "seed": 3, "network": {"channels": 16, "layers": 2, "n_basis": 12},
+    "target": {"chains": 2, "chain_steps": 4},
+    "buffer": {"size": 64, "fresh": 8, "sampling_steps": 4, "warmup_steps": 40, "refine_steps": 10},
+    "optimizer": {"batch": 16, "inner_steps": 4, "iterations": 5},
+}
+
+
+@pytest.fixture
+def tiny():
+    """A training configuration that runs in a second."""
+    return idem_md.TrainingConfig.parse(TINY, "tiny")

@@ -1,0 +1,112 @@
+"""The network: three routes, one function; its symmetries; its preconditioning."""
+
+import pytest
+import torch
+
+from idem_md import kernels
+from idem_md.diffusion import Denoiser
+from idem_md.nets import PaiNN
+
+
+@pytest.fixture(params=[(13, 3, 64), (5, 2, 16)], ids=["13x3", "5x2"])
+def case(request):
+    n, d, channels = request.param
+    torch.manual_seed(0)
+    net = PaiNN(channels=channels, layers=3, n_basis=20, sigma_data=0.7)
+    for layer in net.film:  # as after some training: conditioning that does something
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    return net, torch.randn(4, n, d) * 0.7, torch.linspace(-4, 1, 4)
+
+
+def value_and_gradients(net, x, log_sigma, **route):
+    net.zero_grad()
+    out = net(x, log_sigma, **route)
+    (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+    return out.detach(), {k: p.grad.clone() for k, p in net.named_parameters()}
+
+
+def test_fused_kernel_matches_plain_torch(case):
+    net, x, log_sigma = case
+    fast, fast_grads = value_and_gradients(net, x, log_sigma, native=True)
+    plain, plain_grads = value_and_gradients(net, x, log_sigma, native=False)
+    assert (fast - plain).abs().max() < 1e-5 * plain.abs().max()
+    for key, g in plain_grads.items():
+        assert (fast_grads[key] - g).abs().max() <= 2e-4 * g.abs().max() + 1e-9, key
+
+
+def test_edge_list_matches_plain_torch(case):
+    net, x, log_sigma = case
+    plain = net(x, log_sigma, native=False)
+    net.cutoff = 1e5  # every pair, envelope one
+    assert (net(x, log_sigma) - plain).abs().max() < 1e-5 * plain.abs().max()
+
+
+def test_cutoff_is_smooth():
+    torch.manual_seed(1)
+    net = PaiNN(channels=16, layers=2, n_basis=12, cutoff=1.5)
+    x = torch.zeros(2, 3, 3)
+    x[:, 1, 0], x[:, 2, 1] = 1.0, torch.tensor([1.49999, 1.50001])
+    a = net(x, torch.zeros(2))
+    assert (a[0] - a[1]).abs().max() < 1e-3
+
+
+def test_equivariance(case):
+    net, x, log_sigma = case
+    d = x.shape[2]
+    q, _ = torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(3)))
+    order = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(4))
+    out = net(x, log_sigma)
+    scale = out.abs().max()
+    assert (net(x @ q.T, log_sigma) - out @ q.T).abs().max() < 1e-4 * scale
+    assert (net(x[:, order], log_sigma) - out[:, order]).abs().max() < 1e-4 * scale
+    assert (net(x + 3.0, log_sigma) - out).abs().max() < 1e-3 * scale
+    assert out.mean(1).abs().max() < 1e-6 * scale
+
+
+def test_positions_differentiable(case):
+    net, x, log_sigma = case
+    x.requires_grad_()
+    net(x, log_sigma).square().sum().backward()
+    assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
+
+
+def test_gradients_do_not_depend_on_threads(case):
+    net, x, log_sigma = case
+    x, log_sigma = x.repeat(20, 1, 1), log_sigma.repeat(20)
+    geometry = net.radial.pairs(x)
+    c, k = net.messages[0].filter.shape[1], net.messages[0].filter
+    a = torch.randn(*x.shape[:2], c)
+    v = torch.randn(*x.shape, c // 3)
+    gs, gv = torch.randn(*x.shape[:2], c // 3), torch.randn_like(v)
+    threads = torch.get_num_threads()
+    many = kernels._message_backward(*geometry, a, v, k, gs, gv)
+    try:
+        torch.set_num_threads(1)
+        one = kernels._message_backward(*geometry, a, v, k, gs, gv)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(p, q) for p, q in zip(many, one))
+
+
+def test_splines_sum_to_one_and_match():
+    torch.manual_seed(0)
+    radial = PaiNN(n_basis=20).radial
+    r = torch.linspace(0.0, 30.0, 500)
+    assert torch.allclose(radial(r).sum(-1), torch.ones(500), atol=1e-5)
+    x = torch.randn(2, 6, 3)
+    knot, spline, unit = radial.pairs(x)
+    i, j = torch.tril_indices(6, 6, offset=-1)
+    dx = x[:, i] - x[:, j]
+    dense = torch.zeros(2, 15, 20).scatter_(2, knot.long()[..., None] + torch.arange(4), spline)
+    assert torch.allclose(dense, radial(dx.norm(dim=-1)), atol=1e-5)
+    assert torch.allclose(unit, dx / dx.norm(dim=-1, keepdim=True), atol=1e-6)
+
+
+def test_preconditioning_limits():
+    """c_skip^2 Var(x) + c_out^2 = sigma_data^2, the input dominating at low noise and the network at high."""
+    net = torch.nn.Module()
+    denoiser = Denoiser(net, 0.7)
+    sigma = torch.logspace(-3, 3, 20, dtype=torch.float64)
+    skip, out = denoiser.c_skip(sigma), denoiser.c_out(sigma)
+    assert torch.allclose(skip**2 * (sigma**2 + 0.49) + out**2, torch.full_like(sigma, 0.49))
+    assert skip[0] > 0.999 and skip[-1] < 1e-6
