@@ -16,14 +16,14 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .checks import IdemError, UsageError, check_int
+from .baselines import ENGINES, run_mala
+from .checks import IdemError, UsageError, check_choice, check_int
 from .diffusion import KERNELS
 from .ensemble import load_ensemble
 from .report import compare as compare_ensembles
 from .report import table as report_table
 from .sampler import METHODS, load_sampler
 from .systems import SYSTEMS
-from .trajectory import companion_paths
 from .training import PRESETS, load_config, preset
 from .training import train as run_training
 
@@ -35,8 +35,10 @@ app = typer.Typer(name="idem-md", no_args_is_help=True, pretty_exceptions_enable
 err = Console(stderr=True)
 
 
-def _writable_folder(path: Path) -> None:
+def _check_out(path: Path) -> None:
     """Fail before the work, not after it."""
+    if path.suffix != ".dcd":
+        raise UsageError(f"out: expected a file name ending in .dcd, got {str(path)!r}")
     folder = path.parent
     if not folder.is_dir():
         raise UsageError(f"out: cannot write {path}, there is no folder {folder}")
@@ -82,10 +84,7 @@ def sample(
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     check_int("n", n, 1)
     if out is not None:
-        companion_paths(out)
-        if out.suffix != ".dcd":
-            raise UsageError(f"out: expected a file name ending in .dcd, got {str(out)!r}")
-        _writable_folder(out)
+        _check_out(out)
     sampler = load_sampler(system)
     with _bar("sampling", n, "samples") as advance:
         ensemble = sampler.sample(n, nfe, seed, method, kernel, progress=advance)
@@ -214,6 +213,25 @@ def train(
     typer.echo(f"{state}: {folder / 'model.safetensors'}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")
     if interrupted:
         raise typer.Exit(130)
+
+
+@app.command()
+def baseline(
+    system: Annotated[str, typer.Argument(help=f"One of {', '.join(SYSTEMS)}.")],
+    engine: Annotated[str, typer.Option(help=f"{' or '.join(ENGINES)}.")] = "mala",
+    n: Annotated[int, typer.Option("-n", help="Number of samples; one independent chain each.")] = 2000,
+    steps: Annotated[int, typer.Option(help="Steps a chain.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
+    out: Annotated[Path, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = Path("md.dcd"),
+) -> None:
+    """Reference samples without a network: idem-md baseline lj13 --engine mala --out md.dcd"""
+    check_choice("engine", engine, ENGINES)
+    _check_out(out)
+    ensemble = run_mala(system, n, steps, seed)
+    ensemble.save(out)
+    (mean, error), p = ensemble.mean_energy, ensemble.provenance
+    typer.echo(f"{out}: {n} samples, mean energy {mean:.2f} ± {error:.2f} kT, {p['seconds']:.1f} s, "
+               f"{p['energy_calls']} energy calls")
 
 
 @app.command()

@@ -58,7 +58,7 @@ def _summary(e: WeightedEnsemble) -> dict:
     finite = e.energies[np.isfinite(e.energies)]
     return {"n": len(e), "ess": e.ess, "ess_fraction": e.ess_fraction, "mean_energy": mean, "mean_energy_err": err,
             "raw_median_energy": float(np.median(e.energies)), "raw_sd_energy": float(finite.std()),
-            "log_z": e.log_z, "log_z_err": e.log_z_err,
+            **({"log_z": e.log_z, "log_z_err": e.log_z_err} if _is_weighted(e) else {}),
             "cost": {k: e.provenance.get(k) for k in ("seconds", "nfe", "energy_calls", "hardware")}}
 
 

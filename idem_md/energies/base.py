@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from ..checks import BudgetExhausted, EnergyError, UsageError, check_positions
-from ..geometry import standard_normal
+from ..geometry import centred, standard_normal
 
 __all__ = ["Energy", "dem_scores_reference"]
 
@@ -81,8 +81,9 @@ class Energy(ABC):
     def mala(self, x, step, n_steps: int, seed: int, beta=None, centre=None, stiffness=None, averages=False):
         """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2.
 
-        Proposal x' = x - h grad U + sqrt(2h) noise in the mean-free subspace (Roberts & Tweedie, Bernoulli 2,
-        341, 1996). This is the plain torch loop over `__call__`, for any energy; energies with native kernels
+        Proposal x' = x + h g + sqrt(2h) noise in the mean-free subspace, with g the total force, each atom's part
+        cut to the length sqrt(2 D / h) and the mean removed: an atom's drift never exceeds its noise, or chains
+        would stick where forces are steep (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996). This is the plain torch loop over `__call__`, for any energy; energies with native kernels
         override it. Counts one energy call a chain and step, and one more a chain for the start.
 
         Parameters
@@ -109,10 +110,13 @@ class Energy(ABC):
         k = column(0.0 if stiffness is None else stiffness)
         centre = torch.zeros_like(x) if centre is None else centre
         h3, beta3, k3 = (a[:, None, None] for a in (h, beta, k))
+        cap = torch.sqrt(2 * self.n_dims / h3)
 
         def total(x):
             u, f = self(x)
-            return u, f, beta * u + 0.5 * k * ((x - centre) ** 2).sum((1, 2)), beta3 * f - k3 * (x - centre)
+            g = beta3 * f - k3 * (x - centre)
+            g = g * (cap / g.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1.0)
+            return u, f, beta * u + 0.5 * k * ((x - centre) ** 2).sum((1, 2)), centred(g)
 
         u, f, big_u, force = total(x)
         accepted = torch.zeros_like(u)

@@ -73,8 +73,9 @@ def mala(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2, in the mean-free subspace.
 
-    Proposal x' = x - h grad U + sqrt(2h) noise (Roberts & Tweedie, Bernoulli 2, 341, 1996). The whole loop runs
-    in native code, one chain a vector lane; a chain's random numbers depend on (seed, chain index) only.
+    Proposal x' = x + h g + sqrt(2h) noise, with g the total force, each atom's part cut to the length
+    sqrt(2 D / h) and the mean removed (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996). The whole loop runs in
+    native code, one chain a vector lane; a chain's random numbers depend on (seed, chain index) only.
 
     Parameters
     ----------

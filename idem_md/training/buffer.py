@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..checks import EnergyError
 from ..energies import Energy
 from ..geometry import centred
 
@@ -48,6 +49,22 @@ class Buffer:
 
     def __init__(self, x: torch.Tensor, u: torch.Tensor, f: torch.Tensor, next: int = 0):
         self.x, self.u, self.f, self.next = x, u, f, next
+
+    @classmethod
+    def of(cls, energy: Energy, x: torch.Tensor) -> Buffer:
+        """A buffer of ``x``, configurations of infinite energy replaced by copies of the others.
+
+        Raises
+        ------
+        EnergyError
+            There are no others.
+        """
+        u, f = energy(x)
+        ok = torch.isfinite(u)
+        if not bool(ok.any()):
+            raise EnergyError(f"buffer: expected at least one configuration of finite energy among {len(x)}, got none")
+        fill = torch.where(ok, torch.arange(len(x)), ok.nonzero()[torch.arange(len(x)) % int(ok.sum()), 0])
+        return cls(x[fill], u[fill], f[fill])
 
     def put(self, energy: Energy, x: torch.Tensor) -> int:
         """Overwrite the oldest samples by those of ``x`` (M, N, D) with a finite energy; returns how many had one."""

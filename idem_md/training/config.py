@@ -48,8 +48,8 @@ class TargetConfig(_Table):
     """
 
     name: Literal["posterior", "buffer", "mixed", "dem"] = "posterior"
-    chains: int = Field(8, ge=1)
-    chain_steps: int = Field(64, ge=2)
+    chains: int = Field(2, ge=1)
+    chain_steps: int = Field(1280, ge=2)
     n_samples: int = Field(1000, ge=1)
     max_score_norm: float | None = Field(None, gt=0)
 
@@ -62,7 +62,7 @@ class BufferConfig(_Table):
     sampling_steps: int = Field(30, ge=2)
     relax_steps: int = Field(200, ge=0)
     warmup_steps: int = Field(2000, ge=0)
-    refine_steps: int = Field(200, ge=0)
+    refine_steps: int = Field(1000, ge=0)
     mala_step: float = Field(5e-4, gt=0)
 
 
@@ -70,9 +70,9 @@ class OptimizerConfig(_Table):
     """Adam, gradient clipping, exponential moving average, and a step size constant until the final decay."""
 
     learning_rate: float = Field(1e-3, gt=0)
-    batch: int = Field(256, ge=2)
+    batch: int = Field(128, ge=2)
     inner_steps: int = Field(100, ge=1)
-    iterations: int = Field(100, ge=1)
+    iterations: int = Field(110, ge=1)
     warmup: int = Field(200, ge=0)
     decay_fraction: float = Field(0.4, gt=0, le=1)
     clip_norm: float = Field(1.0, gt=0)

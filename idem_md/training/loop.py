@@ -20,7 +20,7 @@ from .buffer import Buffer, relax
 from .checkpoint import build_denoiser
 from .config import TrainingConfig
 
-__all__ = ["TrainingState", "init", "measure_error", "outer_iteration"]
+__all__ = ["TrainingState", "init", "measure_error", "outer_iteration", "tune_step"]
 
 LOSS_BINS = 8
 
@@ -40,7 +40,7 @@ class TrainingState:
     iteration, total : int
         Outer iterations done and planned; ``total`` fixes the step-size schedule.
     mala_step : float
-        Tuned between refinements towards an acceptance of 0.57 (Roberts & Rosenthal, JRSS B 60, 255, 1998).
+        Tuned between refinements by `tune_step`.
     seconds : float
         Wall time so far.
     """
@@ -75,7 +75,8 @@ def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
 
 
-def _tune(step: float, acceptance: float) -> float:
+def tune_step(step: float, acceptance: float) -> float:
+    """A MALA step nearer to an acceptance of 0.57 (Roberts & Rosenthal, JRSS B 60, 255, 1998)."""
     return step * math.exp(0.3 * (acceptance - 0.57))
 
 
@@ -84,7 +85,7 @@ def init(config: TrainingConfig, energy: Energy) -> TrainingState:
 
     Raises
     ------
-    IdemError
+    EnergyError
         No configuration of the buffer reached a finite energy.
     """
     system = get_system(config.system)
@@ -96,19 +97,13 @@ def init(config: TrainingConfig, energy: Energy) -> TrainingState:
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.optimizer.learning_rate)
     b = config.buffer
     x = (system.sigma_data * standard_normal((b.size, energy.n_atoms, energy.n_dims), generator)).float()
-    x = relax(energy, x, b.relax_steps)
-    u, f = energy(x)
-    ok = torch.isfinite(u)
-    if not bool(ok.any()):
-        raise IdemError(f"buffer.relax_steps: expected finite energies after {b.relax_steps} steps, got none")
-    fill = torch.arange(b.size) % int(ok.sum())
-    buffer = Buffer(x[ok][fill], u[ok][fill], f[ok][fill])
+    buffer = Buffer.of(energy, relax(energy, x, b.relax_steps))
     state = TrainingState(denoiser, ema, optimizer, buffer, generator, 0, config.optimizer.iterations, b.mala_step)
     # Short rounds, so that the step has settled before most of the work is done.
     rounds = 20 if b.warmup_steps else 0
     for _ in range(rounds):
         acceptance = buffer.refine(energy, state.mala_step, max(b.warmup_steps // rounds, 1), _seed(generator))
-        state.mala_step = _tune(state.mala_step, acceptance)
+        state.mala_step = tune_step(state.mala_step, acceptance)
     return state
 
 
@@ -138,7 +133,7 @@ def _renew_buffer(config, energy, state, report) -> None:
         state.buffer.put(energy, relax(energy, paths.positions[ok].float(), b.relax_steps, ceiling))
     if b.refine_steps:
         report.acceptance = state.buffer.refine(energy, state.mala_step, b.refine_steps, _seed(state.generator))
-        state.mala_step = _tune(state.mala_step, report.acceptance)
+        state.mala_step = tune_step(state.mala_step, report.acceptance)
     report.buffer_mean_energy = float(state.buffer.u.double().mean())
 
 

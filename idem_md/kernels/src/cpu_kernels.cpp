@@ -60,22 +60,36 @@ template <int D> inline void mean_free_noise(Rng& rng, int n, F* eps) {
   }
 }
 
-// Total potential beta*u + k/2 |x - centre|^2 and its force ft; f is the bare force.
+// Total potential beta*u + k/2 |x - centre|^2; f becomes the bare force, drift the direction of the proposal: the
+// total force with each atom's part cut to the length sqrt(2 D / h), where its move would exceed the noise, and the
+// mean removed. Without the cut, chains stick where two atoms are close and the force is steep (MALTA: Roberts &
+// Tweedie, Bernoulli 2, 341, 1996); the acceptance step makes any such drift exact.
 template <int D>
-inline F tempered(const LennardJonesParams& p, F beta, F k, const F* centre, const F* x, F* f, F* ft, F& u) {
-  const int nd = p.n_atoms * D;
+inline F tempered(const LennardJonesParams& p, F beta, F k, F cap, const F* centre, const F* x, F* f, F* drift, F& u) {
+  const int n = p.n_atoms;
   u = lj_energy_forces<D, F, float>(p, x, f);
-  F total = beta * u;
-  if (!centre) {
-    for (int i = 0; i < nd; ++i) ft[i] = beta * f[i];
-    return total;
+  F total = beta * u, r2 = F{}, mean[D];
+  for (int d = 0; d < D; ++d) mean[d] = F{};
+  for (int i = 0; i < n; ++i) {
+    F norm2 = F{};
+    for (int d = 0; d < D; ++d) {
+      F g = beta * f[i * D + d];
+      if (centre) {
+        const F dx = x[i * D + d] - centre[i * D + d];
+        r2 += dx * dx;
+        g -= k * dx;
+      }
+      drift[i * D + d] = g;
+      norm2 += g * g;
+    }
+    const F cut = norm2 > cap * cap ? cap / vsqrt(norm2) : F{} + 1.0f;
+    for (int d = 0; d < D; ++d) {
+      drift[i * D + d] *= cut;
+      mean[d] += drift[i * D + d];
+    }
   }
-  F r2 = F{};
-  for (int i = 0; i < nd; ++i) {
-    const F dx = x[i] - centre[i];
-    r2 += dx * dx;
-    ft[i] = beta * f[i] - k * dx;
-  }
+  for (int i = 0; i < n; ++i)
+    for (int d = 0; d < D; ++d) drift[i * D + d] -= mean[d] * (1.0f / n);
   return total + 0.5f * k * r2;
 }
 
@@ -98,8 +112,8 @@ template <int D> void mala(const MalaArgs& a, int64_t begin, int64_t end) {
     }
     Rng rng;
     rng.seed(a.seed, (uint64_t)b);
-    const F root = vsqrt(2.0f * h), inv4h = 0.25f / h;
-    F total = tempered<D>(a.lj, beta, k, centre, x, f, ft, u), accepted = F{};
+    const F root = vsqrt(2.0f * h), inv4h = 0.25f / h, cap = vsqrt(2.0f * D / h);
+    F total = tempered<D>(a.lj, beta, k, cap, centre, x, f, ft, u), accepted = F{};
     for (int i = 0; i < nd; ++i) mx[i] = mf[i] = F{};
     for (int64_t s = 0; s < a.n_steps; ++s) {
       mean_free_noise<D>(rng, n, eps);
@@ -108,7 +122,7 @@ template <int D> void mala(const MalaArgs& a, int64_t begin, int64_t end) {
         forward += eps[i] * eps[i];
         y[i] = x[i] + h * ft[i] + root * eps[i];
       }
-      const F total_new = tempered<D>(a.lj, beta, k, centre, y, g, gt, u_new);
+      const F total_new = tempered<D>(a.lj, beta, k, cap, centre, y, g, gt, u_new);
       for (int i = 0; i < nd; ++i) {
         const F back = x[i] - y[i] - h * gt[i];
         reverse += back * back;

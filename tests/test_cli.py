@@ -1,0 +1,172 @@
+"""The command line: what it prints, what it writes, how it fails."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import idem_md
+from idem_md.energies import lennard_jones_reference
+
+TINY_TOML = """
+system = "lj13"
+[network]
+channels = 16
+layers = 2
+n_basis = 12
+[target]
+chains = 2
+chain_steps = 4
+[buffer]
+size = 64
+fresh = 8
+sampling_steps = 4
+warmup_steps = 40
+refine_steps = 10
+[optimizer]
+batch = 16
+inner_steps = 4
+iterations = 3
+"""
+
+
+def run(*args, cwd=None, code=0):
+    """Run the installed command in a process of its own, as a user would."""
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "idem_md.cli", *map(str, args)]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def test_systems():
+    rows = json.loads(run("systems", "--json").stdout)
+    assert rows["lj13"]["parameters"] == {"epsilon": 2.0, "r_min": 1.0, "trap": 1.0}
+    assert set(rows) == set(idem_md.SYSTEMS)
+    text = run("systems").stdout
+    assert all(name in text for name in rows)
+
+
+def test_sample_writes_files_and_json(tmp_path):
+    import mdtraj
+    import torch
+
+    result = json.loads(run("sample", "lj13", "-n", 60, "--nfe", 6, "--seed", 1, "--out", "a.dcd", "--json", cwd=tmp_path).stdout)
+    assert set(result) == {"n", "ess", "ess_fraction", "log_z", "log_z_err", "nfe", "energy_calls", "seconds",
+                           "samples_per_second", "mean_energy", "mean_energy_err", "files"}
+    assert result["n"] == 60 and result["nfe"] == 6 and result["energy_calls"] == 60
+    assert result["files"] == ["a.dcd", "a.pdb", "a.npz"]
+    t = mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb"))
+    assert (t.n_frames, t.n_atoms) == (60, 13)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as z:
+        provenance = json.loads(str(z["provenance"]))
+        x, u = torch.from_numpy(z["positions"]), z["energies"]
+    expected, _ = lennard_jones_reference(x, 2.0, 1.0, 1.0)
+    assert np.allclose(u, expected.numpy(), rtol=1e-4)
+    for key in ("system", "parameters", "checkpoint", "seed", "versions", "method", "nfe", "energy_calls", "seconds"):
+        assert key in provenance
+    # Same seed: the same arrays and the same DCD; only the measured seconds may differ.
+    run("sample", "lj13", "-n", 60, "--nfe", 6, "--seed", 1, "--out", "b.dcd", cwd=tmp_path)
+    assert (tmp_path / "a.dcd").read_bytes() == (tmp_path / "b.dcd").read_bytes()
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        assert all(np.array_equal(a[k], b[k]) for k in ("positions", "energies", "log_weights"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "tiny.toml").write_text(TINY_TOML)
+    run("train", "tiny.toml", "--out", "run", cwd=folder)
+    return folder
+
+
+def test_train_sample_compare(trained):
+    for name in ("model.safetensors", "state.safetensors", "log.jsonl", "config.json"):
+        assert (trained / "run" / name).exists()
+    for seed in (0, 1):
+        run("sample", "run", "-n", 40, "--nfe", 8, "--seed", seed, "--kernel", "ddpm", "--out", f"s{seed}.dcd", cwd=trained)
+    run("sample", "lj13", "-n", 40, "--out", "ref.dcd", cwd=trained)
+    summary = json.loads(run("compare", "s0.dcd", "ref.dcd", "--out", "report", "--json", cwd=trained).stdout)
+    assert sorted(p.name for p in (trained / "report").iterdir()) == ["histograms.png", "summary.json", "table.md"]
+    assert summary["reference"] == "ref" and "aligned_w2" in summary["metrics"]["s0"]["raw"]
+    assert json.loads((trained / "report" / "summary.json").read_text()) == summary
+
+
+def test_interrupt_saves(trained):
+    import signal
+    import time
+
+    text = TINY_TOML.replace("iterations = 3", "iterations = 100000")
+    (trained / "long.toml").write_text(text)
+    command = [sys.executable, "-m", "idem_md.cli", "train", "long.toml", "--out", "long"]
+    process = subprocess.Popen(command, cwd=trained, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    state = trained / "long" / "state.safetensors"
+    for _ in range(600):
+        if state.exists():
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "stopped after" in out
+    assert idem_md.load_sampler(trained / "long").sample(4, nfe=2).positions.shape == (4, 13, 3)
+
+
+@pytest.mark.parametrize("args,message", [
+    (["sample", "lj14"], "lj14"),
+    (["sample", "lj55"], "no checkpoint is shipped"),
+    (["sample", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
+    (["sample", "lj13", "-n", "-5"], "n: expected at least 1, got -5"),
+    (["sample", "lj13", "--nfe", "1"], "nfe: expected at least 2, got 1"),
+    (["sample", "lj13", "--seed", "-1"], "seed: expected at least 0"),
+    (["sample", "lj13", "--method", "magic"], "method: expected one of diffusion, got 'magic'"),
+    (["sample", "lj13", "--kernel", "magic"], "kernel: expected one of ddpm, analytic, got 'magic'"),
+    (["sample", "lj13", "--out", "nowhere/a.dcd"], "nowhere"),
+    (["sample", "lj13", "--out", "a.xtc"], ".dcd"),
+    (["sample", "empty"], "model.safetensors"),
+    (["sample", "foreign.safetensors"], "foreign.safetensors"),
+    (["train", "lj14"], "lj14"),
+    (["train", "lj13", "--minutes", "-1"], "minutes: expected a positive number"),
+    (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, idem, got 'magic'"),
+    (["train", "bad.toml"], "unknown key 'sede'"),
+    (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),
+    (["compare", "a.dcd"], "ensembles: expected two to four files, got 1"),
+    (["compare", "a.dcd", "b.dcd"], "a.npz"),
+])
+def test_user_errors_are_one_line_and_code_two(tmp_path, args, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "foreign.safetensors").write_bytes(b"junk")
+    (tmp_path / "bad.toml").write_text("system = 'lj13'\nsede = 1\n")
+    before = sorted(tmp_path.iterdir())
+    result = run_in_process(args, tmp_path)
+    assert result[0] == 2
+    assert message in result[1] and len(result[1].strip().splitlines()) == 1, result[1]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def run_in_process(args, cwd: Path):
+    """As `run`, without the seconds of imports: exit code and stderr."""
+    import contextlib
+    import io
+
+    from idem_md import cli
+
+    stream, old_argv, old_cwd = io.StringIO(), sys.argv, os.getcwd()
+    sys.argv = ["idem-md", *args]
+    os.chdir(cwd)
+    try:
+        with contextlib.redirect_stderr(stream), pytest.raises(SystemExit) as stop:
+            cli.main()
+    finally:
+        sys.argv = old_argv
+        os.chdir(old_cwd)
+    return stop.value.code, stream.getvalue()
+
+
+def test_error_reaches_the_shell(tmp_path):
+    result = run("sample", "lj14", cwd=tmp_path, code=2)
+    assert result.stderr.startswith("idem-md: system: expected one of lj13") and "Traceback" not in result.stderr

@@ -1,0 +1,168 @@
+"""Weighted ensembles: estimates against closed forms, files that round-trip, failures that are loud."""
+
+import json
+
+import mdtraj
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from idem_md import FileFormatError, UsageError, WeightedEnsemble, get_system, load_ensemble
+
+SYSTEM = get_system("lj13")
+
+
+def ensemble(n=50, seed=0, log_weights=None):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 13, 3))
+    lw = rng.normal(size=n) if log_weights is None else log_weights
+    return WeightedEnsemble(x, rng.normal(size=n), lw, SYSTEM, {"seed": seed, "seconds": 1.0})
+
+
+@given(arrays(np.float64, st.integers(2, 40), elements=st.floats(-50, 50)), st.floats(-1000, 1000))
+@settings(max_examples=60, deadline=None)
+def test_weights_do_not_depend_on_a_constant(log_weights, shift):
+    a, b = (ensemble(len(log_weights), log_weights=w) for w in (log_weights, log_weights + shift))
+    assert 1 - 1e-9 <= a.ess <= len(a) * (1 + 1e-9)
+    assert np.isclose(a.weights.sum(), 1.0)
+    assert np.isclose(a.ess, b.ess, rtol=1e-6)
+    assert np.isclose(b.log_z - a.log_z, shift, atol=1e-6)
+
+
+def test_importance_sampling_of_a_gaussian_has_honest_errors():
+    """Sample N(0, 1.5^2), weight to N(0, 1): <x^2> = 1 and log Z = log sqrt(2 pi), z-scores over 200 repeats."""
+    z_mean, z_log_z = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        x = np.zeros((400, 2, 1))
+        x[:, 0, 0] = 1.5 * rng.normal(size=400)
+        r = x[:, 0, 0]
+        lw = -0.5 * r**2 + 0.5 * (r / 1.5) ** 2 + np.log(1.5 * np.sqrt(2 * np.pi))
+        e = WeightedEnsemble(x, 0.5 * r**2, lw, SYSTEM)
+        value, error = e.expectation(lambda x: x[:, 0, 0] ** 2)
+        z_mean.append((value - 1) / error)
+        z_log_z.append((e.log_z - 0.5 * np.log(2 * np.pi)) / e.log_z_err)
+    for z in (np.array(z_mean), np.array(z_log_z)):
+        assert abs(z.mean()) < 0.35 and 0.8 < z.std() < 1.25
+
+
+def test_vector_observables_and_bad_ones():
+    e = ensemble()
+    value, error = e.expectation(lambda x: x.mean(1))
+    assert value.shape == error.shape == (3,)
+    with pytest.raises(UsageError, match="fn: expected an array of length 50"):
+        e.expectation(lambda x: x[:-1, 0, 0])
+    with pytest.raises(UsageError, match="finite"):
+        e.expectation(lambda x: x[:, 0, 0] * np.nan)
+
+
+def test_failed_samples_stay_in_the_count():
+    lw = np.zeros(10)
+    lw[3] = -np.inf
+    x = np.zeros((10, 13, 3))
+    x[3] = np.nan
+    u = np.zeros(10)
+    u[3] = np.inf
+    e = WeightedEnsemble(x, u, lw, SYSTEM)
+    assert len(e) == 10 and np.isclose(e.ess, 9) and np.isclose(e.ess_fraction, 0.9)
+    assert np.isclose(e.log_z, np.log(0.9))
+    assert e.expectation(lambda x: np.ones(len(x))) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("change", [
+    {"positions": np.zeros((4, 13, 3))}, {"log_weights": np.array([0, 0, np.nan])}, {"log_weights": np.array([0, 0, np.inf])},
+    {"energies": np.array([0, np.nan, 0])}, {"positions": np.full((3, 13, 3), np.nan)}])
+def test_nonsense_is_refused(change):
+    good = {"positions": np.zeros((3, 13, 3)), "energies": np.zeros(3), "log_weights": np.zeros(3)}
+    with pytest.raises(UsageError):
+        WeightedEnsemble(**{**good, **change}, system=SYSTEM)
+
+
+def test_nothing_left_to_average():
+    e = ensemble(3, log_weights=np.full(3, -np.inf))
+    assert e.log_z == -np.inf
+    with pytest.raises(UsageError, match="every sample has weight zero"):
+        e.ess  # noqa: B018
+
+
+def test_resampling_keeps_averages_and_log_z():
+    e = ensemble(2000)
+    r = e.resample(100_000, seed=1)
+    assert np.isclose(r.log_z, e.log_z) and np.isclose(r.ess, len(r))
+    assert abs(r.mean_energy[0] - e.mean_energy[0]) < 1e-3
+    assert np.array_equal(e.resample(seed=2).positions, e.resample(seed=2).positions)
+
+
+def test_files_round_trip(tmp_path):
+    e = ensemble()
+    files = e.save(tmp_path / "a.dcd")
+    assert sorted(p.name for p in files) == ["a.dcd", "a.npz", "a.pdb"] == sorted(p.name for p in tmp_path.iterdir())
+    back = load_ensemble(tmp_path / "a.dcd")
+    for key in ("positions", "energies", "log_weights"):
+        assert np.array_equal(getattr(e, key), getattr(back, key))
+    assert back.provenance == {**e.provenance, "system": "lj13"}
+    t = mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb"))
+    assert t.n_frames == 50 and t.n_atoms == 13 and all(a.element.symbol == "Ar" for a in t.topology.atoms)
+    angstrom = e.positions * SYSTEM.units.length_angstrom
+    assert np.allclose(t.xyz * 10, angstrom, atol=1e-5)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as z:
+        assert set(z.files) == {"positions", "energies", "log_weights", "provenance"}
+        assert json.loads(str(z["provenance"]))["system"] == "lj13"
+
+
+def test_same_samples_same_bytes(tmp_path, monkeypatch):
+    import time
+
+    ensemble().save(tmp_path / "a.dcd")
+    year = time.time() + 4e7
+    monkeypatch.setattr(time, "time", lambda: year)
+    ensemble().save(tmp_path / "b.dcd")
+    for kind in ("dcd", "pdb", "npz"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    # No date may hide in the DCD's title records or the PDB's remarks.
+    year_now = str(time.localtime().tm_year).encode()
+    assert year_now not in (tmp_path / "a.dcd").read_bytes()[:400] and year_now not in (tmp_path / "a.pdb").read_bytes()
+
+
+def test_views(tmp_path):
+    e = ensemble(5)
+    frames = e.to_ase()
+    assert len(frames) == 5 and frames[2].info["log_weight"] == e.log_weights[2]
+    assert np.isclose(frames[2].get_potential_energy(), e.energies[2] * SYSTEM.units.kT_eV)
+    assert np.allclose(frames[0].get_distance(0, 1), np.linalg.norm(e.positions[0, 0] - e.positions[0, 1]) * 3.8220, rtol=1e-5)
+    assert e.to_mdtraj().n_frames == 5
+
+
+def test_two_dimensions_are_padded(tmp_path):
+    e = WeightedEnsemble(np.random.default_rng(0).normal(size=(3, 4, 2)), np.zeros(3), np.zeros(3), get_system("dw4"))
+    e.save(tmp_path / "d.dcd")
+    assert not mdtraj.load(str(tmp_path / "d.dcd"), top=str(tmp_path / "d.pdb")).xyz[..., 2].any()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "foreign", "missing array", "missing file", "no provenance"])
+def test_damaged_files_are_named(tmp_path, damage):
+    path = tmp_path / "a.dcd"
+    ensemble().save(path)
+    npz = path.with_suffix(".npz")
+    if damage == "truncate":
+        npz.write_bytes(npz.read_bytes()[: npz.stat().st_size // 2])
+    elif damage == "foreign":
+        npz.write_bytes(b"not an archive at all")
+    elif damage == "missing array":
+        np.savez(npz, positions=np.zeros((1, 13, 3)), provenance="{}")
+    elif damage == "no provenance":
+        np.savez(npz, positions=np.zeros((1, 13, 3)), energies=np.zeros(1), log_weights=np.zeros(1), provenance="{}")
+    else:
+        npz.unlink()
+    with pytest.raises(FileFormatError, match="a.npz"):
+        load_ensemble(path)
+
+
+def test_unwritable_leaves_nothing(tmp_path):
+    with pytest.raises(UsageError, match="cannot write"):
+        ensemble().save(tmp_path / "nowhere" / "a.dcd")
+    with pytest.raises(UsageError, match=r"\.dcd"):
+        ensemble().save(tmp_path / "a.xtc")
+    assert not list(tmp_path.iterdir())

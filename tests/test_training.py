@@ -1,0 +1,224 @@
+"""Targets, configuration, checkpoints, and runs that stop, resume and repeat."""
+
+import json
+
+import pytest
+import torch
+
+import idem_md
+from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
+from idem_md.energies import Harmonic, LennardJones
+from idem_md.geometry import centred, standard_normal
+from idem_md.targets import buffer_target, importance_target, posterior_target
+from idem_md.training import load_checkpoint, load_config, preset
+from idem_md.training.buffer import relax
+from idem_md.training.loop import learning_rate
+
+K = 4.0
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    """Harmonic cluster: samples x_0 given one x_t from the exact posterior, and the exact denoiser."""
+    b, sigma = 20_000, 0.4
+    x_t = centred(torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(1, 4, 3)).expand(b, -1, -1)
+    precision = K + sigma**-2
+    exact = x_t / sigma**2 / precision
+    x_0 = exact + precision**-0.5 * standard_normal(x_t.shape, torch.Generator().manual_seed(0))
+    return Harmonic(4, 3, K), x_t, torch.full((b,), sigma, dtype=torch.float64), x_0, exact
+
+
+def z_score(target, exact):
+    return ((target - exact).mean(0) / (target.std(0) / len(target) ** 0.5)).abs().max()
+
+
+def test_buffer_target_is_unbiased_and_quieter(gaussian):
+    energy, x_t, sigma, x_0, exact = gaussian
+    target = buffer_target(x_t, sigma, x_0, energy(x_0)[1], K**-0.5)
+    assert z_score(target, exact) < 4.5
+    # For a Gaussian the mix at s = K^-1/2 is the posterior mean itself.
+    assert (target - exact).abs().max() < 1e-9
+    assert z_score(x_0, exact) < 4.5
+
+
+def test_posterior_target_is_unbiased_and_quieter(gaussian):
+    energy, x_t, sigma, x_0, exact = (a[:2000] if isinstance(a, torch.Tensor) else a for a in gaussian)
+    # A wrong force scale switches the mix off (c ~ 0), so the averaging itself is tested.
+    target, acceptance = posterior_target(energy, x_t, sigma, x_0, 1e-6, 0.1, chains=4, n_steps=20, seed=1)
+    assert 0.3 < acceptance < 1
+    assert z_score(target, exact) < 4.5
+    assert target.std(0).mean() < 0.5 * x_0.std(0).mean()
+
+
+@pytest.mark.parametrize("mix", [False, True])
+def test_importance_targets_converge(gaussian, mix):
+    energy, x_t, sigma, _, exact = gaussian
+    target = importance_target(energy, x_t[:50], sigma[:50], 4000, seed=2, mix=mix)
+    assert (target.mean(0) - exact[0]).abs().max() < 0.01
+    assert target.std() < 0.5
+
+
+def test_mixed_target_is_quieter_than_both(lj13_samples):
+    """At sigma = 0.1 on LJ-13 the paper's estimator is noise; the mix follows the better one."""
+    energy = LennardJones(13, epsilon=2.0)
+    x = (lj13_samples[:64] + 0.1 * standard_normal((64, 13, 3), torch.Generator().manual_seed(0))).float()
+    sigma = torch.full((64,), 0.1)
+    spread = {}
+    for name, mix in (("dem", False), ("mixed", True)):
+        a, b = (importance_target(energy, x, sigma, 256, seed, mix) for seed in (1, 2))
+        spread[name] = (a - b).std()
+    assert spread["mixed"] < 0.5 * spread["dem"]
+
+
+def test_score_clipping():
+    energy = LennardJones(13, epsilon=2.0)
+    x = 0.3 * standard_normal((4, 13, 3), torch.Generator().manual_seed(0), torch.float32)
+    sigma = torch.full((4,), 0.05)
+    target = importance_target(energy, x, sigma, 64, 0, False, max_norm=20.0)
+    norm = ((target - x) / sigma[:, None, None] ** 2).flatten(1).norm(dim=1)
+    assert (norm <= 20.01).all() and (norm > 19).any()
+
+
+def test_relax_leaves_ordinary_samples_alone(lj13_samples):
+    energy = LennardJones(13, epsilon=2.0)
+    x = lj13_samples[:8].clone()
+    x[0, 1] = x[0, 0] + 0.02
+    before = x.clone()
+    y = relax(energy, x, 200, ceiling=0.0)
+    assert torch.equal(x, before)
+    assert torch.allclose(y[1:], x[1:], atol=1e-12) and energy(y)[0][0] <= 0
+
+
+def test_learning_rate_schedule():
+    config = preset("lj13")
+    o = config.optimizer
+    last = o.iterations * o.inner_steps
+    rates = [learning_rate(config, o.iterations, s) for s in range(last)]
+    start = int((1 - o.decay_fraction) * last)
+    assert rates[o.warmup] == o.learning_rate == rates[start]
+    assert rates[-1] == pytest.approx(0.01 * o.learning_rate, rel=0.01)
+    assert all(a >= b for a, b in zip(rates[start:], rates[start + 1:]))
+
+
+def weights(folder):
+    return load_checkpoint(folder / "model.safetensors").denoiser.state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path):
+    train(tiny, tmp_path / "whole")
+    for steps in (3, 9):  # within the first iteration, and in the third
+        folder = tmp_path / f"stopped{steps}"
+        seen = 0
+
+        def step():
+            nonlocal seen
+            seen += 1
+
+        checkpoint = train(tiny, folder, stop=lambda: seen >= steps, on_step=step)
+        assert not checkpoint.provenance["finished"] and checkpoint.provenance["iterations"] == steps // 4
+        checkpoint = train(tiny, folder, resume=True)
+        assert checkpoint.provenance["finished"]
+        assert same(weights(tmp_path / "whole"), weights(folder))
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert [entry["iteration"] for entry in log] == list(range(5))
+
+
+def test_same_seed_same_weights(tiny, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(tiny.model_copy(update={"seed": seed}), tmp_path / name)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_energy_budget_is_a_hard_limit(tiny, tmp_path):
+    free = train(tiny, tmp_path / "free").provenance["energy_calls"]
+    checkpoint = train(tiny, tmp_path / "bound", max_energy_calls=free - 1)
+    assert checkpoint.provenance["energy_calls"] < free
+    with pytest.raises(BudgetExhausted, match="budget of 100"):
+        train(tiny, tmp_path / "poor", max_energy_calls=100)
+
+
+def test_time_budget_shortens_the_schedule(tiny, tmp_path):
+    config = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 10**6})})
+    p = train(config, tmp_path / "run", minutes=0.1).provenance
+    assert p["planned"] < 10**6 and p["seconds"] < 12
+    # The same run again by number of iterations alone.
+    again = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"iterations": p["iterations"]})})
+    if p["finished"]:
+        train(again, tmp_path / "again")
+        assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("target", ["buffer", "mixed", "dem"])
+def test_other_targets_train(tiny, tmp_path, target):
+    config = idem_md.TrainingConfig.parse({**tiny.model_dump(), "target": {"name": target, "n_samples": 8}}, "test")
+    assert train(config, tmp_path / "run").provenance["finished"]
+
+
+def test_double_well_trains_in_two_dimensions(tiny, tmp_path):
+    table = {**tiny.model_dump(), "system": "dw4"}
+    train(idem_md.TrainingConfig.parse(table, "test"), tmp_path / "run")
+    e = load_sampler(tmp_path / "run").sample(10, nfe=4)
+    assert e.positions.shape == (10, 4, 2)
+
+
+def test_runs_are_not_overwritten(tiny, tmp_path):
+    with pytest.raises(UsageError, match="resume: expected"):
+        train(tiny, tmp_path / "run", resume=True)
+    train(tiny, tmp_path / "run")
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(tiny, tmp_path / "run")
+    with pytest.raises(ConfigError, match="seed was 3 in that run, now it is 4"):
+        train(tiny.model_copy(update={"seed": 4}), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("text,message", [
+    ("system = 'lj13'\nsede = 3", "unknown key 'sede'"),
+    ("system = 'lj13'\n[buffer]\nsizes = 3", "unknown key 'buffer.sizes'"),
+    ("system = 'lj13'\n[buffer]\nsize = 'big'", "buffer.size: .*got 'big'"),
+    ("system = 'lj99'", "expected one of lj13.*got 'lj99'"),
+    ("system = ", "not valid TOML"),
+    ("seed = 1", "system"),
+    ("system = 'lj13'\n[noise]\nsigma_min = 5.0", "sigma_min: expected less than"),
+])
+def test_bad_configurations_name_the_key(tmp_path, text, message):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_toml_and_preset_agree(tmp_path):
+    (tmp_path / "c.toml").write_text("system = 'lj13'\nseed = 7\n[optimizer]\nbatch = 32\n")
+    config = load_config(tmp_path / "c.toml")
+    assert config.optimizer.batch == 32 and config.seed == 7
+    assert config.buffer == preset("lj13").buffer
+    for name in idem_md.SYSTEMS:
+        assert preset(name, "idem").target.name == "dem"
+
+
+@pytest.mark.parametrize("damage", ["truncate", "foreign", "state", "shape", "nan"])
+def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
+    from safetensors.torch import save_file
+
+    from idem_md.training.checkpoint import read_tensors, write_tensors
+
+    train(tiny, tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors, header = read_tensors(path, "model")
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "foreign":
+        save_file({"w": torch.zeros(2)}, str(path))
+    elif damage == "state":
+        path.write_bytes((tmp_path / "state.safetensors").read_bytes())
+    else:
+        key = next(iter(tensors))
+        tensors[key] = tensors[key][:-1] if damage == "shape" else tensors[key] * torch.nan
+        write_tensors(path, "model", tensors, header)
+    with pytest.raises(FileFormatError, match="model.safetensors"):
+        load_sampler(tmp_path)
