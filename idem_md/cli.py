@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 import signal
 import sys
 from contextlib import contextmanager
@@ -26,24 +26,19 @@ from .sampler import METHODS, load_sampler
 from .systems import SYSTEMS
 from .training import PRESETS, load_config, preset
 from .training import train as run_training
+from .trajectory import check_writable
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(name="idem-md", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+app = typer.Typer(name="idem-md", pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Equilibrium samples of molecular systems with honest weights, from an energy function alone.")
 # Progress and messages go to stderr; stdout carries results only.
 err = Console(stderr=True)
 
 
-def _check_out(path: Path) -> None:
-    """Fail before the work, not after it."""
-    if path.suffix != ".dcd":
-        raise UsageError(f"out: expected a file name ending in .dcd, got {str(path)!r}")
-    folder = path.parent
-    if not folder.is_dir():
-        raise UsageError(f"out: cannot write {path}, there is no folder {folder}")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(f"out: cannot write {path}")
+def _number(value: float) -> float | None:
+    """JSON knows no NaN: an error that cannot be told is null."""
+    return value if math.isfinite(value) else None
 
 
 def _print_json(payload: dict) -> None:
@@ -84,17 +79,17 @@ def sample(
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     check_int("n", n, 1)
     if out is not None:
-        _check_out(out)
+        check_writable(out)  # before the work, not after it
     sampler = load_sampler(system)
     with _bar("sampling", n, "samples") as advance:
         ensemble = sampler.sample(n, nfe, seed, method, kernel, progress=advance)
+    mean, error = ensemble.mean_energy  # raises if no sample has weight, and then nothing is written
     files = [str(p) for p in ensemble.save(out)] if out is not None else []
-    mean, error = ensemble.mean_energy
     p = ensemble.provenance
     result = {
         "n": n, "ess": ensemble.ess, "ess_fraction": ensemble.ess_fraction, "log_z": ensemble.log_z,
-        "log_z_err": ensemble.log_z_err if n > 1 else None, "nfe": p["nfe"], "energy_calls": p["energy_calls"],
-        "seconds": p["seconds"], "samples_per_second": n / p["seconds"], "mean_energy": mean, "mean_energy_err": error,
+        "log_z_err": _number(ensemble.log_z_err), "nfe": p["nfe"], "energy_calls": p["energy_calls"],
+        "seconds": p["seconds"], "samples_per_second": n / p["seconds"], "mean_energy": mean, "mean_energy_err": _number(error),
         "files": files,
     }
     if as_json:
@@ -184,10 +179,8 @@ def train(
             settings = settings.model_copy(update={"seed": check_int("seed", seed, 0, 2**31 - 1)})
     else:
         raise UsageError(f"config: expected one of {', '.join(SYSTEMS)} or a .toml file, got {config!r}")
-    for name, value in (("minutes", minutes), ("max-energy-calls", max_energy_calls), ("iterations", iterations)):
-        if value is not None and value <= 0:
-            raise UsageError(f"{name}: expected a positive number, got {value}")
     if iterations is not None:
+        check_int("iterations", iterations, 1)
         optimizer = settings.optimizer.model_copy(update={"iterations": iterations})
         settings = settings.model_copy(update={"optimizer": optimizer})
     folder = out or Path("runs") / settings.system
@@ -226,7 +219,7 @@ def baseline(
 ) -> None:
     """Reference samples without a network: idem-md baseline lj13 --engine mala --out md.dcd"""
     check_choice("engine", engine, ENGINES)
-    _check_out(out)
+    check_writable(out)
     ensemble = run_mala(system, n, steps, seed)
     ensemble.save(out)
     (mean, error), p = ensemble.mean_energy, ensemble.provenance
@@ -244,6 +237,8 @@ def compare(
     """Compare ensembles: idem-md compare lj13.dcd md.dcd --out report/"""
     if not 2 <= len(ensembles) <= 4:
         raise UsageError(f"ensembles: expected two to four files, got {len(ensembles)}")
+    if len({p.resolve() for p in ensembles}) < len(ensembles):
+        raise UsageError("ensembles: expected different files, one is given twice")
     labels = [p.stem for p in ensembles]
     if len(set(labels)) < len(labels):
         labels = [str(p) for p in ensembles]
@@ -254,10 +249,18 @@ def compare(
 def main() -> None:
     """Entry point: errors made by the user are one line on stderr and exit code 2."""
     try:
-        app(standalone_mode=True)
-    except IdemError as error:
-        print(f"idem-md: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except (IdemError, OSError) as error:
+        message = str(error)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        # Parse errors: typer's own class of them has moved between its releases, their method has not.
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message()
+    print(f"idem-md: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,9 @@ from .systems import System, get_system
 from .trajectory import read_ensemble, to_trajectory, write_ensemble
 
 __all__ = ["WeightedEnsemble", "load_ensemble"]
+
+# Below this a standard error would be the square root of almost nothing, and look like certainty.
+MIN_ESS_FOR_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ class WeightedEnsemble:
 
     @property
     def ess(self) -> float:
-        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n."""
-        return float(1.0 / (self.weights**2).sum())
+        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n; after resampling, that of the source."""
+        return min(float(1.0 / (self.weights**2).sum()), self.provenance.get("resampled", {}).get("ess", math.inf))
 
     @property
     def ess_fraction(self) -> float:
@@ -91,7 +95,12 @@ class WeightedEnsemble:
 
     @property
     def log_z(self) -> float:
-        """Estimate of log Z, Z the integral of exp(-u) over the mean-free subspace: log mean exp(log_weights)."""
+        """Estimate of log Z, Z the integral of exp(-u) over the mean-free subspace: log mean exp(log_weights).
+
+        NaN for samples of a Markov chain, which do not know it.
+        """
+        if not self.provenance.get("log_z_known", True):
+            return math.nan
         top = self.log_weights.max()
         if top == -np.inf:
             return -np.inf
@@ -99,15 +108,22 @@ class WeightedEnsemble:
 
     @property
     def log_z_err(self) -> float:
-        """Standard error of `log_z` by the delta method: sd(w) / (mean(w) sqrt(n)); NaN for a single sample."""
+        """Standard error of `log_z` by the delta method: sd(w) / (mean(w) sqrt(n)).
+
+        NaN with fewer than two effective samples, where no error can be told.
+        """
+        if "resampled" in self.provenance:
+            return self.provenance["resampled"]["log_z_err"]
+        if self.ess < MIN_ESS_FOR_ERRORS or math.isnan(self.log_z):
+            return math.nan
         w = self.weights
-        n = len(w)
-        return float(w.std(ddof=1) / w.mean() / np.sqrt(n)) if n > 1 else float("nan")
+        return float(w.std(ddof=1) / w.mean() / np.sqrt(len(w)))
 
     def expectation(self, fn: Callable[[np.ndarray], np.ndarray]):
         """Self-normalised weighted mean of an observable, with its standard error.
 
-        mean = sum W f, se^2 = sum W^2 (f - mean)^2 with W = w / sum w (Owen, Monte Carlo theory, eq. 9.9).
+        mean = sum W f, se^2 = sum W^2 (f - mean)^2 with W = w / sum w (Owen, Monte Carlo theory, eq. 9.9). The error
+        is NaN with fewer than two effective samples, and of little worth with fewer than some tens.
 
         Parameters
         ----------
@@ -126,14 +142,15 @@ class WeightedEnsemble:
         alive = self.log_weights > -np.inf
         return self._mean(np.asarray(fn(self.positions[alive]), dtype=np.float64), self.weights[alive])
 
-    @staticmethod
-    def _mean(values: np.ndarray, w: np.ndarray):
+    def _mean(self, values: np.ndarray, w: np.ndarray):
         if values.ndim < 1 or len(values) != len(w):
             raise UsageError(f"fn: expected an array of length {len(w)}, one value a sample, got shape {values.shape}")
         if not np.isfinite(values).all():
             raise UsageError("fn: expected finite values, got NaN or infinity")
         mean = np.tensordot(w, values, axes=1)
         error = np.sqrt(np.tensordot(w**2, (values - mean) ** 2, axes=1))
+        # Copies made by resampling carry no information of their own.
+        error = error * np.sqrt(1 / (w**2).sum() / self.ess) if self.ess >= MIN_ESS_FOR_ERRORS else error * math.nan
         return (float(mean), float(error)) if np.ndim(mean) == 0 else (mean, error)
 
     @property
@@ -143,7 +160,7 @@ class WeightedEnsemble:
         return self._mean(self.energies[alive], self.weights[alive])
 
     def resample(self, n: int | None = None, seed: int = 0) -> WeightedEnsemble:
-        """Equally weighted samples by systematic resampling; `log_z` is kept.
+        """Equally weighted samples by systematic resampling; `log_z`, `ess` and all errors stay those of the source.
 
         Parameters
         ----------
@@ -156,8 +173,10 @@ class WeightedEnsemble:
         # Rounding can leave the last cumulative weight a hair below one.
         edges = np.cumsum(self.weights)
         index = np.searchsorted(edges / edges[-1], u, side="right")
-        provenance = {**self.provenance, "resampled": {"from": len(self), "seed": seed}}
-        return WeightedEnsemble(self.positions[index], self.energies[index], np.full(n, self.log_z), self.system, provenance)
+        source = {"from": len(self), "seed": seed, "ess": self.ess, "log_z_err": self.log_z_err}
+        log_z = 0.0 if math.isnan(self.log_z) else self.log_z
+        return WeightedEnsemble(self.positions[index], self.energies[index], np.full(n, log_z), self.system,
+                                {**self.provenance, "resampled": source})
 
     def save(self, path) -> list:
         """Write ``F.dcd`` (Å), ``F.pdb`` and ``F.npz``, all or none; returns the paths. See `trajectory.write_ensemble`."""

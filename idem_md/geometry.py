@@ -1,4 +1,4 @@
-"""Geometry of the mean-free subspace: projection, noise, Gaussian densities, distances.
+"""Geometry of the mean-free subspace: projection, noise, Gaussian densities.
 
 A cluster of N atoms in D dimensions lives on the subspace of vanishing centroid, of dimension (N-1) D. Every
 Gaussian here is isotropic on that subspace, and every density is taken with respect to its volume.
@@ -10,7 +10,7 @@ import math
 
 import torch
 
-__all__ = ["centred", "gaussian_log_density", "pair_distances", "standard_normal", "subspace_dimension"]
+__all__ = ["centred", "gaussian_log_density", "standard_normal", "subspace_dimension"]
 
 
 def centred(x: torch.Tensor) -> torch.Tensor:
@@ -48,9 +48,3 @@ def gaussian_log_density(x: torch.Tensor, mean: torch.Tensor, variance, mean_fre
     d = subspace_dimension(x.shape[1], x.shape[2], mean_free)
     v = torch.as_tensor(variance, dtype=x.dtype)
     return -0.5 * ((x - mean) ** 2).sum((1, 2)) / v - 0.5 * d * torch.log(2 * math.pi * v)
-
-
-def pair_distances(x: torch.Tensor) -> torch.Tensor:
-    """Distances of all pairs i < j, shape (B, N(N-1)/2), in the dtype of ``x`` (B, N, D)."""
-    i, j = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
-    return (x[:, i] - x[:, j]).norm(dim=-1)

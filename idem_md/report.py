@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import numpy as np  # noqa: E402
 from .analysis import aligned_w2, energy_w2, pair_distances, total_variation  # noqa: E402
 from .checks import UsageError  # noqa: E402
 from .ensemble import WeightedEnsemble  # noqa: E402
+from .files import write_atomic  # noqa: E402
 
-__all__ = ["compare", "exploded", "plot_histograms"]
+__all__ = ["compare", "exploded", "plot_histograms", "table"]
 
 # Raw samples this far above the reference's highest energy are called exploded: no thermal fluctuation gets there,
 # and a single one would decide E-W2. They are left out of the raw E-W2 only, and counted.
@@ -53,12 +55,17 @@ def _pair_metrics(a: WeightedEnsemble, b: WeightedEnsemble, aligned: bool) -> di
     return metrics
 
 
+def _number(value) -> float | None:
+    """A float for JSON, which knows neither NaN nor infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
 def _summary(e: WeightedEnsemble) -> dict:
     mean, err = e.mean_energy
     finite = e.energies[np.isfinite(e.energies)]
-    return {"n": len(e), "ess": e.ess, "ess_fraction": e.ess_fraction, "mean_energy": mean, "mean_energy_err": err,
-            "raw_median_energy": float(np.median(e.energies)), "raw_sd_energy": float(finite.std()),
-            **({"log_z": e.log_z, "log_z_err": e.log_z_err} if _is_weighted(e) else {}),
+    return {"n": len(e), "ess": e.ess, "ess_fraction": e.ess_fraction, "mean_energy": mean, "mean_energy_err": _number(err),
+            "raw_median_energy": _number(np.median(e.energies)), "raw_sd_energy": float(finite.std()),
+            "log_z": _number(e.log_z), "log_z_err": _number(e.log_z_err),
             "cost": {k: e.provenance.get(k) for k in ("seconds", "nfe", "energy_calls", "hardware")}}
 
 
@@ -66,8 +73,8 @@ def _is_weighted(e: WeightedEnsemble) -> bool:
     return float(np.ptp(e.weights)) > 1e-12
 
 
-def plot_histograms(ensembles: dict[str, WeightedEnsemble], path: Path) -> None:
-    """Energy and pair-distance histograms; a dashed line shows the samples before weighting."""
+def plot_histograms(ensembles: dict[str, WeightedEnsemble], file) -> None:
+    """Energy and pair-distance histograms as PNG; a dashed line shows the samples before weighting."""
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.7), layout="constrained")
     pooled = np.concatenate([e.energies[np.isfinite(e.energies)] for e in ensembles.values()])
     lo, hi = np.quantile(pooled, [0.0005, 0.9995])
@@ -93,7 +100,7 @@ def plot_histograms(ensembles: dict[str, WeightedEnsemble], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
     axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     plt.close(figure)
 
 
@@ -124,10 +131,6 @@ def compare(ensembles: dict[str, WeightedEnsemble], out: Path, aligned: bool = T
     systems = {e.system.name for e in ensembles.values()}
     if len(systems) > 1:
         raise UsageError(f"compare: expected ensembles of one system, got {', '.join(sorted(systems))}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out: cannot make the folder {out} ({error.strerror})") from None
     *labels, reference = ensembles
     summary = {
         "system": systems.pop(), "reference": reference,
@@ -138,9 +141,16 @@ def compare(ensembles: dict[str, WeightedEnsemble], out: Path, aligned: bool = T
         "ensembles": {label: _summary(e) for label, e in ensembles.items()},
         "metrics": {label: _pair_metrics(ensembles[label], ensembles[reference], aligned) for label in labels},
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (out / "table.md").write_text(table(summary))
-    plot_histograms(ensembles, out / "histograms.png")
+    figure = io.BytesIO()
+    plot_histograms(ensembles, figure)
+    files = {"summary.json": json.dumps(summary, indent=2, allow_nan=False).encode() + b"\n",
+             "table.md": table(summary).encode(), "histograms.png": figure.getvalue()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_atomic(out / name, data)
+    except OSError as error:
+        raise UsageError(f"out: cannot write to the folder {out} ({error.strerror})") from None
     return summary
 
 
@@ -155,6 +165,6 @@ def table(summary: dict) -> str:
         metric = ("reference | – | – | –" if m is None else
                   f"{m['raw']['energy_w2']:.2f} / {m['weighted']['energy_w2']:.2f} | {number(m['raw'].get('aligned_w2'), '.2f')} | "
                   f"{m['raw']['total_variation']:.3f} / {m['weighted']['total_variation']:.3f} | {m['exploded']}")
-        lines.append(f"| {label} | {s['n']} | {s['ess']:.0f} | {s['mean_energy']:.2f} ± {s['mean_energy_err']:.2f} | "
-                     f"{s['raw_median_energy']:.2f} | {metric} | {number(cost['seconds'], '.1f')} | {number(cost['energy_calls'], 'd')} |")
+        lines.append(f"| {label} | {s['n']} | {s['ess']:.0f} | {s['mean_energy']:.2f} ± {number(s['mean_energy_err'], '.2f')} | "
+                     f"{number(s['raw_median_energy'], '.2f')} | {metric} | {number(cost['seconds'], '.1f')} | {number(cost['energy_calls'], 'd')} |")
     return "\n".join(lines) + "\n"

@@ -80,7 +80,7 @@ class Sampler:
             A parameter out of range.
         """
         n, nfe = check_int("n", n, 1), check_int("nfe", nfe, 2)
-        seed = check_int("seed", seed, 0, 2**63 - 1)
+        seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
         check_choice("method", method, METHODS)
         check_choice("kernel", kernel, KERNELS)
         noise, energy = self.checkpoint.config.noise, self.system.energy()

@@ -18,15 +18,7 @@ import torch
 
 from .energies import Energy
 
-__all__ = ["TARGETS", "buffer_target", "importance_target", "posterior_target"]
-
-TARGETS = ("posterior", "buffer", "mixed", "dem")
-
-
-def _mix(x_t, sigma, x_0, f_0, force_scale: float):
-    s = sigma[:, None, None]
-    c = force_scale**2 / (force_scale**2 + s**2)
-    return (1 - c) * x_0 + c * (x_t + s**2 * f_0)
+__all__ = ["buffer_target", "importance_target", "posterior_target"]
 
 
 def buffer_target(x_t, sigma, x_0, f_0, force_scale: float) -> torch.Tensor:
@@ -40,7 +32,9 @@ def buffer_target(x_t, sigma, x_0, f_0, force_scale: float) -> torch.Tensor:
     force_scale : float
         s = <f^2>^(-1/2) per coordinate, the stiffness length of the potential.
     """
-    return _mix(x_t, sigma, x_0, f_0, force_scale)
+    s = sigma[:, None, None]
+    c = force_scale**2 / (force_scale**2 + s**2)
+    return (1 - c) * x_0 + c * (x_t + s**2 * f_0)
 
 
 def importance_target(energy: Energy, x_t, sigma, n_samples: int, seed: int, mix: bool, max_norm: float | None = None):
@@ -91,4 +85,4 @@ def posterior_target(energy: Energy, x_t, sigma, x_0, force_scale: float, step: 
     x, *_ = energy.mala(spread(x_0), h, half, seed, **restraint)
     *_, acceptance, mean_x, mean_f = energy.mala(x, h, half, seed + 1, averages=True, **restraint)
     average = lambda a: a.reshape(b, chains, *x_t.shape[1:]).mean(1)  # noqa: E731
-    return _mix(x_t, sigma, average(mean_x), average(mean_f), force_scale), float(acceptance.mean())
+    return buffer_target(x_t, sigma, average(mean_x), average(mean_f), force_scale), float(acceptance.mean())

@@ -51,8 +51,11 @@ def check_energy(energy: Energy, x: torch.Tensor, *, symmetric: bool = True, for
         if symmetric:
             generator = torch.Generator().manual_seed(0)
             q, _ = torch.linalg.qr(torch.randn(y.shape[2], y.shape[2], generator=generator, dtype=torch.float64))
+            q = q * torch.linalg.det(q)  # a rotation in odd dimensions; either way one of the two below is
             order = torch.randperm(y.shape[1], generator=generator)
-            moves = {"translation": x + 1.7, "rotation": x @ q.T, "permutation": x[:, order]}
+            mirror = torch.ones(y.shape[2], dtype=torch.float64)
+            mirror[0] = -1
+            moves = {"translation": x + 1.7, "rotation": x @ q.T, "reflection": (x @ q.T) * mirror, "permutation": x[:, order]}
             for name, moved in moves.items():
                 worst = float(((energy(moved.to(dtype))[0] - u).abs() / scale).max())
                 assert worst <= 10 * tol, f"{name}: energy changed by {worst:.1e} relative"

@@ -15,7 +15,7 @@ import numpy as np
 from .checks import FileFormatError, UsageError
 from .units import Units
 
-__all__ = ["companion_paths", "read_ensemble", "to_trajectory", "topology", "write_ensemble"]
+__all__ = ["check_writable", "companion_paths", "read_ensemble", "to_trajectory", "topology", "write_ensemble"]
 
 ARRAYS = ("positions", "energies", "log_weights")
 
@@ -32,6 +32,26 @@ def companion_paths(path) -> dict[str, Path]:
     if path.suffix not in (".dcd", ".npz"):
         raise UsageError(f"path: expected a file name ending in .dcd, got {str(path)!r}")
     return {kind: path.with_suffix(f".{kind}") for kind in ("dcd", "pdb", "npz")}
+
+
+def check_writable(path) -> dict[str, Path]:
+    """The three files of an ensemble, if they can be written there.
+
+    Raises
+    ------
+    UsageError
+        Another suffix than .dcd, no such folder, no permission, or a folder in the place of a file.
+    """
+    path = Path(path)
+    if path.suffix != ".dcd":
+        raise UsageError(f"out: expected a file name ending in .dcd, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise UsageError(f"out: cannot write {path}, there is no folder {path.parent}")
+    paths = companion_paths(path)
+    for target in paths.values():
+        if target.is_dir() or not os.access(path.parent, os.W_OK):
+            raise UsageError(f"out: cannot write {target}")
+    return paths
 
 
 def topology(n_atoms: int, element: str) -> mdtraj.Topology:
@@ -66,7 +86,10 @@ def _write_dcd(path: Path, trajectory: mdtraj.Trajectory) -> None:
 
 
 def _write_pdb(path: Path, trajectory: mdtraj.Trajectory) -> None:
-    trajectory[0].save_pdb(str(path))
+    # Any frame that fits the format's fixed columns serves as topology; the first one may have failed.
+    fits = np.flatnonzero(np.isfinite(trajectory.xyz).all((1, 2)) & (np.abs(trajectory.xyz) < 99).all((1, 2)))
+    frame = trajectory[int(fits[0])] if len(fits) else mdtraj.Trajectory(np.zeros((1, trajectory.n_atoms, 3)), trajectory.topology)
+    frame.save_pdb(str(path))
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.startswith("REMARK   1 CREATED WITH MDTraj")))
 
@@ -92,11 +115,10 @@ def write_ensemble(path, arrays: dict[str, np.ndarray], provenance: dict, elemen
     UsageError
         The folder does not exist or cannot be written; nothing is left behind.
     """
-    paths = companion_paths(path)
-    folder = paths["dcd"].parent
+    paths = check_writable(path)
     trajectory = to_trajectory(arrays["positions"], element, units)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".idem-md-") as scratch:
+        with tempfile.TemporaryDirectory(dir=paths["dcd"].parent, prefix=".idem-md-") as scratch:
             new = {kind: Path(scratch) / target.name for kind, target in paths.items()}
             _write_dcd(new["dcd"], trajectory)
             _write_pdb(new["pdb"], trajectory)
@@ -122,20 +144,20 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict]:
             missing = [key for key in (*ARRAYS, "provenance") if key not in data.files]
             if missing:
                 raise FileFormatError(f"{path}: expected the array '{missing[0]}', found {', '.join(data.files) or 'none'}")
-            arrays = {key: data[key] for key in ARRAYS}
+            arrays = {key: np.asarray(data[key], dtype=np.float64) for key in ARRAYS}
             provenance = json.loads(str(data["provenance"]))
     except FileNotFoundError:
         raise FileFormatError(f"{path}: expected the weights beside the trajectory, there is no such file") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(f"{path}: expected an ensemble, it cannot be read ({error})") from None
-    n = len(arrays["energies"])
     x = arrays["positions"]
-    if x.ndim != 3 or arrays["energies"].shape != (n,) or arrays["log_weights"].shape != (n,) or len(x) != n:
+    n = len(x) if x.ndim == 3 else -1
+    if arrays["energies"].shape != (n,) or arrays["log_weights"].shape != (n,):
         raise FileFormatError(f"{path}: expected positions (n,N,D), energies (n,), log_weights (n,), got "
                               + ", ".join(f"{k} {arrays[k].shape}" for k in ARRAYS))
-    if not isinstance(provenance, dict) or "system" not in provenance:
+    if not isinstance(provenance, dict) or not isinstance(provenance.get("system"), str):
         raise FileFormatError(f"{path}: expected a provenance that names the system")
     return arrays, provenance
 

@@ -12,6 +12,9 @@ import pytest
 import idem_md
 from idem_md.energies import lennard_jones_reference
 
+# The installed console script, not `python -m`: that would find a source tree in the current folder first.
+COMMAND = str(Path(sys.executable).parent / "idem-md")
+
 TINY_TOML = """
 system = "lj13"
 [network]
@@ -36,8 +39,8 @@ iterations = 3
 
 def run(*args, cwd=None, code=0):
     """Run the installed command in a process of its own, as a user would."""
-    command = [sys.executable, "-W", "error::UserWarning", "-m", "idem_md.cli", *map(str, args)]
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning"}
+    result = subprocess.run([COMMAND, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == code, result.stderr
     return result
 
@@ -88,9 +91,10 @@ def test_train_sample_compare(trained):
         assert (trained / "run" / name).exists()
     for seed in (0, 1):
         run("sample", "run", "-n", 40, "--nfe", 8, "--seed", seed, "--kernel", "ddpm", "--out", f"s{seed}.dcd", cwd=trained)
-    run("sample", "lj13", "-n", 40, "--out", "ref.dcd", cwd=trained)
+    run("baseline", "lj13", "-n", 40, "--steps", 500, "--out", "ref.dcd", cwd=trained)
     summary = json.loads(run("compare", "s0.dcd", "ref.dcd", "--out", "report", "--json", cwd=trained).stdout)
     assert sorted(p.name for p in (trained / "report").iterdir()) == ["histograms.png", "summary.json", "table.md"]
+    assert summary["ensembles"]["ref"]["log_z"] is None  # a Markov chain does not know it
     assert summary["reference"] == "ref" and "aligned_w2" in summary["metrics"]["s0"]["raw"]
     assert json.loads((trained / "report" / "summary.json").read_text()) == summary
 
@@ -101,8 +105,7 @@ def test_interrupt_saves(trained):
 
     text = TINY_TOML.replace("iterations = 3", "iterations = 100000")
     (trained / "long.toml").write_text(text)
-    command = [sys.executable, "-m", "idem_md.cli", "train", "long.toml", "--out", "long"]
-    process = subprocess.Popen(command, cwd=trained, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([COMMAND, "train", "long.toml", "--out", "long"], cwd=trained, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     state = trained / "long" / "state.safetensors"
     for _ in range(600):
         if state.exists():
@@ -130,7 +133,18 @@ def test_interrupt_saves(trained):
     (["sample", "empty"], "model.safetensors"),
     (["sample", "foreign.safetensors"], "foreign.safetensors"),
     (["train", "lj14"], "lj14"),
-    (["train", "lj13", "--minutes", "-1"], "minutes: expected a positive number"),
+    (["train", "lj13", "--minutes", "-1"], "minutes: expected a number above 0.0, got -1.0"),
+    (["train", "lj13", "--minutes", "nan"], "minutes: expected a finite number"),
+    (["train", "lj13", "--max-energy-calls", "0"], "max_energy_calls: expected at least 1, got 0"),
+    (["train", "lj13", "--max-energy-calls", "10"], "budget of 10"),
+    (["train", "lj13", "--out", "bad.toml"], "out: cannot write"),
+    (["sample", "lj13", "-n", "many"], "Invalid value for '-n'"),
+    (["sample", "lj13", "--seeds", "1"], "--seeds"),
+    (["nonsense"], "nonsense"),
+    (["baseline", "lj14"], "lj14"),
+    (["baseline", "lj13", "--engine", "magic"], "engine: expected one of mala, got 'magic'"),
+    (["baseline", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
+    (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
     (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, idem, got 'magic'"),
     (["train", "bad.toml"], "unknown key 'sede'"),
     (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),

@@ -90,8 +90,11 @@ def test_nothing_left_to_average():
 def test_resampling_keeps_averages_and_log_z():
     e = ensemble(2000)
     r = e.resample(100_000, seed=1)
-    assert np.isclose(r.log_z, e.log_z) and np.isclose(r.ess, len(r))
+    assert np.isclose(r.log_z, e.log_z) and np.ptp(r.weights) < 1e-15
     assert abs(r.mean_energy[0] - e.mean_energy[0]) < 1e-3
+    # Copies carry no information: the errors and the effective size are those of the source.
+    assert np.isclose(r.ess, e.ess) and r.log_z_err == e.log_z_err
+    assert np.isclose(r.mean_energy[1], e.mean_energy[1], rtol=0.1)
     assert np.array_equal(e.resample(seed=2).positions, e.resample(seed=2).positions)
 
 
@@ -166,3 +169,29 @@ def test_unwritable_leaves_nothing(tmp_path):
     with pytest.raises(UsageError, match=r"\.dcd"):
         ensemble().save(tmp_path / "a.xtc")
     assert not list(tmp_path.iterdir())
+
+
+def test_one_effective_sample_has_no_error():
+    e = ensemble(3, log_weights=np.array([0.0, -50.0, -50.0]))
+    assert np.isnan(e.mean_energy[1]) and np.isnan(e.log_z_err)
+    value, error = e.expectation(lambda x: x[:, 0])
+    assert np.isfinite(value).all() and np.isnan(error).all()
+
+
+def test_a_failed_first_sample_can_be_saved(tmp_path):
+    lw = np.zeros(4)
+    lw[:2] = -np.inf
+    x = np.random.default_rng(0).normal(size=(4, 13, 3))
+    x[0], x[1] = np.nan, 1e9
+    WeightedEnsemble(x, np.array([np.inf, np.inf, 0, 0]), lw, SYSTEM).save(tmp_path / "a.dcd")
+    t = mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb"))
+    assert t.n_frames == 4 and np.isnan(t.xyz[0]).all() and np.isfinite(t.xyz[2:]).all()
+    back = load_ensemble(tmp_path / "a.dcd")
+    assert len(back) == 4 and np.isclose(back.ess, 2)
+
+
+def test_a_folder_in_the_way_leaves_nothing(tmp_path):
+    (tmp_path / "a.npz").mkdir()
+    with pytest.raises(UsageError, match="a.npz"):
+        ensemble().save(tmp_path / "a.dcd")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]

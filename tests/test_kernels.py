@@ -157,11 +157,11 @@ def harmonic_lj(n_atoms, trap):
 @pytest.mark.parametrize("energy", [harmonic_lj(5, 4.0), Harmonic(5, 3, 4.0)], ids=["native", "torch"])
 @pytest.mark.parametrize("restraint", [None, 9.0])
 def test_mala_samples_a_gaussian(energy, restraint):
-    c = 4000
+    c = 1500
     x = standard_normal((c, 5, 3), generator(), torch.float32)
     centre = centred(torch.linspace(-1, 1, 15).reshape(1, 5, 3)).expand(c, -1, -1)
     extra = {} if restraint is None else dict(centre=centre, stiffness=torch.tensor(restraint))
-    x, u, f, acceptance, mean_x, _ = energy.mala(x, 0.05, 300, seed=11, averages=True, **extra)
+    x, u, f, acceptance, mean_x, _ = energy.mala(x, 0.05, 100, seed=11, averages=True, **extra)
     total = 4.0 + (restraint or 0.0)
     mean = centre[0] * (restraint or 0.0) / total
     d = 12
@@ -170,7 +170,7 @@ def test_mala_samples_a_gaussian(energy, restraint):
     z_var = (chi2.mean() - d) / (2 * d / c) ** 0.5
     assert z_mean.abs().max() < 4.5 and abs(z_var) < 4.5
     assert 0.2 < acceptance.mean() < 0.99
-    assert (mean_x.mean(0) - mean).abs().max() < 0.05
+    assert (mean_x.mean(0) - mean).abs().max() < 0.1
     u_again, f_again = energy(x)
     assert torch.allclose(u, u_again, rtol=1e-4, atol=1e-4) and torch.allclose(f, f_again, rtol=1e-4, atol=1e-4)
 
@@ -203,3 +203,35 @@ def test_mala_counts_calls_and_repeats():
     (kernels.pair_splines, lambda: (torch.randn(3, 4, 3), 12, 1.0, 0.05, -1.9, 0.4))])
 def test_custom_ops_are_well_formed(op, args):
     torch.library.opcheck(op, args())
+
+
+def test_an_overflowing_sample_does_not_spoil_the_mix():
+    """Two atoms so close that squared forces overflow float32, then good samples: alpha stays that of the reference."""
+    energy = LennardJones(3, **PARAMETERS)
+    x = centred(torch.tensor([[[0.0, 0, 0], [0.02, 0, 0], [1.0, 1.0, 0]]], dtype=torch.float64)).expand(64, -1, -1)
+    sigma = torch.full((64,), 0.2, dtype=torch.float64)
+    _, _, alpha, _, ess = energy.dem_scores(x, sigma, 200, seed=0)
+    eps = standard_normal((64 * 200, 3, 3), generator(1)).reshape(64, 200, 3, 3)
+    _, _, alpha_ref, _, _ = dem_scores_reference(energy, x, sigma, eps)
+    assert (alpha[ess > 1.5] != 0.5).all()
+    assert abs(alpha.double().mean() - alpha_ref.mean()) < 4.5 * ((alpha.var() + alpha_ref.var()) / 64) ** 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("call", [
+    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 1), **PARAMETERS),
+    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 3).half(), **PARAMETERS),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(2), torch.ones(()), 2, 0, **PARAMETERS),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(-1.0), torch.ones(()), 2, 0, **PARAMETERS),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(torch.nan), torch.ones(()), 2, 0, **PARAMETERS),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), -2, 0, **PARAMETERS),
+    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(2), 4, 0, **PARAMETERS),
+    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.full((3,), torch.nan), 4, 0, **PARAMETERS),
+    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(3), 0, 0, **PARAMETERS),
+    lambda: kernels.pair_splines(torch.randn(3, 4, 4), 12, 1.0, 0.05, -1.9, 0.4),
+    lambda: kernels.message(torch.full((1, 1), 9, dtype=torch.int32), torch.ones(1, 1, 4), torch.ones(1, 1, 3),
+                            torch.ones(1, 2, 48), torch.ones(1, 2, 3, 16), torch.ones(12, 48)),
+    lambda: kernels.message(torch.zeros(1, 2, dtype=torch.int32), torch.ones(1, 1, 4), torch.ones(1, 1, 3),
+                            torch.ones(1, 2, 48), torch.ones(1, 2, 3, 16), torch.ones(12, 48))])
+def test_ops_refuse_what_would_be_read_out_of_bounds(call):
+    with pytest.raises(UsageError, match="expected"):
+        call()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from idem_md import kernels
+from idem_md import UsageError, kernels
 from idem_md.diffusion import Denoiser
 from idem_md.nets import PaiNN
 
@@ -110,3 +110,20 @@ def test_preconditioning_limits():
     skip, out = denoiser.c_skip(sigma), denoiser.c_out(sigma)
     assert torch.allclose(skip**2 * (sigma**2 + 0.49) + out**2, torch.full_like(sigma, 0.49))
     assert skip[0] > 0.999 and skip[-1] < 1e-6
+
+
+def test_nan_goes_in_and_comes_out(case):
+    """A failed path must stay failed, neither crash nor turn into numbers, and leave its neighbours alone."""
+    net, x, log_sigma = case
+    good = net(x, log_sigma)
+    x = x.clone()
+    x[1, 2, 0] = torch.nan
+    out = net(x, log_sigma)
+    assert torch.isnan(out[1]).all()
+    assert torch.equal(out[[0, 2, 3]], good[[0, 2, 3]])
+
+
+def test_fused_kernel_refuses_what_it_cannot_do(case):
+    net, x, log_sigma = case
+    with pytest.raises(UsageError, match="native"):
+        net(x.requires_grad_(), log_sigma, native=True)

@@ -140,17 +140,55 @@ def test_energy_budget_is_a_hard_limit(tiny, tmp_path):
     assert checkpoint.provenance["energy_calls"] < free
     with pytest.raises(BudgetExhausted, match="budget of 100"):
         train(tiny, tmp_path / "poor", max_energy_calls=100)
+    assert not (tmp_path / "poor").exists()
 
 
-def test_time_budget_shortens_the_schedule(tiny, tmp_path):
-    config = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 10**6})})
-    p = train(config, tmp_path / "run", minutes=0.1).provenance
-    assert p["planned"] < 10**6 and p["seconds"] < 12
+def test_an_abandoned_iteration_is_paid_for(tiny, tmp_path):
+    free = train(tiny, tmp_path / "free").provenance["energy_calls"]
+    seen = 0
+
+    def step():
+        nonlocal seen
+        seen += 1
+
+    part = train(tiny, tmp_path / "part", stop=lambda: seen >= 6, on_step=step).provenance["energy_calls"]
+    whole = train(tiny, tmp_path / "part", resume=True).provenance["energy_calls"]
+    assert part < whole and whole > free
+
+
+@pytest.mark.parametrize("budget", [{"minutes": 0.0}, {"minutes": float("nan")}, {"max_energy_calls": 0}])
+def test_budgets_must_be_positive(tiny, tmp_path, budget):
+    with pytest.raises(UsageError, match=next(iter(budget))):
+        train(tiny, tmp_path / "run", **budget)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stopped_at", [3, 4, 5])
+def test_time_budget_shortens_the_schedule(tiny, tmp_path, monkeypatch, stopped_at):
+    """A clock that says, after some iterations, that just the decay's share of the budget is left."""
+    from idem_md.training import run
+
+    long = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 10**6})})
+    done = 0
+
+    def count(*_):
+        nonlocal done
+        done += 1
+
+    monkeypatch.setattr(run, "_used", lambda *_: 0.65 if done + 1 >= stopped_at else 0.1)
+    p = train(long, tmp_path / "run", minutes=1.0, on_iteration=count).provenance
+    assert p["finished"] and p["iterations"] == p["planned"] == -(-stopped_at * 10 // 6)
     # The same run again by number of iterations alone.
-    again = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"iterations": p["iterations"]})})
-    if p["finished"]:
-        train(again, tmp_path / "again")
-        assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
+    monkeypatch.undo()
+    again = long.model_copy(update={"optimizer": long.optimizer.model_copy(update={"iterations": p["planned"]})})
+    train(again, tmp_path / "again")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
+
+
+def test_time_budget_is_kept(tiny, tmp_path):
+    long = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 10**6})})
+    p = train(long, tmp_path / "run", minutes=0.05).provenance
+    assert 0 < p["iterations"] <= p["planned"] < 10**6
 
 
 @pytest.mark.parametrize("target", ["buffer", "mixed", "dem"])
@@ -201,7 +239,7 @@ def test_toml_and_preset_agree(tmp_path):
         assert preset(name, "idem").target.name == "dem"
 
 
-@pytest.mark.parametrize("damage", ["truncate", "foreign", "state", "shape", "nan"])
+@pytest.mark.parametrize("damage", ["truncate", "foreign", "state", "shape", "nan", "error table"])
 def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
     from safetensors.torch import save_file
 
@@ -216,6 +254,8 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
         save_file({"w": torch.zeros(2)}, str(path))
     elif damage == "state":
         path.write_bytes((tmp_path / "state.safetensors").read_bytes())
+    elif damage == "error table":
+        write_tensors(path, "model", tensors, {**header, "mse": [float("nan")] * len(header["mse"])})
     else:
         key = next(iter(tensors))
         tensors[key] = tensors[key][:-1] if damage == "shape" else tensors[key] * torch.nan

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import time
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ ENGINES = ("mala",)
 def run_mala(system: str, n: int, n_steps: int = 20_000, seed: int = 0) -> WeightedEnsemble:
     """Equilibrium samples from ``n`` independent chains of ``n_steps`` each, the last state of every chain kept.
 
-    The first fifth of the steps tunes the step size; relaxed noise starts the chains. The samples are independent,
+    The first fifth of the steps, in 50 rounds, tunes the step size; relaxed noise starts the chains. The samples are independent,
     so no statistical inefficiency applies; whether the chains are long enough is for the caller to see, by doubling.
 
     Parameters
@@ -35,7 +37,7 @@ def run_mala(system: str, n: int, n_steps: int = 20_000, seed: int = 0) -> Weigh
     UsageError
         Unknown system, or a number out of range.
     """
-    n, n_steps = check_int("n", n, 1), check_int("steps", n_steps, 100)
+    n, n_steps = check_int("n", n, 1), check_int("steps", n_steps, 250)
     seed = check_int("seed", seed, 0, 2**31 - 1)
     target = get_system(system)
     energy = target.energy()
@@ -53,6 +55,7 @@ def run_mala(system: str, n: int, n_steps: int = 20_000, seed: int = 0) -> Weigh
     provenance = {
         "system": system, "parameters": energy.parameters, "method": "mala", "seed": seed, "steps": n_steps, "step": step,
         "acceptance": acceptance, "energy_calls": energy.calls, "seconds": time.perf_counter() - start,
-        "hardware": f"{torch.get_num_threads()} threads",
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads", "log_z_known": False,
+        "versions": {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj")},
     }
     return WeightedEnsemble(positions.numpy(), u.numpy(), np.zeros(n), target, provenance)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..checks import check_choice
+from ..checks import UsageError, check_choice
 from ..geometry import gaussian_log_density, standard_normal
 
 __all__ = ["KERNELS", "DenoiserError", "Transition", "forward_log_density"]
@@ -36,6 +36,12 @@ class DenoiserError:
 
     sigma: tuple[float, ...]
     mse: tuple[float, ...]
+
+    def __post_init__(self):
+        s, m = np.asarray(self.sigma), np.asarray(self.mse)
+        if s.shape != m.shape or s.ndim != 1 or not len(s) or not (np.isfinite(m) & (m > 0)).all() \
+                or not (np.isfinite(s) & (s > 0)).all() or (np.diff(s) <= 0).any():
+            raise UsageError("sigma, mse: expected equally many finite positive numbers, sigma increasing")
 
     def __call__(self, sigma: float) -> float:
         """mse(sigma); beyond the table mse/sigma^2 stays that of its end."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from ..checks import BudgetExhausted, EnergyError, UsageError, check_positions
+from ..checks import BudgetExhausted, EnergyError, UsageError, check_int, check_positions
 from ..geometry import centred, standard_normal
 
 __all__ = ["Energy", "dem_scores_reference"]
@@ -104,6 +104,10 @@ class Energy(ABC):
             Final positions, energies and forces (without the restraint), acceptance (C,), averages (C, N, D) or
             (0, N, D) without ``averages``.
         """
+        check_positions("x", x, self.n_atoms, self.n_dims)
+        check_int("n_steps", n_steps, 0)
+        if (centre is None) != (stiffness is None):
+            raise UsageError("centre, stiffness: expected both or neither")
         generator = torch.Generator().manual_seed(seed)
         column = lambda a: torch.as_tensor(a, dtype=x.dtype).expand(x.shape[0])  # noqa: E731
         h, beta = column(step), column(1.0 if beta is None else beta)
@@ -180,7 +184,7 @@ def dem_scores_reference(energy, x: torch.Tensor, sigma: torch.Tensor, eps: torc
     v_d = dot(g, g) - (s_dsi**2).sum((1, 2))
     c = dot(f, g) - (s_tsi * s_dsi).sum((1, 2))
     den = v_t + v_d - 2 * c
-    alpha = torch.where(den > 0, (v_d - c) / den, 0.5).clamp(0, 1)
+    alpha = torch.where(torch.isfinite(den) & (den > 0), (v_d - c) / den, 0.0).clamp(0, 1)
     log_mean_exp = torch.logsumexp(-u, 1) - torch.log(torch.tensor(float(k), dtype=u.dtype))
     ess = torch.where(empty, 0.0, 1 / (w**2).sum(1).clamp(min=1e-300))
     return s_tsi, s_dsi, alpha, log_mean_exp, ess

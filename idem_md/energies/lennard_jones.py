@@ -63,16 +63,18 @@ class LennardJones(Energy):
     def mala(self, x, step, n_steps: int, seed: int, beta=None, centre=None, stiffness=None, averages=False):
         """Metropolis-adjusted Langevin chains run wholly in native code; see `kernels.mala`.
 
-        Counts one energy call a chain and step, and one more a chain for the start.
+        Runs in float32 and returns float32. A chain that starts at an infinite energy moves only if a proposal happens
+        to be finite. Counts one energy call a chain and step, and one more a chain for the start.
 
         Raises
         ------
         UsageError
-            Wrong shapes.
+            Wrong shapes, steps that are not positive, a negative number of steps.
         EnergyError
-            NaN positions, or a chain that starts at an infinite energy.
+            NaN or infinite positions.
         """
         check_positions("x", x, self.n_atoms, self.n_dims)
+        check_int("n_steps", n_steps, 0)
         step = torch.as_tensor(step, dtype=torch.float32)
         beta = torch.ones(()) if beta is None else torch.as_tensor(beta, dtype=torch.float32)
         self.count(x.shape[0] * (n_steps + 1))

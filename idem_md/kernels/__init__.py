@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import torch
 
-from ..checks import IdemError, UsageError
+from ..checks import UsageError, check_int
 
 try:
     from . import _native
 except ImportError as error:  # importing from a source tree that was never built
-    raise IdemError(
-        "idem_md.kernels: the native module is missing; install the package (pip install .) and import it from "
-        f"there, not from the source folder ({error})"
+    raise ImportError(
+        "idem_md: the native module is missing; install the package (pip install .) and import it from there, not "
+        f"from the source folder ({error})"
     ) from error
 
 __all__ = ["dem_target", "instruction_sets", "lj_energy_forces", "mala", "message", "pair_splines"]
@@ -26,10 +26,33 @@ def instruction_sets() -> list[str]:
     return _native.instruction_sets()
 
 
-def _check_seed(seed: int) -> int:
-    if not 0 <= int(seed) < 2**63:
-        raise UsageError(f"seed: expected an integer in [0, 2^63), got {seed}")
-    return int(seed)
+def _check(name: str, t: torch.Tensor, shape: tuple, dtypes=(torch.float32,)) -> None:
+    """Refuse what the native code would read out of bounds; ``None`` in ``shape`` stands for any size."""
+    if t.dim() != len(shape) or any(want is not None and want != got for want, got in zip(shape, t.shape)):
+        raise UsageError(f"{name}: expected shape {shape}, got {tuple(t.shape)}")
+    if t.dtype not in dtypes:
+        raise UsageError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {t.dtype}")
+
+
+def _check_positions(x: torch.Tensor, dtypes=(torch.float32,)) -> None:
+    _check("x", x, (None, None, None), dtypes)
+    if x.shape[1] < 1 or x.shape[2] not in (2, 3):
+        raise UsageError(f"x: expected at least one atom in 2 or 3 dimensions, got shape {tuple(x.shape)}")
+
+
+def _check_geometry(knot, spline, unit, a, v, filter) -> None:
+    b, n, d, c = v.shape if v.dim() == 4 else (None,) * 4
+    _check("v", v, (b, n, d, c))
+    pairs = n * (n - 1) // 2
+    _check("a", a, (b, n, 3 * c))
+    _check("filter", filter, (None, 3 * c))
+    _check("knot", knot, (b, pairs), (torch.int32,))
+    _check("spline", spline, (b, pairs, 4))
+    _check("unit", unit, (b, pairs, d))
+    if d not in (2, 3) or not 1 <= c <= 512:
+        raise UsageError(f"v: expected 2 or 3 dimensions and at most 512 channels, got shape {tuple(v.shape)}")
+    if knot.numel() and not 0 <= int(knot.min()) <= int(knot.max()) <= len(filter) - 4:
+        raise UsageError(f"knot: expected values in [0, {len(filter) - 4}], got [{int(knot.min())}, {int(knot.max())}]")
 
 
 @torch.library.custom_op("idem_md::lj_energy_forces", mutates_args=(), device_types="cpu")
@@ -53,6 +76,7 @@ def lj_energy_forces(x: torch.Tensor, epsilon: float, r_min: float, trap: float,
     f : torch.Tensor, shape (B, N, D)
         Forces -grad u; finite for every finite input in the range of the dtype.
     """
+    _check_positions(x, (torch.float32, torch.float64))
     x = x.contiguous()
     u, f = x.new_empty(x.shape[0]), torch.empty_like(x)
     call = _native.lj_energy_forces_f32 if x.dtype == torch.float32 else _native.lj_energy_forces_f64
@@ -101,20 +125,29 @@ def mala(
     """
     if (centre is None) != (stiffness is None):
         raise UsageError("centre, stiffness: expected both or neither")
-    if x.dtype != torch.float32:
-        raise UsageError(f"x: expected float32, got {x.dtype}")
+    _check_positions(x)
+    check_int("n_steps", n_steps, 0)
+    check_int("seed", seed, 0, 2**63 - 1)
     x = x.contiguous()
     c = x.shape[0]
-    per_chain = [t.to(torch.float32).expand(c).contiguous() for t in (step, beta)]
+
+    def per_chain(name, t):
+        if t.numel() != 1:
+            _check(name, t, (c,), (torch.float32, torch.float64))
+        return t.to(torch.float32).reshape(-1).expand(c).contiguous()
+
+    step, beta = per_chain("step", step), per_chain("beta", beta)
+    if not bool((step > 0).all()):
+        raise UsageError("step: expected positive numbers")
     if centre is not None:
-        centre = centre.to(torch.float32).expand_as(x).contiguous()
-        stiffness = stiffness.to(torch.float32).expand(c).contiguous()
+        _check("centre", centre, tuple(x.shape), (torch.float32, torch.float64))
+        centre, stiffness = centre.to(torch.float32).contiguous(), per_chain("stiffness", stiffness)
     out, f = torch.empty_like(x), torch.empty_like(x)
     u, acceptance = x.new_empty(c), x.new_empty(c)
     mean_x, mean_f = (torch.empty_like(x), torch.empty_like(x)) if averages else (x.new_empty(0, *x.shape[1:]),) * 2
     _native.lj_mala(
-        x, *per_chain, centre, stiffness, out, u, f, acceptance, mean_x if averages else None,
-        mean_f if averages else None, n_steps, _check_seed(seed), epsilon, r_min, trap, torch.get_num_threads(), isa,
+        x, step, beta, centre, stiffness, out, u, f, acceptance, mean_x if averages else None,
+        mean_f if averages else None, n_steps, seed, epsilon, r_min, trap, torch.get_num_threads(), isa,
     )
     return out, u, f, acceptance, mean_x, mean_f if averages else mean_f.clone()
 
@@ -154,15 +187,19 @@ def dem_target(
     ess : torch.Tensor, shape (B,)
         (sum w)^2 / sum w^2; 0 where every sample overlaps.
     """
-    if x.dtype != torch.float32:
-        raise UsageError(f"x: expected float32, got {x.dtype}")
+    _check_positions(x)
+    check_int("n_samples", n_samples, 1)
+    check_int("seed", seed, 0, 2**63 - 1)
     x = x.contiguous()
     b = x.shape[0]
-    sigma = sigma.to(torch.float32).expand(b).contiguous()
+    _check("sigma", sigma, (b,), (torch.float32, torch.float64))
+    sigma = sigma.to(torch.float32).contiguous()
+    if not bool((torch.isfinite(sigma) & (sigma > 0)).all()):
+        raise UsageError("sigma: expected finite positive numbers")
     s_tsi, s_dsi = torch.empty_like(x), torch.empty_like(x)
     alpha, log_mean_exp, ess = (x.new_empty(b) for _ in range(3))
     _native.lj_dem_target(
-        x, sigma, s_tsi, s_dsi, alpha, log_mean_exp, ess, n_samples, _check_seed(seed), epsilon, r_min, trap,
+        x, sigma, s_tsi, s_dsi, alpha, log_mean_exp, ess, n_samples, seed, epsilon, r_min, trap,
         torch.get_num_threads(), isa,
     )
     return s_tsi, s_dsi, alpha, log_mean_exp, ess
@@ -197,6 +234,8 @@ def pair_splines(
     unit : torch.Tensor, shape (B, N(N-1)/2, D), float32
         (x_i - x_j) / r. Pairs come as (1,0), (2,0), (2,1), ...
     """
+    _check_positions(x)
+    check_int("n_basis", n_basis, 4)
     x = x.contiguous()
     b, n, d = x.shape
     pairs = n * (n - 1) // 2
@@ -236,7 +275,8 @@ def message(
     ds : torch.Tensor, shape (B, N, C)
     dv : torch.Tensor, shape (B, N, D, C)
     """
-    a, v, filter = a.detach().contiguous(), v.detach().contiguous(), filter.detach().contiguous()
+    _check_geometry(knot, spline, unit, a, v, filter)
+    knot, spline, unit, a, v, filter = (t.detach().contiguous() for t in (knot, spline, unit, a, v, filter))
     ds, dv = a.new_empty(*a.shape[:2], v.shape[-1]), torch.empty_like(v)
     _native.message_forward(knot, spline, unit, a, v, filter, ds, dv, torch.get_num_threads())
     return ds, dv
@@ -252,7 +292,10 @@ def _message_backward(
     knot: torch.Tensor, spline: torch.Tensor, unit: torch.Tensor, a: torch.Tensor, v: torch.Tensor,
     filter: torch.Tensor, gs: torch.Tensor, gv: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    a, v, filter, gs, gv = (t.detach().contiguous() for t in (a, v, filter, gs, gv))
+    _check_geometry(knot, spline, unit, a, v, filter)
+    _check("gs", gs, (*a.shape[:2], v.shape[-1]))
+    _check("gv", gv, tuple(v.shape))
+    knot, spline, unit, a, v, filter, gs, gv = (t.detach().contiguous() for t in (knot, spline, unit, a, v, filter, gs, gv))
     ga, gvin, gfilter = torch.empty_like(a), torch.empty_like(v), torch.empty_like(filter)
     _native.message_backward(knot, spline, unit, a, v, filter, gs, gv, ga, gvin, gfilter, torch.get_num_threads())
     return ga, gvin, gfilter

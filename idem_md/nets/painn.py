@@ -15,6 +15,7 @@ from torch import nn
 from torch_geometric.nn import MessagePassing
 
 from .. import kernels
+from ..checks import UsageError
 
 __all__ = ["PaiNN"]
 
@@ -161,10 +162,17 @@ class PaiNN(nn.Module):
         native : bool, optional
             Use the fused kernel. By default wherever it serves: all pairs, CPU, 2 or 3 dimensions, and no
             gradient with respect to the positions wanted.
+
+        Raises
+        ------
+        UsageError
+            ``native`` where it does not serve.
         """
         b, n, d = x_BND.shape
-        if native is None:
-            native = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3) and not x_BND.requires_grad
+        serves = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3) and not x_BND.requires_grad
+        if native and not serves:
+            raise UsageError("native: the fused kernel takes all pairs on the CPU, 2 or 3 dimensions, positions without gradient")
+        native = serves if native is None else native
         x = x_BND - x_BND.mean(1, keepdim=True)
         y = x / torch.sqrt((2 * log_sigma_B).exp() + self.sigma_data**2)[:, None, None]
         h = self.noise(log_sigma_B).float()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,30 +13,16 @@ from safetensors.torch import save
 
 from ..checks import FileFormatError
 from ..diffusion import Denoiser, DenoiserError
+from ..files import write_atomic
 from ..nets import PaiNN
 from ..systems import get_system
 from .config import NetworkConfig, TrainingConfig
 
-__all__ = ["Checkpoint", "build_denoiser", "load_checkpoint", "read_tensors", "save_checkpoint", "write_atomic",
+__all__ = ["Checkpoint", "build_denoiser", "load_checkpoint", "read_tensors", "save_checkpoint",
            "write_tensors"]
 
 FORMAT = "idem-md"
 VERSION = 1
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder, then a rename."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def write_tensors(path: Path, kind: str, tensors: dict[str, torch.Tensor], header: dict) -> None:
@@ -125,8 +109,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, header = read_tensors(path, "model")
     try:
         config = TrainingConfig.parse(header["config"], str(path))
-        error = DenoiserError(tuple(header["sigma"]), tuple(header["mse"]))
-        provenance = header["provenance"]
+        error = DenoiserError(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
+        provenance = dict(header["provenance"])
     except (KeyError, TypeError, ValueError) as problem:
         raise FileFormatError(f"{path}: its header does not describe a model ({problem})") from None
     denoiser = build_denoiser(config.network, get_system(config.system).sigma_data)

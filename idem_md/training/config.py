@@ -20,7 +20,7 @@ __all__ = ["BufferConfig", "NetworkConfig", "NoiseConfig", "OptimizerConfig", "P
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class NetworkConfig(_Table):
@@ -74,7 +74,7 @@ class OptimizerConfig(_Table):
     inner_steps: int = Field(100, ge=1)
     iterations: int = Field(110, ge=1)
     warmup: int = Field(200, ge=0)
-    decay_fraction: float = Field(0.4, gt=0, le=1)
+    decay_fraction: float = Field(0.4, gt=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
 
@@ -114,6 +114,8 @@ class TrainingConfig(_Table):
         if config.noise.sigma_min >= config.noise.sigma_max:
             raise ConfigError(f"{source}: noise.sigma_min: expected less than noise.sigma_max = {config.noise.sigma_max}, "
                               f"got {config.noise.sigma_min}")
+        if config.buffer.fresh > config.buffer.size:
+            raise ConfigError(f"{source}: buffer.fresh: expected at most buffer.size = {config.buffer.size}, got {config.buffer.fresh}")
         return config
 
 

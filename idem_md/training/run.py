@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 
-from ..checks import BudgetExhausted, ConfigError, FileFormatError, UsageError
+from ..checks import BudgetExhausted, ConfigError, FileFormatError, IdemError, UsageError, check_float, check_int
 from ..energies import Energy
+from ..files import write_atomic
 from ..systems import get_system
 from .buffer import Buffer
-from .checkpoint import Checkpoint, build_denoiser, load_checkpoint, read_tensors, save_checkpoint, write_atomic, write_tensors
+from .checkpoint import Checkpoint, build_denoiser, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from .config import TrainingConfig
 from .loop import IterationReport, TrainingState, init, measure_error, outer_iteration
 
 __all__ = ["load_state", "save_state", "train"]
 
-STATE, MODEL, LOG = "state.safetensors", "model.safetensors", "log.jsonl"
+STATE, MODEL, LOG, CONFIG = "state.safetensors", "model.safetensors", "log.jsonl", "config.json"
 
 # Part of a time or call budget kept back for the last measurements, and for a machine that slows down.
 MARGIN = 0.96
@@ -78,7 +79,9 @@ def load_state(path: Path, config: TrainingConfig) -> tuple[TrainingState, int, 
         state = TrainingState(denoiser, ema.eval().requires_grad_(False), optimizer, buffer, generator,
                               header["iteration"], header["total"], header["mala_step"], header["seconds"])
         return state, header["energy_calls"], header["log"]
-    except (KeyError, RuntimeError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
 
 
@@ -100,7 +103,6 @@ def _write_outputs(folder: Path, config, state, energy: Energy, log, finished: b
     }
     save_checkpoint(folder / MODEL, Checkpoint(state.ema, measure_error(config, state), config, provenance))
     write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
-    write_atomic(folder / "config.json", json.dumps(config.model_dump(), indent=2).encode())
 
 
 def train(
@@ -137,15 +139,22 @@ def train(
     IdemError
         The training diverged, or the call budget does not even fill the buffer.
     """
+    if minutes is not None:
+        check_float("minutes", minutes, above=0.0)
+    if max_energy_calls is not None:
+        check_int("max_energy_calls", max_energy_calls, 1)
+    folder = Path(folder)
     path = folder / STATE
-    if path.exists() and not resume:
+    if not resume and (path.exists() or (folder / MODEL).exists()):
         raise UsageError(f"out: {folder} already holds a run; resume it with --resume or choose another folder")
     if resume and not path.exists():
         raise UsageError(f"resume: expected {path}, there is no such file")
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
     except OSError as error:
-        raise UsageError(f"out: cannot make the folder {folder} ({error.strerror})") from None
+        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
     energy = get_system(config.system).energy()
     start = time.perf_counter()
     if resume:
@@ -153,7 +162,13 @@ def train(
         energy.max_calls = max_energy_calls
     else:
         energy.max_calls = max_energy_calls
-        state, log = init(config, energy), []
+        try:
+            state, log = init(config, energy), []
+        except IdemError:
+            (folder / CONFIG).unlink()
+            if new:
+                folder.rmdir()
+            raise
         save_state(path, config, state, energy.calls, log)
     earlier = state.seconds
     decay = config.optimizer.decay_fraction
@@ -166,14 +181,17 @@ def train(
         used = _used(earlier + time.perf_counter() - start, energy.calls, minutes, max_energy_calls)
         if report is None:
             # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
-            calls = energy.calls
+            # What it cost is not forgotten.
             state, _, log = load_state(path, config)
-            energy.calls, finished = calls, False
+            state.seconds, finished = earlier + time.perf_counter() - start, False
+            save_state(path, config, state, energy.calls, log)
             break
         state.seconds = earlier + time.perf_counter() - start
         if used >= 1 - decay and state.iteration < (1 - decay) * state.total:
-            state.total = max(math.floor(state.iteration / (1 - decay)), state.iteration)
-        log.append({**asdict(report), "seconds": round(state.seconds, 2), "energy_calls": energy.calls, "planned": state.total})
+            # Rounded up: no step taken so far may lie in the decay of the shortened schedule.
+            state.total = math.ceil(state.iteration / (1 - decay) - 1e-9)
+        entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
+        log.append({**entry, "seconds": round(state.seconds, 2), "energy_calls": energy.calls, "planned": state.total})
         save_state(path, config, state, energy.calls, log)
         on_iteration(report, state, energy)
         if used >= 1 and state.iteration < state.total:

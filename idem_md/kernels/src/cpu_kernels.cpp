@@ -198,10 +198,10 @@ template <int D> void dem_target(const TargetArgs& a, int64_t begin, int64_t end
       }
       z = z * keep + w;
       z2 = z2 * keep * keep + w * w;
-      // A huge force can overflow its square; its weight is then zero and must stay so.
-      ff = ff * keep + (w > 0.0f ? w * dot_ff : F{});
+      // The square of a huge force can overflow; once its weight is zero it must be gone, and 0 * inf is not.
+      ff = (keep > 0.0f ? ff * keep : F{}) + (w > 0.0f ? w * dot_ff : F{});
       ee = ee * keep + w * dot_ee;
-      fe = fe * keep + (w > 0.0f ? w * dot_fe : F{});
+      fe = (keep > 0.0f ? fe * keep : F{}) + (w > 0.0f ? w * dot_fe : F{});
       top = new_top;
     }
     float m = minus_inf;
@@ -212,9 +212,11 @@ template <int D> void dem_target(const TargetArgs& a, int64_t begin, int64_t end
       scale[l] = empty || top[l] == minus_inf ? 0.0 : __builtin_exp((double)top[l] - m);
       Z += scale[l] * z[l];
       Z2 += scale[l] * scale[l] * z2[l];
-      FF += scale[l] * ff[l];
-      EE += scale[l] * ee[l];
-      FE += scale[l] * fe[l];
+      if (scale[l] > 0) {
+        FF += scale[l] * ff[l];
+        EE += scale[l] * ee[l];
+        FE += scale[l] * fe[l];
+      }
     }
     const double inv_z = empty ? 0.0 : 1.0 / Z;
     double tt = 0, dd = 0, td = 0;
@@ -234,7 +236,8 @@ template <int D> void dem_target(const TargetArgs& a, int64_t begin, int64_t end
     }
     const double v_t = FF * inv_z - tt, v_d = EE * inv_z / ((double)sigma * sigma) - dd, c = FE * inv_z / sigma - td;
     const double den = v_t + v_d - 2 * c;
-    double alpha = den > 0 ? (v_d - c) / den : 0.5;  // one sample left: both scores are equally poor
+    // One sample left, or an overflow: only S_D is bounded, so it is the one to trust.
+    const double alpha = den > 0 && den <= 1e300 ? (v_d - c) / den : 0.0;
     a.alpha[b] = (float)(alpha < 0 ? 0 : alpha > 1 ? 1 : alpha);
     a.log_mean_exp[b] = empty ? minus_inf : (float)(m + __builtin_log(Z / (double)a.n_samples));
     a.ess[b] = empty ? 0.0f : (float)(Z * Z / Z2);

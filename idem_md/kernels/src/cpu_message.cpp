@@ -137,7 +137,8 @@ void pair_splines(const SplineArgs& s, int64_t begin, int64_t end) {
         for (int d = 0; d < D; ++d) s.unit[(b * pairs + p) * D + d] = dx[d] / r;
         float t = (std::log(r / s.length + s.shift) - s.lo) / s.width;
         const float last = (float)(s.n_basis - 4);
-        t = t < 0.0f ? 0.0f : t > last + 0.999999f ? last + 0.999999f : t;
+        // A NaN must not become an index; it travels on in the direction instead.
+        t = t > 0.0f ? (t < last + 0.999999f ? t : last + 0.999999f) : 0.0f;
         int k = (int)t;
         if (k > s.n_basis - 4) k = s.n_basis - 4;
         const float q = t - (float)k, o = 1.0f - q;

@@ -77,7 +77,7 @@ IDEM_INLINE V lj_energy_forces(const LennardJonesParams& p, const V* x, V* f) {
     }
   u += (S)0.5 * trap * r2;
   const S infinity = (S)__builtin_inf();
-  return closest < overlap ? u * (S)0 + infinity : u;
+  return closest < overlap ? closest * (S)0 + infinity : u;
 }
 
 }  // namespace idem

@@ -1,5 +1,5 @@
-// Python bindings: picks an instruction set, spreads items over threads, checks nothing (the Python side
-// validates shapes and types before it calls).
+// Python bindings: picks an instruction set, spreads items over threads, checks nothing: the Python
+// ops validate shapes, dtypes and ranges before they call.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
