@@ -140,7 +140,7 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict]:
     """
     path = companion_paths(path)["npz"]
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as data:
             missing = [key for key in (*ARRAYS, "provenance") if key not in data.files]
             if missing:
                 raise FileFormatError(f"{path}: expected the array '{missing[0]}', found {', '.join(data.files) or 'none'}")

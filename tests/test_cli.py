@@ -89,9 +89,12 @@ def trained(tmp_path_factory):
 def test_train_sample_compare(trained):
     for name in ("model.safetensors", "state.safetensors", "log.jsonl", "config.json"):
         assert (trained / "run" / name).exists()
-    for seed in (0, 1):
-        run("sample", "run", "-n", 40, "--nfe", 8, "--seed", seed, "--kernel", "ddpm", "--out", f"s{seed}.dcd", cwd=trained)
+    run("sample", "run", "-n", 20, "--nfe", 4, "--kernel", "ddpm", "--out", "tiny.dcd", cwd=trained)
+    run("sample", "lj13", "-n", 40, "--out", "s0.dcd", cwd=trained)
     run("baseline", "lj13", "-n", 40, "--steps", 500, "--out", "ref.dcd", cwd=trained)
+    # A network that learnt nothing gives samples that nothing can be said of, and says so.
+    refused = run("compare", "tiny.dcd", "ref.dcd", "--out", "nothing", cwd=trained, code=2)
+    assert "exploded" in refused.stderr and not (trained / "nothing").exists()
     summary = json.loads(run("compare", "s0.dcd", "ref.dcd", "--out", "report", "--json", cwd=trained).stdout)
     assert sorted(p.name for p in (trained / "report").iterdir()) == ["histograms.png", "summary.json", "table.md"]
     assert summary["ensembles"]["ref"]["log_z"] is None  # a Markov chain does not know it

@@ -149,10 +149,11 @@ def train(
         raise UsageError(f"out: {folder} already holds a run; resume it with --resume or choose another folder")
     if resume and not path.exists():
         raise UsageError(f"resume: expected {path}, there is no such file")
-    new = not folder.exists()
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
+        if not resume:
+            write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
     except OSError as error:
         raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
     energy = get_system(config.system).energy()
@@ -166,8 +167,8 @@ def train(
             state, log = init(config, energy), []
         except IdemError:
             (folder / CONFIG).unlink()
-            if new:
-                folder.rmdir()
+            for empty in made:
+                empty.rmdir()
             raise
         save_state(path, config, state, energy.calls, log)
     earlier = state.seconds
