@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from . import energies
+from . import energies, testing
 from .checks import BudgetExhausted, ConfigError, EnergyError, FileFormatError, IdemError, UsageError
 from .ensemble import WeightedEnsemble, load_ensemble
 from .sampler import Sampler, load_sampler
@@ -14,5 +14,5 @@ __version__ = _version("idem-md")
 __all__ = [
     "SYSTEMS", "BudgetExhausted", "Checkpoint", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "Sampler",
     "System", "TrainingConfig", "UsageError", "WeightedEnsemble", "energies", "get_system", "load_ensemble",
-    "load_sampler", "preset", "train",
+    "load_sampler", "preset", "testing", "train",
 ]

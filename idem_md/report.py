@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
 
 from .analysis import aligned_w2, energy_w2, pair_distances, total_variation  # noqa: E402
 from .checks import UsageError  # noqa: E402
@@ -78,7 +79,7 @@ def plot_histograms(ensembles: dict[str, WeightedEnsemble], file) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.7), layout="constrained")
     pooled = np.concatenate([e.energies[np.isfinite(e.energies)] for e in ensembles.values()])
     lo, hi = np.quantile(pooled, [0.0005, 0.9995])
-    energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 60)
+    energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 40)
     distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
     top = max(float(np.nanquantile(d, 0.9995)) for d in distances.values())
     distance_edges = np.linspace(0, 1.05 * top, 120)
@@ -99,7 +100,10 @@ def plot_histograms(ensembles: dict[str, WeightedEnsemble], file) -> None:
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
-    axes[0].legend(frameon=False, fontsize=8)
+    # Outside the axes, where no curve can pass below it; lines instead of the boxes that step histograms get.
+    handles, labels = axes[0].get_legend_handles_labels()
+    lines = [Line2D([], [], color=h.get_edgecolor(), ls=h.get_linestyle(), lw=1.8) for h in handles]
+    figure.legend(lines, labels, loc="outside upper center", ncols=min(len(lines), 3), frameon=False, fontsize=9)
     figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
     plt.close(figure)
 

@@ -8,10 +8,34 @@ from .checks import EnergyError, UsageError
 from .energies import Energy
 from .geometry import centred
 
-__all__ = ["check_energy"]
+__all__ = ["check_energy", "loose_lattice"]
 
 
-def check_energy(energy: Energy, x: torch.Tensor, *, symmetric: bool = True, force_tolerance: float = 1e-4,
+def loose_lattice(energy: Energy, n: int = 6, seed: int = 0) -> torch.Tensor:
+    """``n`` jittered cubic lattices of the spacing, among powers of 1.1, at which the energy pulls least.
+
+    A guess at ordinary configurations of an energy about which nothing is known: near enough for every atom to feel
+    its neighbours, without overlaps.
+
+    Returns
+    -------
+    torch.Tensor, shape (n, N, D), float64
+    """
+    side = 1
+    while side**energy.n_dims < energy.n_atoms:
+        side += 1
+    axis = torch.arange(float(side), dtype=torch.float64)
+    points = torch.stack(torch.meshgrid(*[axis] * energy.n_dims, indexing="ij"), -1).reshape(-1, energy.n_dims)
+    noise = torch.randn(n, energy.n_atoms, energy.n_dims, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    unit = centred(points[: energy.n_atoms] + 0.06 * noise)
+    candidates = [unit * 1.1**k for k in range(-20, 31)]
+    usable = [(float((f * x).abs().max()), k) for k, x in enumerate(candidates)
+              for u, f in [energy(x)] if bool(torch.isfinite(u).all()) and bool((f != 0).any())]
+    assert usable, "no spacing of a lattice gave finite energies and forces; pass positions"
+    return candidates[min(usable)[1]]
+
+
+def check_energy(energy: Energy, x: torch.Tensor | None = None, *, symmetric: bool = True, force_tolerance: float = 1e-4,
                  dtypes=(torch.float32, torch.float64)) -> None:
     """Check an energy on given positions; returns nothing or raises.
 
@@ -21,8 +45,8 @@ def check_energy(energy: Energy, x: torch.Tensor, *, symmetric: bool = True, for
     Parameters
     ----------
     energy : Energy
-    x : torch.Tensor, shape (B, N, D), float64, B >= 2
-        Ordinary configurations, with finite energies.
+    x : torch.Tensor, shape (B, N, D), float64, B >= 2, optional
+        Ordinary configurations, with finite energies; by default those of `loose_lattice`.
     symmetric : bool
         Whether the invariances are claimed.
     force_tolerance : float
@@ -34,6 +58,7 @@ def check_energy(energy: Energy, x: torch.Tensor, *, symmetric: bool = True, for
     AssertionError
         Says which property failed and by how much.
     """
+    x = loose_lattice(energy) if x is None else x
     assert x.dim() == 3 and len(x) >= 2 and x.dtype == torch.float64, "x: expected (B >= 2, N, D) in float64"
     for dtype in dtypes:
         y = x.to(dtype)

@@ -63,6 +63,7 @@ def test_contract(energy, scale):
         points = torch.cartesian_prod(*[torch.arange(3.0, dtype=torch.float64)] * energy.n_dims)[: energy.n_atoms]
         x = 1.1 * points + 0.08 * standard_normal(shape, generator(2))
     check_energy(energy, x)
+    check_energy(energy)
 
 
 def test_contract_checker_finds_a_wrong_force():
