@@ -34,6 +34,8 @@ app = typer.Typer(name="idem-md", pretty_exceptions_enable=False, rich_markup_mo
                   help="Equilibrium samples of molecular systems with honest weights, from an energy function alone.")
 # Progress and messages go to stderr; stdout carries results only.
 err = Console(stderr=True)
+# Below this the weights rest on a few samples, and an error estimated from them is itself a guess.
+TRUSTED_ESS = 30
 
 
 def _number(value: float) -> float | None:
@@ -96,8 +98,12 @@ def sample(
         return _print_json(result)
     grid = Table(show_header=False, title=f"{ensemble.system.name}: {n} samples")
     grid.add_row("effective samples", f"{ensemble.ess:.1f} ({100 * ensemble.ess_fraction:.1f}%)")
-    grid.add_row("mean energy", f"{mean:.2f} ± {error:.2f} kT")
-    grid.add_row("log Z", f"{ensemble.log_z:.3f} ± {ensemble.log_z_err:.3f}")
+    spread = lambda e, digits: f"± {e:.{digits}f}" if math.isfinite(e) else "± unknown"  # noqa: E731
+    grid.add_row("mean energy", f"{mean:.2f} {spread(error, 2)} kT")
+    grid.add_row("log Z", f"{ensemble.log_z:.3f} {spread(ensemble.log_z_err, 3)}")
+    if ensemble.ess < TRUSTED_ESS:
+        grid.add_row("warning", f"fewer than {TRUSTED_ESS} effective samples: neither averages nor their errors can be "
+                                "trusted; ask for more samples (-n) or more network evaluations (--nfe)")
     grid.add_row("cost", f"{p['seconds']:.1f} s, {p['nfe']} network evaluations a sample, {p['energy_calls']} energy calls")
     if p["failed"]:
         grid.add_row("failed samples", f"{p['failed']} (weight 0, kept in the count)")

@@ -184,6 +184,11 @@ def run_in_process(args, cwd: Path):
     return stop.value.code, stream.getvalue()
 
 
+def test_few_effective_samples_are_warned_of():
+    text = run("sample", "lj13", "-n", 20, "--nfe", 4).stdout
+    assert "warning" in text and "nan" not in text
+
+
 def test_error_reaches_the_shell(tmp_path):
     result = run("sample", "lj14", cwd=tmp_path, code=2)
     assert result.stderr.startswith("idem-md: system: expected one of lj13") and "Traceback" not in result.stderr
