@@ -21,6 +21,7 @@ from .checks import IdemError, UsageError, check_choice, check_int
 from .diffusion import KERNELS
 from .ensemble import load_ensemble
 from .report import compare as compare_ensembles
+from .report import finite_or_none
 from .report import table as report_table
 from .sampler import METHODS, load_sampler
 from .systems import SYSTEMS
@@ -36,11 +37,6 @@ app = typer.Typer(name="idem-md", pretty_exceptions_enable=False, rich_markup_mo
 err = Console(stderr=True)
 # Below this the weights rest on a few samples, and an error estimated from them is itself a guess.
 TRUSTED_ESS = 30
-
-
-def _number(value: float) -> float | None:
-    """JSON knows no NaN: an error that cannot be told is null."""
-    return value if math.isfinite(value) else None
 
 
 def _print_json(payload: dict) -> None:
@@ -90,8 +86,8 @@ def sample(
     p = ensemble.provenance
     result = {
         "n": n, "ess": ensemble.ess, "ess_fraction": ensemble.ess_fraction, "log_z": ensemble.log_z,
-        "log_z_err": _number(ensemble.log_z_err), "nfe": p["nfe"], "energy_calls": p["energy_calls"],
-        "seconds": p["seconds"], "samples_per_second": n / p["seconds"], "mean_energy": mean, "mean_energy_err": _number(error),
+        "log_z_err": finite_or_none(ensemble.log_z_err), "nfe": p["nfe"], "energy_calls": p["energy_calls"],
+        "seconds": p["seconds"], "samples_per_second": n / p["seconds"], "mean_energy": mean, "mean_energy_err": finite_or_none(error),
         "files": files,
     }
     if as_json:

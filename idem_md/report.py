@@ -18,10 +18,10 @@ from .checks import UsageError  # noqa: E402
 from .ensemble import WeightedEnsemble  # noqa: E402
 from .files import write_atomic  # noqa: E402
 
-__all__ = ["compare", "exploded", "plot_histograms", "table"]
+__all__ = ["compare", "exploded", "finite_or_none", "plot_histograms", "table"]
 
 # Raw samples this far above the reference's highest energy are called exploded: no thermal fluctuation gets there,
-# and a single one would decide E-W2. They are left out of the raw E-W2 only, and counted.
+# and a single one would decide E-W2. They are left out of the raw metrics, and counted.
 EXPLOSION_MARGIN_KT = 100.0
 # The published protocol of aligned W2.
 ALIGNED_SAMPLES = 2000
@@ -56,7 +56,7 @@ def _pair_metrics(a: WeightedEnsemble, b: WeightedEnsemble, aligned: bool) -> di
     return metrics
 
 
-def _number(value) -> float | None:
+def finite_or_none(value) -> float | None:
     """A float for JSON, which knows neither NaN nor infinity."""
     return float(value) if np.isfinite(value) else None
 
@@ -64,9 +64,9 @@ def _number(value) -> float | None:
 def _summary(e: WeightedEnsemble) -> dict:
     mean, err = e.mean_energy
     finite = e.energies[np.isfinite(e.energies)]
-    return {"n": len(e), "ess": e.ess, "ess_fraction": e.ess_fraction, "mean_energy": mean, "mean_energy_err": _number(err),
-            "raw_median_energy": _number(np.median(e.energies)), "raw_sd_energy": float(finite.std()),
-            "log_z": _number(e.log_z), "log_z_err": _number(e.log_z_err),
+    return {"n": len(e), "ess": e.ess, "ess_fraction": e.ess_fraction, "mean_energy": mean, "mean_energy_err": finite_or_none(err),
+            "raw_median_energy": finite_or_none(np.median(e.energies)), "raw_sd_energy": float(finite.std()),
+            "log_z": finite_or_none(e.log_z), "log_z_err": finite_or_none(e.log_z_err),
             "cost": {k: e.provenance.get(k) for k in ("seconds", "nfe", "energy_calls", "hardware")}}
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BOLTZMANN_EV", "BOLTZMANN_KJ_MOL", "Units"]
+__all__ = ["BOLTZMANN_EV", "Units"]
 
 # CODATA 2018; exact since the 2019 redefinition of the SI.
 BOLTZMANN_EV = 8.617333262e-5  # eV/K
-BOLTZMANN_KJ_MOL = 8.31446261815324e-3  # kJ/(mol K)
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,6 @@ class Units:
         """kT in eV."""
         return BOLTZMANN_EV * self.temperature_kelvin
 
-    @property
-    def kT_kJ_mol(self) -> float:
-        """kT in kJ/mol."""
-        return BOLTZMANN_KJ_MOL * self.temperature_kelvin
-
     def to_angstrom(self, x):
         """Reduced length -> Å."""
         return x * self.length_angstrom
-
-    def from_angstrom(self, x):
-        """Å -> reduced length."""
-        return x / self.length_angstrom
