@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy import stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,9 +10,10 @@ from idem_md import kernels
 from idem_md.checks import EnergyError, UsageError
 from idem_md.energies import DoubleWell, Energy, Harmonic, LennardJones, dem_scores_reference, lennard_jones_reference
 from idem_md.geometry import centred, standard_normal
-from idem_md.testing import check_energy
+from idem_md.testing import check_energy, loose_lattice
 
 PARAMETERS = dict(epsilon=2.0, r_min=1.0, trap=1.0)
+OP = dict(epsilon=[2.0], r_min=[1.0], trap=1.0)  # the same, as the ops take them
 ENERGY_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 FORCE_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 
@@ -20,19 +22,56 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("isa", kernels.instruction_sets())
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n_atoms,n_dims", [(2, 3), (5, 2), (13, 3), (55, 3)])
-def test_energy_forces_match_the_reference(isa, dtype, n_atoms, n_dims):
-    parameters = dict(epsilon=1.7, r_min=1.2, trap=0.6)
-    x = standard_normal((37, n_atoms, n_dims), generator()).mul(n_atoms ** (1 / 3)).to(dtype)
-    u, f = kernels.lj_energy_forces(x, **parameters, isa=isa)
+SPECIES = dict(epsilon=[[1.7, 0.8], [0.8, 0.5]], r_min=[[1.2, 1.05], [1.05, 0.9]])
+
+
+def assert_close_to_reference(u, f, x, dtype, parameters, closest):
+    """Parity with the float64 reference for every configuration whose pairs are no closer than ``closest`` r_min."""
     u_ref, f_ref = lennard_jones_reference(x.double(), **parameters)
     # Pairs closer than this amplify the rounding of the positions themselves beyond any kernel's control.
-    ok = torch.cdist(x.double(), x.double()).add(torch.eye(n_atoms) * 9).amin((1, 2)) > 0.3 * parameters["r_min"]
+    ok = torch.cdist(x.double(), x.double()).add(torch.eye(x.shape[1]) * 9).amin((1, 2)) > closest
     assert ok.sum() > 3
     assert ((u - u_ref).abs() / (1 + u_ref.abs()))[ok].max() < ENERGY_TOLERANCE[dtype]
     assert ((f - f_ref).abs() / f_ref.abs().amax((1, 2), keepdim=True))[ok].max() < FORCE_TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mixed", [False, True], ids=["one species", "two"])
+@pytest.mark.parametrize("n_atoms,n_dims", [(2, 3), (5, 2), (13, 3), (55, 3)])
+def test_energy_forces_match_the_reference(isa, dtype, mixed, n_atoms, n_dims):
+    x = standard_normal((37, n_atoms, n_dims), generator()).mul(n_atoms ** (1 / 3)).to(dtype)
+    energy = LennardJones(n_atoms, **(dict(SPECIES, species=[i % 2 for i in range(n_atoms)]) if mixed
+                                      else dict(epsilon=1.7, r_min=1.2)), trap=0.6, n_dims=n_dims)
+    u, f = kernels.lj_energy_forces(x, **energy._op, isa=isa)
+    assert_close_to_reference(u, f, x, dtype, energy.parameters, 0.36)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_thousand_atoms_lose_no_digits(dtype):
+    lattice = torch.cartesian_prod(*[torch.arange(10.0, dtype=torch.float64)] * 3)
+    x = centred(1.05 * lattice + 0.05 * standard_normal((5, 1000, 3), generator())).to(dtype)
+    for parameters in (PARAMETERS, dict(SPECIES, trap=1.0, species=[int(i < 300) for i in range(1000)])):
+        u, f = LennardJones(1000, **parameters)(x)
+        assert_close_to_reference(u, f, x, dtype, parameters, 0.3)
+
+
+def test_equal_species_are_one_species():
+    x = loose_lattice(LennardJones(13, **PARAMETERS))
+    same = LennardJones(13, [[2.0, 2.0], [2.0, 2.0]], [[1.0, 1.0], [1.0, 1.0]], 1.0, species=[i % 2 for i in range(13)])
+    for a, b in zip(same(x), LennardJones(13, **PARAMETERS)(x)):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("arguments,name", [
+    (dict(epsilon=[[1, 2], [2, 1]]), "epsilon"), (dict(species=[0, 1, 1]), "epsilon"),
+    (dict(species=[0, 1], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, 1]]), "species"),
+    (dict(species=[0, 1, 2], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, 1]]), "species"),
+    (dict(species=[0, 1, 1], epsilon=[[1, 2], [1, 1]], r_min=[[1, 1], [1, 1]]), "epsilon"),
+    (dict(species=[0, 1, 1], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, -1]]), "r_min")])
+def test_bad_species_name_the_argument(arguments, name):
+    with pytest.raises(UsageError, match=f"{name}: expected"):
+        LennardJones(3, **arguments)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -51,7 +90,7 @@ def test_overlaps_are_infinite_and_never_nan(dtype, separation, infinite):
 
 def test_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="sse9"):
-        kernels.lj_energy_forces(torch.zeros(1, 2, 3), **PARAMETERS, isa="sse9")
+        kernels.lj_energy_forces(torch.zeros(1, 2, 3), **OP, isa="sse9")
 
 
 @pytest.mark.parametrize("energy,scale", [
@@ -106,101 +145,76 @@ def test_bad_positions_name_the_argument(x):
         LennardJones(13, **PARAMETERS)(x)
 
 
-def test_target_matches_the_reference():
-    """Native draws against the reference's own draws: same expectation, so the difference is noise."""
-    energy = LennardJones(4, **PARAMETERS)
-    x = centred(torch.tensor([[[0, 0, 0], [1.05, 0, 0], [0.5, 0.9, 0], [0.5, 0.3, 0.85]]], dtype=torch.float64))
-    b, k = 40, 4000
-    x = x.expand(b, -1, -1)
-    sigma = torch.full((b,), 0.05, dtype=torch.float64)
-    native = energy.dem_scores(x, sigma, k, seed=3)
-    eps = standard_normal((b * k, 4, 3), generator(4)).reshape(b, k, 4, 3)
-    reference = dem_scores_reference(energy, x, sigma, eps)
-    for i, name in enumerate(("s_tsi", "s_dsi", "alpha", "log_mean_exp", "ess")):
-        a, r = native[i].double(), reference[i]
-        error = torch.sqrt((a.var(0) + r.var(0)) / b)
-        z = (a.mean(0) - r.mean(0)) / error.clamp(min=1e-12)
-        assert z.abs().max() < 4.5, (name, z)
+@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("n_dims", [2, 3])
+@pytest.mark.parametrize("mixed", [False, True], ids=["one species", "two"])
+def test_target_matches_the_reference_fed_the_same_noise(isa, n_dims, mixed):
+    n, k, sigma = 7, 301, torch.tensor([0.01, 0.03, 0.1, 0.3, 1.0])
+    energy = LennardJones(n, **(dict(SPECIES, species=[0, 1, 0, 0, 1, 1, 0]) if mixed else {}), n_dims=n_dims)
+    x = loose_lattice(energy, n=5).float()
+    got = kernels.dem_target(x, sigma, k, 5, **energy._op, isa=isa)
+    eps = kernels.noise(5 * k, n, n_dims, 5, isa=isa).reshape(5, k, n, n_dims)
+    want = dem_scores_reference(energy, x.double(), sigma.double(), eps.double())
+    scale = want[0].abs().amax((1, 2), keepdim=True)
+    assert ((got[0] - want[0]).abs() / scale).max() < 1e-3
+    assert ((got[1] - want[1]).abs() / want[1].abs().amax((1, 2), keepdim=True)).max() < 1e-3
+    assert (got[2] - want[2]).abs().max() < 2e-3  # a ratio of differences
+    assert ((got[3] - want[3]).abs() / (1 + want[3].abs())).max() < 1e-5
+    assert ((got[4] - want[4]).abs() / want[4]).max() < 1e-3
+
+
+@pytest.mark.parametrize("isa", kernels.instruction_sets())
+def test_noise_is_standard_normal_and_mean_free(isa):
+    n = 40_000
+    eps = kernels.noise(n, 5, 3, 11, isa=isa).double()
+    assert eps.mean(1).abs().max() < 1e-5
+    # On the mean-free subspace each coordinate has variance 1 - 1/N; kurtosis 3.
+    z = eps * (5 / 4) ** 0.5
+    assert (z.mean(0) * n**0.5).abs().max() < 4.5
+    assert ((z**2).mean(0) - 1).abs().max() / (2 / n) ** 0.5 < 4.5
+    assert ((z**4).mean(0) - 3).abs().max() / (96 / n) ** 0.5 < 4.5
+    assert stats.kstest(z[:, 0, 0].numpy(), "norm").pvalue > 1e-5
+    # Successive samples and neighbouring coordinates are not correlated beyond the projection.
+    assert abs((z[1:, 0, 0] * z[:-1, 0, 0]).mean()) * n**0.5 < 4.5
+    assert abs((z[:, 0, 0] * z[:, 0, 1]).mean()) * n**0.5 < 4.5
+    # Rows depend on (seed, row) only.
+    assert torch.equal(kernels.noise(100, 5, 3, 11, isa=isa), kernels.noise(n, 5, 3, 11, isa=isa)[:100])
+    assert not torch.equal(kernels.noise(100, 5, 3, 12, isa=isa), kernels.noise(100, 5, 3, 11, isa=isa))
 
 
 @pytest.mark.parametrize("isa", kernels.instruction_sets())
 def test_target_does_not_depend_on_threads_or_batch(isa, lj13_samples):
     x, sigma = lj13_samples[:9].float(), torch.linspace(0.02, 1.0, 9)
-    one = kernels.dem_target(x, sigma, 100, 7, **PARAMETERS, isa=isa)
+    one = kernels.dem_target(x, sigma, 100, 7, **OP, isa=isa)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        again = kernels.dem_target(x, sigma, 100, 7, **PARAMETERS, isa=isa)
+        again = kernels.dem_target(x, sigma, 100, 7, **OP, isa=isa)
     finally:
         torch.set_num_threads(threads)
-    first = kernels.dem_target(x[:1], sigma[:1], 100, 7, **PARAMETERS, isa=isa)
+    first = kernels.dem_target(x[:1], sigma[:1], 100, 7, **OP, isa=isa)
     for a, b, c in zip(one, again, first):
         assert torch.equal(a, b) and torch.equal(a[:1], c)
 
 
 def test_instruction_sets_draw_the_same_samples(lj13_samples):
     x, sigma = lj13_samples[:4].float(), torch.full((4,), 0.1)
-    results = [kernels.dem_target(x, sigma, 64, 7, **PARAMETERS, isa=isa) for isa in kernels.instruction_sets()]
+    results = [kernels.dem_target(x, sigma, 64, 7, **OP, isa=isa) for isa in kernels.instruction_sets()[:-1]]
     for other in results[1:]:
         assert torch.allclose(results[0][3], other[3], rtol=1e-3, atol=1e-3)
 
 
 def test_target_with_overlaps_only_is_zero_not_nan():
-    s_tsi, s_dsi, _, log_mean_exp, ess = kernels.dem_target(torch.zeros(1, 2, 3), torch.tensor([1e-6]), 16, 0, **PARAMETERS)
+    s_tsi, s_dsi, _, log_mean_exp, ess = kernels.dem_target(torch.zeros(1, 2, 3), torch.tensor([1e-6]), 16, 0, **OP)
     assert not s_tsi.any() and not s_dsi.any() and ess.item() == 0 and log_mean_exp.item() == -torch.inf
 
 
-def harmonic_lj(n_atoms, trap):
-    """A cluster whose pair interaction is negligible: a Gaussian in closed form, through the native kernel."""
-    return LennardJones(n_atoms, epsilon=1e-12, r_min=1e-3, trap=trap)
-
-
-@pytest.mark.parametrize("energy", [harmonic_lj(5, 4.0), Harmonic(5, 3, 4.0)], ids=["native", "torch"])
-@pytest.mark.parametrize("restraint", [None, 9.0])
-def test_mala_samples_a_gaussian(energy, restraint):
-    c = 1500
-    x = standard_normal((c, 5, 3), generator(), torch.float32)
-    centre = centred(torch.linspace(-1, 1, 15).reshape(1, 5, 3)).expand(c, -1, -1)
-    extra = {} if restraint is None else dict(centre=centre, stiffness=torch.tensor(restraint))
-    x, u, f, acceptance, mean_x, _ = energy.mala(x, 0.05, 100, seed=11, averages=True, **extra)
-    total = 4.0 + (restraint or 0.0)
-    mean = centre[0] * (restraint or 0.0) / total
-    d = 12
-    z_mean = (x - mean).mean(0) / ((1 / total) * 4 / 5 / c) ** 0.5
-    chi2 = ((x - mean) ** 2).sum((1, 2)) * total
-    z_var = (chi2.mean() - d) / (2 * d / c) ** 0.5
-    assert z_mean.abs().max() < 4.5 and abs(z_var) < 4.5
-    assert 0.2 < acceptance.mean() < 0.99
-    assert (mean_x.mean(0) - mean).abs().max() < 0.1
-    u_again, f_again = energy(x)
-    assert torch.allclose(u, u_again, rtol=1e-4, atol=1e-4) and torch.allclose(f, f_again, rtol=1e-4, atol=1e-4)
-
-
-def test_mala_gives_the_exact_mean_of_lj13(lj13_samples):
-    """-42.92(2) by long MCMC; the chains here are independent, so the z-score is plain."""
-    u, _ = LennardJones(13, **PARAMETERS)(lj13_samples)
-    z = (u.mean() + 42.92) / (u.std() / len(u) ** 0.5)
-    assert abs(z) < 4.5
-    # Virial: <x . grad u> = (N-1) 3.
-    _, f = LennardJones(13, **PARAMETERS)(lj13_samples)
-    virial = -(lj13_samples * f).sum((1, 2))
-    assert abs(virial.mean() - 36) / (virial.std() / len(u) ** 0.5) < 4.5
-
-
-def test_mala_counts_calls_and_repeats():
-    energy = LennardJones(13, **PARAMETERS)
-    points = torch.cartesian_prod(*[torch.arange(3.0)] * 3)[:13].expand(3, -1, -1)
-    a = energy.mala(points, 1e-4, 50, seed=1)
-    assert energy.calls == 3 * 51
-    b = energy.mala(points, 1e-4, 50, seed=1)
-    assert all(torch.equal(p, q) for p, q in zip(a, b))
-    assert not torch.equal(a[0], energy.mala(points, 1e-4, 50, seed=2)[0])
-
-
 @pytest.mark.parametrize("op,args", [
-    (kernels.lj_energy_forces, lambda: (torch.randn(3, 4, 3), 2.0, 1.0, 1.0)),
-    (kernels.mala, lambda: (torch.randn(3, 4, 3), torch.tensor(1e-4), torch.tensor(1.0), 2, 0, 2.0, 1.0, 1.0)),
-    (kernels.dem_target, lambda: (torch.randn(3, 4, 3), torch.tensor([0.1, 0.2, 0.3]), 8, 0, 2.0, 1.0, 1.0)),
+    (kernels.lj_energy_forces, lambda: (torch.randn(3, 4, 3), [2.0], [1.0], 1.0)),
+    (kernels.mala, lambda: (torch.randn(3, 4, 3), torch.tensor(1e-4), torch.tensor(1.0), 2, 0, [2.0], [1.0], 1.0)),
+    (kernels.tempering, lambda: (torch.randn(2, 2, 4, 3), torch.tensor([1e-4, 2e-4]), torch.tensor([1.0, 0.5]), 2, 1, 0,
+                                 [2.0], [1.0], 1.0)),
+    (kernels.dem_target, lambda: (torch.randn(3, 4, 3), torch.tensor([0.1, 0.2, 0.3]), 8, 0, [2.0], [1.0], 1.0)),
     (kernels.pair_splines, lambda: (torch.randn(3, 4, 3), 12, 1.0, 0.05, -1.9, 0.4))])
 def test_custom_ops_are_well_formed(op, args):
     torch.library.opcheck(op, args())
@@ -219,15 +233,25 @@ def test_an_overflowing_sample_does_not_spoil_the_mix():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 1), **PARAMETERS),
-    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 3).half(), **PARAMETERS),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(2), torch.ones(()), 2, 0, **PARAMETERS),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(-1.0), torch.ones(()), 2, 0, **PARAMETERS),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(torch.nan), torch.ones(()), 2, 0, **PARAMETERS),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), -2, 0, **PARAMETERS),
-    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(2), 4, 0, **PARAMETERS),
-    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.full((3,), torch.nan), 4, 0, **PARAMETERS),
-    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(3), 0, 0, **PARAMETERS),
+    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 1), **OP),
+    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 3).half(), **OP),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(2), torch.ones(()), 2, 0, **OP),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(-1.0), torch.ones(()), 2, 0, **OP),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(torch.nan), torch.ones(()), 2, 0, **OP),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), -2, 0, **OP),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2, 0, [2.0, 1.0], [1.0], 1.0),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2, 0, [2.0] * 4, [1.0] * 4, 1.0,
+                         torch.zeros(3, dtype=torch.uint8)),
+    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2, 0, [2.0] * 4, [1.0] * 4, 1.0,
+                         torch.full((4,), 2, dtype=torch.uint8)),
+    lambda: kernels.tempering(torch.randn(3, 2, 4, 3), torch.ones(2), torch.tensor([0.5, 1.0]), 2, 1, 0, **OP),
+    lambda: kernels.tempering(torch.randn(3, 1, 4, 3), torch.ones(1), torch.tensor([0.5]), 2, 1, 0, **OP),
+    lambda: kernels.tempering(torch.randn(3, 2, 4, 3), torch.ones(3), torch.tensor([1.0, 0.5]), 2, 1, 0, **OP),
+    lambda: kernels.lj_energy_forces(torch.randn(3, 4, 3), **OP, isa="sse9"),
+    lambda: kernels.noise(3, 4, 4, 0),
+    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(2), 4, 0, **OP),
+    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.full((3,), torch.nan), 4, 0, **OP),
+    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(3), 0, 0, **OP),
     lambda: kernels.pair_splines(torch.randn(3, 4, 4), 12, 1.0, 0.05, -1.9, 0.4),
     lambda: kernels.message(torch.full((1, 1), 9, dtype=torch.int32), torch.ones(1, 1, 4), torch.ones(1, 1, 3),
                             torch.ones(1, 2, 48), torch.ones(1, 2, 3, 16), torch.ones(12, 48)),

@@ -141,6 +141,58 @@ class Energy(ABC):
         empty = x.new_empty(0, *x.shape[1:])
         return x, u, f, accepted * scale, *((mean_x * scale, mean_f * scale) if averages else (empty, empty.clone()))
 
+    def parallel_tempering(self, x, step, beta, n_rounds: int, n_steps: int, seed: int):
+        """Replica exchange: each round ``n_steps`` of `mala` a replica, then swaps of neighbouring rungs.
+
+        Even and odd pairs take turns (Syed et al., JRSS B 84, 321, 2022); rungs r and r+1 swap with probability
+        min(1, exp[(beta_r - beta_{r+1}) (u_r - u_{r+1})]). The plain torch loop, for any energy. Counts an energy call
+        a replica and MALA step, and one more a replica and round.
+
+        Parameters
+        ----------
+        x : torch.Tensor, shape (C, R, N, D)
+            Starting positions of C ladders of R >= 2 rungs, mean-free.
+        step, beta : torch.Tensor, shape (R,)
+            Langevin step and inverse temperature (relative to kT = 1) of each rung, the coldest first.
+        n_rounds, n_steps, seed : int
+
+        Returns
+        -------
+        x, u, f, acceptance, swaps, round_trips, trace : torch.Tensor
+            Final state by rung, shapes (C, R, ...); MALA acceptance (C, R); accepted share of the attempted swaps of
+            r and r+1, (C, R-1); arrivals at the coldest rung of replicas that had been hottest, (C,); energies by rung
+            after each round, (C, n_rounds, R).
+        """
+        c, r = x.shape[:2]
+        step, beta = (torch.as_tensor(a, dtype=x.dtype).expand(r) for a in (step, beta))
+        if r < 2 or not bool((beta[:-1] > beta[1:]).all()):
+            raise UsageError("beta: expected two or more inverse temperatures, falling from the coldest rung to the hottest")
+        generator = torch.Generator().manual_seed(seed)
+        acceptance, seen = x.new_zeros(c, r), torch.zeros(c, r, dtype=torch.bool)
+        swaps, trips, trace = x.new_zeros(c, r - 1), x.new_zeros(c), x.new_empty(c, n_rounds, r)
+        u = f = None
+        for k in range(n_rounds):
+            state = self.mala(x.flatten(0, 1), step.repeat(c), n_steps, int(torch.randint(2**62, (), generator=generator)),
+                              beta=beta.repeat(c))
+            x, u, f = state[0].reshape(x.shape), state[1].reshape(c, r), state[2].reshape(x.shape)
+            acceptance += state[3].reshape(c, r)
+            for i in range(k % 2, r - 1, 2):
+                log_ratio = (beta[i] - beta[i + 1]) * (u[:, i] - u[:, i + 1])
+                take = torch.log(torch.rand(c, generator=generator, dtype=x.dtype)) < log_ratio
+                order = torch.arange(r).repeat(c, 1)
+                order[take, i], order[take, i + 1] = i + 1, i
+                rows = torch.arange(c)[:, None]
+                x, u, f, seen = (a[rows, order] for a in (x, u, f, seen))
+                swaps[:, i] += take
+            trips += seen[:, 0]
+            seen[:, 0], seen[:, -1] = False, True
+            trace[:, k] = u
+        if u is None:
+            u, f = self(x.flatten(0, 1))
+            u, f = u.reshape(c, r), f.reshape(x.shape)
+        attempts = torch.tensor([max((n_rounds + 1 - i % 2) // 2, 1) for i in range(r - 1)], dtype=x.dtype)
+        return x, u, f, acceptance / max(n_rounds, 1), swaps / attempts, trips, trace
+
     def dem_scores(self, x, sigma, n_samples: int, seed: int):
         """Importance-sampled scores at noised positions; see `dem_scores_reference`. Streams over the batch."""
         generator = torch.Generator().manual_seed(seed)

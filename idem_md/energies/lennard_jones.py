@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .. import kernels
-from ..checks import check_float, check_int, check_positions
+from ..checks import UsageError, check_float, check_int, check_positions
 from .base import Energy
 
 __all__ = ["LennardJones", "lennard_jones_reference"]
@@ -15,9 +15,10 @@ OVERLAP = 1e-5
 
 
 class LennardJones(Energy):
-    """Lennard-Jones cluster in a weak harmonic trap about its centroid.
+    """Lennard-Jones cluster of one or two species in a weak harmonic trap about its centroid.
 
-    u = epsilon * sum_{i<j} [(r_m/r_ij)^12 - 2 (r_m/r_ij)^6] + trap/2 * sum_i |x_i - mean(x)|^2
+    u = sum_{i<j} epsilon [(r_m/r_ij)^12 - 2 (r_m/r_ij)^6] + trap/2 * sum_i |x_i - mean(x)|^2, with epsilon and r_m
+    those of the pair's species.
 
     ============ ===============================================
     symbol       argument
@@ -34,10 +35,13 @@ class LennardJones(Energy):
     ----------
     n_atoms : int
         2 to 1000.
-    epsilon, r_min, trap : float
-        ``trap`` may be 0 for a bare energy; such a cluster evaporates and cannot be sampled.
+    epsilon, r_min : float or 2 x 2 symmetric nested sequence
+        One number, or with ``species`` a matrix over them.
+    trap : float
+        May be 0 for a bare energy; such a cluster evaporates and cannot be sampled.
     n_dims : int
         2 or 3.
+    species : sequence of 0 and 1, length ``n_atoms``, optional
 
     Raises
     ------
@@ -45,20 +49,39 @@ class LennardJones(Energy):
         A parameter out of range.
     """
 
-    def __init__(self, n_atoms: int, epsilon: float = 1.0, r_min: float = 1.0, trap: float = 1.0, n_dims: int = 3):
+    def __init__(self, n_atoms: int, epsilon=1.0, r_min=1.0, trap: float = 1.0, n_dims: int = 3, species=None):
         super().__init__(check_int("n_atoms", n_atoms, 2, 1000), check_int("n_dims", n_dims, 2, 3))
-        self.epsilon = check_float("epsilon", epsilon, above=0.0)
-        self.r_min = check_float("r_min", r_min, above=0.0)
+        self.species = None if species is None else tuple(check_int("species", s, 0, 1) for s in species)
+        if self.species is not None and len(self.species) != n_atoms:
+            raise UsageError(f"species: expected one for each of {n_atoms} atoms, got {len(self.species)}")
+        self.epsilon = self._by_species("epsilon", epsilon)
+        self.r_min = self._by_species("r_min", r_min)
         self.trap = check_float("trap", trap, minimum=0.0)
+        flat = lambda a: [a] if self.species is None else [v for row in a for v in row]  # noqa: E731
+        self._op = {"epsilon": flat(self.epsilon), "r_min": flat(self.r_min), "trap": self.trap,
+                    "species": None if self.species is None else torch.tensor(self.species, dtype=torch.uint8)}
+
+    def _by_species(self, name: str, value):
+        if self.species is None:
+            return check_float(name, value, above=0.0)
+        try:
+            (a, b), (c, d) = value
+        except (TypeError, ValueError):
+            raise UsageError(f"{name}: expected a 2 x 2 matrix over the species, got {value!r}") from None
+        rows = [[check_float(name, v, above=0.0) for v in row] for row in ((a, b), (c, d))]
+        if rows[0][1] != rows[1][0]:
+            raise UsageError(f"{name}: expected a symmetric matrix, got {rows}")
+        return rows
 
     @property
-    def parameters(self) -> dict[str, float]:
-        """epsilon, r_min and trap, as the kernels take them."""
-        return {"epsilon": self.epsilon, "r_min": self.r_min, "trap": self.trap}
+    def parameters(self) -> dict:
+        """The constructor's epsilon, r_min, trap and, where there are two, species."""
+        return {"epsilon": self.epsilon, "r_min": self.r_min, "trap": self.trap,
+                **({} if self.species is None else {"species": list(self.species)})}
 
     def evaluate(self, x):
         """See `Energy.evaluate`; runs the native kernel in the dtype of ``x``."""
-        return kernels.lj_energy_forces(x, **self.parameters)
+        return kernels.lj_energy_forces(x, **self._op)
 
     def mala(self, x, step, n_steps: int, seed: int, beta=None, centre=None, stiffness=None, averages=False):
         """Metropolis-adjusted Langevin chains run wholly in native code; see `kernels.mala`.
@@ -79,26 +102,36 @@ class LennardJones(Energy):
         beta = torch.ones(()) if beta is None else torch.as_tensor(beta, dtype=torch.float32)
         self.count(x.shape[0] * (n_steps + 1))
         return kernels.mala(x.float(), step, beta, n_steps, seed, centre=centre, stiffness=stiffness,
-                            averages=averages, **self.parameters)
+                            averages=averages, **self._op)
+
+    def parallel_tempering(self, x, step, beta, n_rounds: int, n_steps: int, seed: int):
+        """Replica exchange run wholly in native code; see `kernels.tempering`. In float32; counts as the base class."""
+        check_positions("x", x.flatten(0, -3) if x.dim() == 4 else x, self.n_atoms, self.n_dims)
+        self.count(x.shape[0] * x.shape[1] * (n_rounds * n_steps + 1))
+        step, beta = (torch.as_tensor(a, dtype=torch.float32) for a in (step, beta))
+        return kernels.tempering(x.float(), step, beta, n_rounds, n_steps, seed, **self._op)
 
     def dem_scores(self, x, sigma, n_samples: int, seed: int):
         """Importance-sampled scores at noised positions, fused and streamed; see `kernels.dem_target`."""
         check_positions("x", x, self.n_atoms, self.n_dims)
         self.count(x.shape[0] * n_samples)
         return kernels.dem_target(x.float(), torch.as_tensor(sigma, dtype=torch.float32), n_samples, seed,
-                                  **self.parameters)
+                                  **self._op)
 
 
-def lennard_jones_reference(x: torch.Tensor, epsilon: float, r_min: float, trap: float) -> tuple[torch.Tensor, torch.Tensor]:
+def lennard_jones_reference(x: torch.Tensor, epsilon, r_min, trap: float, species=None) -> tuple[torch.Tensor, torch.Tensor]:
     """`LennardJones` in plain torch, forces by the closed form; the reference that the kernels are tested against."""
     b, n, _ = x.shape
+    if species is not None:
+        kind = torch.as_tensor(species, dtype=torch.int64)
+        epsilon, r_min = (torch.as_tensor(a, dtype=x.dtype)[kind][:, kind] for a in (epsilon, r_min))
     dx = x[:, :, None] - x[:, None]
     s2 = (dx**2).sum(-1) / r_min**2
-    self_pair = torch.eye(n, dtype=torch.bool)
+    self_pair = torch.eye(n, dtype=torch.bool, device=x.device)
     overlap = ((s2 < OVERLAP) & ~self_pair).flatten(1).any(1)
     inv6 = s2.clamp(min=OVERLAP).masked_fill(self_pair, torch.inf) ** -3
     y = x - x.mean(1, keepdim=True)
-    u = 0.5 * epsilon * (inv6 * (inv6 - 2)).sum((1, 2)) + 0.5 * trap * (y**2).sum((1, 2))
+    u = 0.5 * (epsilon * inv6 * (inv6 - 2)).sum((1, 2)) + 0.5 * trap * (y**2).sum((1, 2))
     g = 12 * epsilon / r_min**2 * inv6 * (inv6 - 1) / s2.clamp(min=OVERLAP)
     f = (g[..., None] * dx).sum(2) - trap * y
     return u.masked_fill(overlap, torch.inf), f

@@ -3,7 +3,12 @@
 
 #include <new>
 
+#if defined(IDEM_SCALAR)
+#include "philox.hpp"
+#else
 #include "simd.hpp"
+#endif
+#include "algorithms.hpp"
 
 namespace idem {
 namespace IDEM_ISA {
@@ -23,16 +28,16 @@ template <class T, class V> void gather(const T* src, int64_t stride, int64_t fi
   constexpr int width = Simd<T>::width;
   for (int l = 0; l < width; ++l) {
     const T* row = src + (first + l < end ? first + l : end - 1) * stride;
-    for (int64_t i = 0; i < stride; ++i) dst[i][l] = row[i];
+    for (int64_t i = 0; i < stride; ++i) lane(dst[i], l) = row[i];
   }
 }
 template <class T, class V> void scatter(const V* src, int64_t stride, int64_t first, int64_t end, T* dst) {
   constexpr int width = Simd<T>::width;
   for (int l = 0; l < width && first + l < end; ++l)
-    for (int64_t i = 0; i < stride; ++i) dst[(first + l) * stride + i] = src[i][l];
+    for (int64_t i = 0; i < stride; ++i) dst[(first + l) * stride + i] = lane(src[i], l);
 }
 
-template <int D, class T>
+template <int D, bool kMixed, class T>
 void energy_forces(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t begin, int64_t end) {
   using V = typename Simd<T>::V;
   const int64_t nd = (int64_t)p.n_atoms * D;
@@ -40,109 +45,33 @@ void energy_forces(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t 
   V *xv = scratch.data, *fv = xv + nd;
   for (int64_t b = begin; b < end; b += Simd<T>::width) {
     gather<T, V>(x, nd, b, end, xv);
-    const V uv = lj_energy_forces<D, V, T>(p, xv, fv);
+    const V uv = lj_energy_forces<D, kMixed, 0, V, T>(p, xv, fv);
     scatter<T, V>(&uv, 1, b, end, u);
     scatter<T, V>(fv, nd, b, end, f);
   }
 }
 
-// Standard normal noise with the centre of mass removed: isotropic on the mean-free subspace.
-template <int D> inline void mean_free_noise(Rng& rng, int n, F* eps) {
-  const int nd = n * D;
-  F unused;
-  for (int i = 0; i + 1 < nd; i += 2) rng.normal_pair(eps[i], eps[i + 1]);
-  if (nd % 2) rng.normal_pair(eps[nd - 1], unused);
-  for (int d = 0; d < D; ++d) {
-    F mean = F{};
-    for (int i = 0; i < n; ++i) mean += eps[i * D + d];
-    mean *= 1.0f / n;
-    for (int i = 0; i < n; ++i) eps[i * D + d] -= mean;
-  }
-}
-
-// Total potential beta*u + k/2 |x - centre|^2; f becomes the bare force, drift the direction of the proposal: the
-// total force with each atom's part cut to the length sqrt(2 D / h), where its move would exceed the noise, and the
-// mean removed. Without the cut, chains stick where two atoms are close and the force is steep (MALTA: Roberts &
-// Tweedie, Bernoulli 2, 341, 1996); the acceptance step makes any such drift exact.
-template <int D>
-inline F tempered(const LennardJonesParams& p, F beta, F k, F cap, const F* centre, const F* x, F* f, F* drift, F& u) {
-  const int n = p.n_atoms;
-  u = lj_energy_forces<D, F, float>(p, x, f);
-  F total = beta * u, r2 = F{}, mean[D];
-  for (int d = 0; d < D; ++d) mean[d] = F{};
-  for (int i = 0; i < n; ++i) {
-    F norm2 = F{};
-    for (int d = 0; d < D; ++d) {
-      F g = beta * f[i * D + d];
-      if (centre) {
-        const F dx = x[i * D + d] - centre[i * D + d];
-        r2 += dx * dx;
-        g -= k * dx;
-      }
-      drift[i * D + d] = g;
-      norm2 += g * g;
-    }
-    const F cut = norm2 > cap * cap ? cap / vsqrt(norm2) : F{} + 1.0f;
-    for (int d = 0; d < D; ++d) {
-      drift[i * D + d] *= cut;
-      mean[d] += drift[i * D + d];
-    }
-  }
-  for (int i = 0; i < n; ++i)
-    for (int d = 0; d < D; ++d) drift[i * D + d] -= mean[d] * (1.0f / n);
-  return total + 0.5f * k * r2;
-}
-
-// Metropolis-adjusted Langevin on beta*u (+ restraint), one chain a lane, the whole loop in here.
-template <int D> void mala(const MalaArgs& a, int64_t begin, int64_t end) {
-  const int n = a.lj.n_atoms, nd = n * D;
-  Scratch<F> scratch(9 * (int64_t)nd);
-  F *x = scratch.data, *f = x + nd, *ft = f + nd, *y = ft + nd, *g = y + nd, *gt = g + nd, *eps = gt + nd,
-    *mx = eps + nd, *mf = mx + nd;
-  Scratch<F> centre_scratch(a.centre ? nd : 1);
-  F* centre = a.centre ? centre_scratch.data : nullptr;
+// Metropolis-adjusted Langevin on beta*u (+ restraint), one chain a lane.
+template <int D, bool kMixed> void mala(const MalaArgs& a, int64_t begin, int64_t end) {
+  const int64_t nd = (int64_t)a.lj.n_atoms * D;
+  Scratch<F> scratch(10 * nd);
+  F *x = scratch.data, *f = x + nd, *ft = f + nd, *mx = ft + nd, *mf = mx + nd, *centre = mf + nd;
+  const Scratch4<F*> move{centre + nd, centre + 2 * nd, centre + 3 * nd, centre + 4 * nd};
   for (int64_t b = begin; b < end; b += kWidth) {
-    F h, beta, k = F{}, u;
+    F h, beta, u;
+    Restraint<F, F*> restraint{a.centre != nullptr, F{}, centre};
     gather<float, F>(a.step, 1, b, end, &h);
     gather<float, F>(a.beta, 1, b, end, &beta);
     gather<float, F>(a.x0, nd, b, end, x);
-    if (centre) {
-      gather<float, F>(a.stiffness, 1, b, end, &k);
+    if (restraint.on) {
+      gather<float, F>(a.stiffness, 1, b, end, &restraint.k);
       gather<float, F>(a.centre, nd, b, end, centre);
     }
     Rng rng;
     rng.seed(a.seed, (uint64_t)b);
-    const F root = vsqrt(2.0f * h), inv4h = 0.25f / h, cap = vsqrt(2.0f * D / h);
-    F total = tempered<D>(a.lj, beta, k, cap, centre, x, f, ft, u), accepted = F{};
-    for (int i = 0; i < nd; ++i) mx[i] = mf[i] = F{};
-    for (int64_t s = 0; s < a.n_steps; ++s) {
-      mean_free_noise<D>(rng, n, eps);
-      F forward = F{}, reverse = F{}, u_new;
-      for (int i = 0; i < nd; ++i) {
-        forward += eps[i] * eps[i];
-        y[i] = x[i] + h * ft[i] + root * eps[i];
-      }
-      const F total_new = tempered<D>(a.lj, beta, k, cap, centre, y, g, gt, u_new);
-      for (int i = 0; i < nd; ++i) {
-        const F back = x[i] - y[i] - h * gt[i];
-        reverse += back * back;
-      }
-      const F log_ratio = total - total_new + 0.5f * forward - inv4h * reverse;
-      const I take = vlog(rng.uniform()) < log_ratio;  // false for NaN and for an infinite new energy
-      for (int i = 0; i < nd; ++i) {
-        x[i] = take ? y[i] : x[i];
-        f[i] = take ? g[i] : f[i];
-        ft[i] = take ? gt[i] : ft[i];
-      }
-      u = take ? u_new : u;
-      total = take ? total_new : total;
-      accepted += take ? F{} + 1.0f : F{};
-      if (a.mean_x)
-        for (int i = 0; i < nd; ++i) {
-          mx[i] += x[i];
-          mf[i] += f[i];
-        }
-    }
+    for (int64_t i = 0; i < nd; ++i) mx[i] = mf[i] = F{};
+    u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
+    F accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_steps, h, beta, restraint, x, f, ft, u, move, a.mean_x != nullptr, mx, mf);
     const float inv_steps = 1.0f / (float)(a.n_steps > 0 ? a.n_steps : 1);
     accepted *= inv_steps;
     scatter<float, F>(x, nd, b, end, a.x);
@@ -150,7 +79,7 @@ template <int D> void mala(const MalaArgs& a, int64_t begin, int64_t end) {
     scatter<float, F>(&u, 1, b, end, a.u);
     scatter<float, F>(&accepted, 1, b, end, a.acceptance);
     if (a.mean_x) {
-      for (int i = 0; i < nd; ++i) {
+      for (int64_t i = 0; i < nd; ++i) {
         mx[i] *= inv_steps;
         mf[i] *= inv_steps;
       }
@@ -160,114 +89,168 @@ template <int D> void mala(const MalaArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-// Self-normalised importance sampling of the score at x_t, streamed over the K samples: each lane keeps a
-// running maximum of -u and everything relative to it, as flash attention does; lanes merge at the end.
-template <int D> void dem_target(const TargetArgs& a, int64_t begin, int64_t end) {
+// Replica exchange, one ladder a lane.
+template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t begin, int64_t end) {
+  const int64_t nd = (int64_t)a.lj.n_atoms * D, rungs = a.n_rungs;
+  Scratch<F> scratch(2 * rungs * nd + 5 * nd + 4 * rungs);
+  F *x = scratch.data, *f = x + rungs * nd, *ft = f + rungs * nd, *u = ft + 5 * nd, *seen = u + rungs,
+    *accepted = seen + rungs, *swaps = accepted + rungs;
+  const Scratch4<F*> move{ft + nd, ft + 2 * nd, ft + 3 * nd, ft + 4 * nd};
+  for (int64_t b = begin; b < end; b += kWidth) {
+    gather<float, F>(a.x0, rungs * nd, b, end, x);
+    Rng rng;
+    rng.seed(a.seed, (uint64_t)b);
+    F trips = F{};
+    for (int r = 0; r < rungs; ++r) {
+      seen[r] = accepted[r] = swaps[r] = F{};
+      F* fr = f + r * nd;
+      u[r] = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x + r * nd, fr);
+    }
+    for (int64_t round = 0; round < a.n_rounds; ++round) {
+      for (int r = 0; r < rungs; ++r)
+        accepted[r] += mala_steps<D, kMixed>(a.lj, rng, a.n_steps, F{} + a.step[r], F{} + a.beta[r], Restraint<F, F*>{},
+                                             x + r * nd, f + r * nd, ft, u[r], move, false, ft, ft);
+      swap_rungs(rng, a.beta, (int)rungs, (int)nd, round, x, f, u, seen, swaps, trips);
+      for (int l = 0; l < kWidth && b + l < end; ++l)
+        for (int r = 0; r < rungs; ++r) a.trace[((b + l) * a.n_rounds + round) * rungs + r] = lane(u[r], l);
+    }
+    for (int r = 0; r < rungs; ++r) {
+      const int64_t attempts = r % 2 ? a.n_rounds / 2 : (a.n_rounds + 1) / 2;
+      accepted[r] *= 1.0f / (float)(a.n_rounds * a.n_steps > 0 ? a.n_rounds * a.n_steps : 1);
+      swaps[r] *= 1.0f / (float)(attempts > 0 ? attempts : 1);
+    }
+    scatter<float, F>(x, rungs * nd, b, end, a.x);
+    scatter<float, F>(f, rungs * nd, b, end, a.f);
+    scatter<float, F>(u, rungs, b, end, a.u);
+    scatter<float, F>(accepted, rungs, b, end, a.acceptance);
+    scatter<float, F>(swaps, rungs - 1, b, end, a.swaps);
+    scatter<float, F>(&trips, 1, b, end, a.round_trips);
+  }
+}
+
+template <int D, bool kMixed> void dem_target(const TargetArgs& a, int64_t begin, int64_t end) {
   const int n = a.lj.n_atoms, nd = n * D;
   Scratch<F> scratch(6 * (int64_t)nd);
   F *x = scratch.data, *y = x + nd, *f = y + nd, *eps = f + nd, *sum_f = eps + nd, *sum_e = sum_f + nd;
-  const float minus_inf = -__builtin_inff();
-  I lane;
-  for (int l = 0; l < kWidth; ++l) lane[l] = l;
   for (int64_t b = begin; b < end; ++b) {
     const float sigma = a.sigma[b];
     for (int i = 0; i < nd; ++i) {
       x[i] = F{} + a.x[b * nd + i];
       sum_f[i] = sum_e[i] = F{};
     }
-    F top = F{} + minus_inf, z = F{}, z2 = F{}, ff = F{}, ee = F{}, fe = F{};
+    TargetLane<F> t;
+    t.clear();
     for (int64_t k = 0; k < a.n_samples; k += kWidth) {
       Rng rng;
       rng.seed(a.seed, (uint64_t)b * (uint64_t)a.n_samples + (uint64_t)k);
-      mean_free_noise<D>(rng, n, eps);
+      mean_free_noise<D, 0>(rng, n, eps);
       for (int i = 0; i < nd; ++i) y[i] = x[i] + sigma * eps[i];
-      const F u = lj_energy_forces<D, F, float>(a.lj, y, f);
-      const I dead = (lane >= (int)(a.n_samples - k < kWidth ? a.n_samples - k : kWidth)) | (u == -minus_inf);
-      const F log_w = dead ? F{} + minus_inf : -u;
-      const F new_top = vmax(log_w, top);
-      const I none = new_top == minus_inf;  // this lane has seen no finite energy yet
-      const F keep = none ? F{} : vexp(top - new_top), w = none | dead ? F{} : vexp(log_w - new_top);
-      F dot_ff = F{}, dot_ee = F{}, dot_fe = F{};
-      for (int i = 0; i < nd; ++i) {
-        const F fi = dead ? F{} : f[i];
-        sum_f[i] = sum_f[i] * keep + w * fi;
-        sum_e[i] = sum_e[i] * keep + w * eps[i];
-        dot_ff += fi * fi;
-        dot_ee += eps[i] * eps[i];
-        dot_fe += fi * eps[i];
-      }
-      z = z * keep + w;
-      z2 = z2 * keep * keep + w * w;
-      // The square of a huge force can overflow; once its weight is zero it must be gone, and 0 * inf is not.
-      ff = (keep > 0.0f ? ff * keep : F{}) + (w > 0.0f ? w * dot_ff : F{});
-      ee = ee * keep + w * dot_ee;
-      fe = (keep > 0.0f ? fe * keep : F{}) + (w > 0.0f ? w * dot_fe : F{});
-      top = new_top;
+      const F u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, y, f);
+      const auto past_the_end = lane_index() >= F{} + (float)(a.n_samples - k < kWidth ? a.n_samples - k : kWidth);
+      add_sample(t, nd, u, past_the_end, f, eps, sum_f, sum_e);
     }
-    float m = minus_inf;
-    for (int l = 0; l < kWidth; ++l) m = top[l] > m ? top[l] : m;
-    const bool empty = m == minus_inf;
-    double Z = 0, Z2 = 0, FF = 0, EE = 0, FE = 0, scale[kWidth];
+    TargetTotal total{};
+    float top = -__builtin_inff();
+    for (int l = 0; l < kWidth; ++l) top = lane(t.top, l) > top ? lane(t.top, l) : top;
+    double scale[kWidth];
     for (int l = 0; l < kWidth; ++l) {
-      scale[l] = empty || top[l] == minus_inf ? 0.0 : __builtin_exp((double)top[l] - m);
-      Z += scale[l] * z[l];
-      Z2 += scale[l] * scale[l] * z2[l];
+      const bool none = lane(t.top, l) == -__builtin_inff();
+      scale[l] = none ? 0.0 : __builtin_exp((double)lane(t.top, l) - top);
+      total.z += scale[l] * lane(t.z, l);
+      total.z2 += scale[l] * scale[l] * lane(t.z2, l);
       if (scale[l] > 0) {
-        FF += scale[l] * ff[l];
-        EE += scale[l] * ee[l];
-        FE += scale[l] * fe[l];
+        total.ff += scale[l] * lane(t.ff, l);
+        total.ee += scale[l] * lane(t.ee, l);
+        total.fe += scale[l] * lane(t.fe, l);
       }
     }
-    const double inv_z = empty ? 0.0 : 1.0 / Z;
-    double tt = 0, dd = 0, td = 0;
+    total.top = top;
+    const double inv_z = total.z > 0 ? 1.0 / total.z : 0.0;
     for (int i = 0; i < nd; ++i) {
       double st = 0, sd = 0;
       for (int l = 0; l < kWidth; ++l) {
-        st += scale[l] * sum_f[i][l];
-        sd += scale[l] * sum_e[i][l];
+        st += scale[l] * lane(sum_f[i], l);
+        sd += scale[l] * lane(sum_e[i], l);
       }
       st *= inv_z;
       sd *= inv_z / sigma;
       a.s_tsi[b * nd + i] = (float)st;
       a.s_dsi[b * nd + i] = (float)sd;
-      tt += st * st;
-      dd += sd * sd;
-      td += st * sd;
+      total.tt += st * st;
+      total.dd += sd * sd;
+      total.td += st * sd;
     }
-    const double v_t = FF * inv_z - tt, v_d = EE * inv_z / ((double)sigma * sigma) - dd, c = FE * inv_z / sigma - td;
-    const double den = v_t + v_d - 2 * c;
-    // One sample left, or an overflow: only S_D is bounded, so it is the one to trust.
-    const double alpha = den > 0 && den <= 1e300 ? (v_d - c) / den : 0.0;
-    a.alpha[b] = (float)(alpha < 0 ? 0 : alpha > 1 ? 1 : alpha);
-    a.log_mean_exp[b] = empty ? minus_inf : (float)(m + __builtin_log(Z / (double)a.n_samples));
-    a.ess[b] = empty ? 0.0f : (float)(Z * Z / Z2);
+    write_target(a, b, total);
   }
 }
 
-template <class T>
-void energy_forces_any(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t begin, int64_t end) {
-  p.n_dims == 3 ? energy_forces<3, T>(p, x, u, f, begin, end) : energy_forces<2, T>(p, x, u, f, begin, end);
+template <int D> void noise_of(const NoiseArgs& a, int64_t begin, int64_t end) {
+  const int64_t nd = (int64_t)a.n_atoms * D;
+  Scratch<F> eps(nd);
+  for (int64_t b = begin; b < end; b += kWidth) {
+    Rng rng;
+    rng.seed(a.seed, (uint64_t)b);
+    mean_free_noise<D, 0>(rng, a.n_atoms, eps.data);
+    scatter<float, F>(eps.data, nd, b, end, a.eps);
+  }
 }
-void mala_any(const MalaArgs& a, int64_t begin, int64_t end) {
-  a.lj.n_dims == 3 ? mala<3>(a, begin, end) : mala<2>(a, begin, end);
+void noise(const NoiseArgs& a, int64_t begin, int64_t end) {
+  a.n_dims == 3 ? noise_of<3>(a, begin, end) : noise_of<2>(a, begin, end);
 }
-void dem_target_any(const TargetArgs& a, int64_t begin, int64_t end) {
-  a.lj.n_dims == 3 ? dem_target<3>(a, begin, end) : dem_target<2>(a, begin, end);
+
+double fma_loop(int64_t n) {
+  F acc[10];
+  for (int i = 0; i < 10; ++i) acc[i] = F{} + (float)i;
+  F a = F{} + 0.999f, b = F{} + 1e-3f;
+  asm volatile("" : "+m"(a), "+m"(b));  // or the compiler would fold the loop
+  for (int64_t s = 0; s < n; s += 10)
+    for (int i = 0; i < 10; ++i) acc[i] = acc[i] * a + b;
+  double sum = 0;
+  for (int i = 0; i < 10; ++i) sum += lane(acc[i], 0);
+  return sum;
 }
+
+// One instantiation for each number of dimensions and of species.
+#define IDEM_DISPATCH(lj, FN, ...)                                             \
+  ((lj).n_dims == 3 ? ((lj).species ? FN<3, true>(__VA_ARGS__) : FN<3, false>(__VA_ARGS__)) \
+                    : ((lj).species ? FN<2, true>(__VA_ARGS__) : FN<2, false>(__VA_ARGS__)))
+
+template <int D, bool kMixed> void energy_forces_f32(const LennardJonesParams& p, const float* x, float* u, float* f, int64_t begin, int64_t end) {
+  energy_forces<D, kMixed, float>(p, x, u, f, begin, end);
+}
+template <int D, bool kMixed> void energy_forces_f64(const LennardJonesParams& p, const double* x, double* u, double* f, int64_t begin, int64_t end) {
+  energy_forces<D, kMixed, double>(p, x, u, f, begin, end);
+}
+void energy_forces_f32_any(const LennardJonesParams& p, const float* x, float* u, float* f, int64_t begin, int64_t end) {
+  IDEM_DISPATCH(p, energy_forces_f32, p, x, u, f, begin, end);
+}
+void energy_forces_f64_any(const LennardJonesParams& p, const double* x, double* u, double* f, int64_t begin, int64_t end) {
+  IDEM_DISPATCH(p, energy_forces_f64, p, x, u, f, begin, end);
+}
+void mala_any(const MalaArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, mala, a, begin, end); }
+void tempering_any(const TemperingArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, tempering, a, begin, end); }
+void dem_target_any(const TargetArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, dem_target, a, begin, end); }
 
 #define IDEM_STRING_(x) #x
 #define IDEM_STRING(x) IDEM_STRING_(x)
 
 }  // namespace
 
+#if !defined(IDEM_SCALAR)
 void pair_splines(const SplineArgs&, int64_t, int64_t);
 void message_forward(const MessageArgs&, int64_t, int64_t);
 void message_backward(const MessageArgs&, int64_t, int64_t, float*);
+#endif
 
 const CpuKernels& kernels() {
   static const CpuKernels table{IDEM_STRING(IDEM_ISA), Simd<float>::width, Simd<double>::width,
-                                energy_forces_any<float>, energy_forces_any<double>, mala_any, dem_target_any,
+                                energy_forces_f32_any, energy_forces_f64_any, mala_any, tempering_any, dem_target_any,
+                                noise, fma_loop,
+#if defined(IDEM_SCALAR)
+                                nullptr, nullptr, nullptr};
+#else
                                 pair_splines, message_forward, message_backward};
+#endif
   return table;
 }
 

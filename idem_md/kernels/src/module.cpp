@@ -2,20 +2,22 @@
 // ops validate shapes, dtypes and ranges before they call.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <exception>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "cpu_kernels.hpp"
+#if defined(IDEM_HAVE_CUDA)
+#include "cuda_kernels.hpp"
+#endif
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -26,6 +28,19 @@ namespace {
 
 template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 template <class T> using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+// Lennard-Jones kernels take addresses, of whichever device: the ops have checked shapes and dtypes, and hold the
+// tensors.
+using Address = uintptr_t;
+template <class T> T* at(Address a) { return reinterpret_cast<T*>(a); }
+
+// Where to run: on the CPU, or on a CUDA device and stream.
+struct Place {
+  int threads;
+  std::string isa;
+  int cuda_device;  // -1 for the CPU
+  Address stream, work;
+  bool on_cuda() const { return cuda_device >= 0; }
+};
 
 std::vector<const CpuKernels*> available() {
   std::vector<const CpuKernels*> found;
@@ -37,6 +52,7 @@ std::vector<const CpuKernels*> available() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&idem::avx2::kernels());
 #endif
   found.push_back(&idem::baseline::kernels());
+  found.push_back(&idem::scalar::kernels());  // last: for tests and as a reference, never the fastest
   return found;
 }
 
@@ -70,46 +86,111 @@ template <class Fn> void spread(int64_t n, int64_t grain, int threads, Fn&& fn) 
   if (failure) std::rethrow_exception(failure);
 }
 
-template <class T>
-void energy_forces(In<T> x, Out<T> u, Out<T> f, double epsilon, double r_min, double trap, int threads,
-                   const std::string& isa) {
-  const CpuKernels& k = select(isa);
-  const LennardJonesParams p{(int)x.shape(1), (int)x.shape(2), epsilon, r_min, trap};
-  const int64_t grain = 4 * (sizeof(T) == 4 ? k.width_f32 : k.width_f64);
-  const T* xp = x.data();
-  T *up = u.data(), *fp = f.data();
-  spread((int64_t)x.shape(0), grain, threads, [&](int64_t b, int64_t e) {
-    if constexpr (sizeof(T) == 4)
-      k.energy_forces_f32(p, xp, up, fp, b, e);
+using Matrix = const std::vector<double>&;
+
+// One value, or the four of a matrix by species.
+LennardJonesParams lj_params(int n_atoms, int n_dims, Matrix epsilon, Matrix r_min, double trap, Address species) {
+  LennardJonesParams p{n_atoms, n_dims, trap, {}, {}, at<const uint8_t>(species)};
+  for (int i = 0; i < 4; ++i) {
+    p.epsilon[i / 2][i % 2] = epsilon.at(species ? i : 0);
+    p.r_min[i / 2][i % 2] = r_min.at(species ? i : 0);
+  }
+  return p;
+}
+
+void energy_forces(const LennardJonesParams& p, int64_t n, bool is_double, Address x, Address u, Address f, const Place& place) {
+#if defined(IDEM_HAVE_CUDA)
+  if (place.on_cuda()) {
+    idem::cuda::use(place.cuda_device);
+    if (is_double)
+      idem::cuda::energy_forces(p, at<const double>(x), at<double>(u), at<double>(f), n, place.stream);
     else
-      k.energy_forces_f64(p, xp, up, fp, b, e);
+      idem::cuda::energy_forces(p, at<const float>(x), at<float>(u), at<float>(f), n, place.stream);
+    return;
+  }
+#endif
+  const CpuKernels& k = select(place.isa);
+  spread(n, 4 * (is_double ? k.width_f64 : k.width_f32), place.threads, [&](int64_t b, int64_t e) {
+    if (is_double)
+      k.energy_forces_f64(p, at<const double>(x), at<double>(u), at<double>(f), b, e);
+    else
+      k.energy_forces_f32(p, at<const float>(x), at<float>(u), at<float>(f), b, e);
   });
 }
 
-template <class T> T* data_or_null(std::optional<nb::ndarray<T, nb::c_contig, nb::device::cpu>>& a) {
-  return a ? a->data() : nullptr;
+// Each of these with cuda_device >= 0 and work = 0 only returns the floats of device memory it wants at `work`.
+#if defined(IDEM_HAVE_CUDA)
+#define IDEM_ON_CUDA(FN, a, place)                   \
+  if ((place).on_cuda()) {                           \
+    idem::cuda::use((place).cuda_device);            \
+    if (!(place).work) return idem::cuda::FN##_work(a); \
+    idem::cuda::FN(a, at<float>((place).work), (place).stream); \
+    return 0;                                        \
+  }
+#else
+#define IDEM_ON_CUDA(FN, a, place)
+#endif
+
+int64_t mala(const LennardJonesParams& lj, int64_t n_chains, int64_t n_steps, uint64_t seed, Address step, Address beta,
+             Address centre, Address stiffness, Address x0, Address x, Address u, Address f, Address mean_x,
+             Address mean_f, Address acceptance, const Place& place) {
+  const idem::MalaArgs a{lj, n_chains, n_steps, seed, at<const float>(step), at<const float>(beta),
+                         at<const float>(centre), at<const float>(stiffness), at<const float>(x0), at<float>(x),
+                         at<float>(u), at<float>(f), at<float>(mean_x), at<float>(mean_f), at<float>(acceptance)};
+  IDEM_ON_CUDA(mala, a, place)
+  const CpuKernels& k = select(place.isa);
+  spread(n_chains, k.width_f32, place.threads, [&](int64_t b, int64_t e) { k.mala(a, b, e); });
+  return 0;
 }
 
-void mala(In<float> x0, In<float> step, In<float> beta, std::optional<In<float>> centre,
-          std::optional<In<float>> stiffness, Out<float> x, Out<float> u, Out<float> f, Out<float> acceptance,
-          std::optional<Out<float>> mean_x, std::optional<Out<float>> mean_f, int64_t n_steps, uint64_t seed,
-          double epsilon, double r_min, double trap, int threads, const std::string& isa) {
-  const CpuKernels& k = select(isa);
-  const idem::MalaArgs a{{(int)x0.shape(1), (int)x0.shape(2), epsilon, r_min, trap},
-                         n_steps, seed, step.data(), beta.data(),
-                         data_or_null(centre), data_or_null(stiffness), x0.data(), x.data(), u.data(), f.data(),
-                         data_or_null(mean_x), data_or_null(mean_f), acceptance.data()};
-  spread((int64_t)x0.shape(0), k.width_f32, threads, [&](int64_t b, int64_t e) { k.mala(a, b, e); });
+int64_t tempering(const LennardJonesParams& lj, int64_t n_ladders, int n_rungs, int64_t n_rounds, int64_t n_steps,
+                  uint64_t seed, Address beta, Address step, Address x0, Address x, Address u, Address f,
+                  Address acceptance, Address swaps, Address round_trips, Address trace, const Place& place) {
+  const idem::TemperingArgs a{lj, n_ladders, n_rounds, n_steps, n_rungs, seed, at<const float>(beta),
+                              at<const float>(step), at<const float>(x0), at<float>(x), at<float>(u), at<float>(f),
+                              at<float>(acceptance), at<float>(swaps), at<float>(round_trips), at<float>(trace)};
+  IDEM_ON_CUDA(tempering, a, place)
+  const CpuKernels& k = select(place.isa);
+  spread(n_ladders, k.width_f32, place.threads, [&](int64_t b, int64_t e) { k.tempering(a, b, e); });
+  return 0;
 }
 
-void dem_target(In<float> x, In<float> sigma, Out<float> s_tsi, Out<float> s_dsi, Out<float> alpha,
-                Out<float> log_mean_exp, Out<float> ess, int64_t n_samples, uint64_t seed, double epsilon, double r_min,
-                double trap, int threads, const std::string& isa) {
-  const CpuKernels& k = select(isa);
-  const idem::TargetArgs a{{(int)x.shape(1), (int)x.shape(2), epsilon, r_min, trap},
-                           n_samples, seed, x.data(), sigma.data(), s_tsi.data(), s_dsi.data(), alpha.data(),
-                           log_mean_exp.data(), ess.data()};
-  spread((int64_t)x.shape(0), 1, threads, [&](int64_t b, int64_t e) { k.dem_target(a, b, e); });
+int64_t dem_target(const LennardJonesParams& lj, int64_t n_points, int64_t n_samples, uint64_t seed, Address x,
+                   Address sigma, Address s_tsi, Address s_dsi, Address alpha, Address log_mean_exp, Address ess,
+                   const Place& place) {
+  const idem::TargetArgs a{lj, n_points, n_samples, seed, at<const float>(x), at<const float>(sigma), at<float>(s_tsi),
+                           at<float>(s_dsi), at<float>(alpha), at<float>(log_mean_exp), at<float>(ess)};
+  IDEM_ON_CUDA(dem_target, a, place)
+  const CpuKernels& k = select(place.isa);
+  spread(n_points, 1, place.threads, [&](int64_t b, int64_t e) { k.dem_target(a, b, e); });
+  return 0;
+}
+
+void noise(int n_atoms, int n_dims, int64_t n_samples, uint64_t seed, Address eps, const Place& place) {
+  const idem::NoiseArgs a{n_atoms, n_dims, n_samples, seed, at<float>(eps)};
+#if defined(IDEM_HAVE_CUDA)
+  if (place.on_cuda()) {
+    idem::cuda::use(place.cuda_device);
+    return idem::cuda::noise(a, place.stream);
+  }
+#endif
+  const CpuKernels& k = select(place.isa);
+  spread(n_samples, 64 * k.width_f32, place.threads, [&](int64_t b, int64_t e) { k.noise(a, b, e); });
+}
+
+// Floating-point operations a second of a loop of fused multiply-adds (two each) on every thread.
+double peak_flops(int64_t n, const Place& place) {
+#if defined(IDEM_HAVE_CUDA)
+  if (place.on_cuda()) {
+    idem::cuda::use(place.cuda_device);
+    return idem::cuda::peak_flops(n);
+  }
+#endif
+  const CpuKernels& k = select(place.isa);
+  const auto start = std::chrono::steady_clock::now();
+  spread(place.threads, 1, place.threads, [&](int64_t, int64_t) { k.fma_loop(n); });
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return 2.0 * (double)n * k.width_f32 * place.threads / seconds;
 }
 
 void pair_splines(In<float> x, Out<int32_t> knot, Out<float> spline, Out<float> unit, int n_basis, float length,
@@ -166,15 +247,27 @@ NB_MODULE(_native, m) {
     for (const CpuKernels* k : available()) names.emplace_back(k->name);
     return names;
   });
-  m.def("lj_energy_forces_f32", &energy_forces<float>, "x"_a, "u"_a, "f"_a, "epsilon"_a, "r_min"_a, "trap"_a,
-        "threads"_a, "isa"_a);
-  m.def("lj_energy_forces_f64", &energy_forces<double>, "x"_a, "u"_a, "f"_a, "epsilon"_a, "r_min"_a, "trap"_a,
-        "threads"_a, "isa"_a);
-  m.def("lj_mala", &mala, "x0"_a, "step"_a, "beta"_a, "centre"_a.none(), "stiffness"_a.none(), "x"_a, "u"_a, "f"_a,
-        "acceptance"_a, "mean_x"_a.none(), "mean_f"_a.none(), "n_steps"_a, "seed"_a, "epsilon"_a, "r_min"_a, "trap"_a,
-        "threads"_a, "isa"_a);
-  m.def("lj_dem_target", &dem_target, "x"_a, "sigma"_a, "s_tsi"_a, "s_dsi"_a, "alpha"_a, "log_mean_exp"_a, "ess"_a,
-        "n_samples"_a, "seed"_a, "epsilon"_a, "r_min"_a, "trap"_a, "threads"_a, "isa"_a);
+#if defined(IDEM_HAVE_CUDA)
+  m.attr("built_with_cuda") = true;
+  m.def("cuda_device_count", &idem::cuda::device_count);
+#else
+  m.attr("built_with_cuda") = false;
+  m.def("cuda_device_count", [] { return 0; });
+#endif
+  nb::class_<Place>(m, "Place")
+      .def(nb::init<int, std::string, int, Address, Address>(), "threads"_a, "isa"_a, "cuda_device"_a, "stream"_a, "work"_a)
+      .def_ro("cuda_device", &Place::cuda_device)
+      .def_rw("work", &Place::work);
+  nb::class_<LennardJonesParams>(m, "LennardJonesParams").def("__init__", [](LennardJonesParams* p, int n_atoms, int n_dims,
+      Matrix epsilon, Matrix r_min, double trap, Address species) {
+    new (p) LennardJonesParams(lj_params(n_atoms, n_dims, epsilon, r_min, trap, species));
+  }, "n_atoms"_a, "n_dims"_a, "epsilon"_a, "r_min"_a, "trap"_a, "species"_a);
+  m.def("energy_forces", &energy_forces);
+  m.def("mala", &mala);
+  m.def("tempering", &tempering);
+  m.def("dem_target", &dem_target);
+  m.def("noise", &noise);
+  m.def("peak_flops", &peak_flops);
   m.def("pair_splines", &pair_splines, "x"_a, "knot"_a, "spline"_a, "unit"_a, "n_basis"_a, "length"_a, "shift"_a,
         "lo"_a, "width"_a, "threads"_a);
   m.def("message_forward", &message_forward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "ds"_a, "dv"_a,

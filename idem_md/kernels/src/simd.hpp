@@ -37,7 +37,20 @@ using I = Simd<float>::I;
 using U = Simd<float>::U;
 constexpr int kWidth = Simd<float>::width;
 
-template <class V> static inline V vmax(V a, V b) { return a > b ? a : b; }
+// One lane of a vector, to read or to write.
+template <class T> struct Element { using type = float; };
+template <> struct Element<Simd<double>::V> { using type = double; };
+template <class V> static inline typename Element<V>::type& lane(V& v, int l) {
+  return reinterpret_cast<typename Element<V>::type*>(&v)[l];
+}
+template <class V> static inline const typename Element<V>::type& lane(const V& v, int l) {
+  return reinterpret_cast<const typename Element<V>::type*>(&v)[l];
+}
+static inline F lane_index() {
+  F r;
+  for (int l = 0; l < kWidth; ++l) r[l] = (float)l;
+  return r;
+}
 
 static inline F vsqrt(F a) {
   F r;
@@ -97,6 +110,7 @@ static inline uint64_t mix64(uint64_t z) {
 // xoshiro128++ (Blackman & Vigna), one generator a lane, seeded from (seed, stream): a sample's numbers
 // depend on neither the number of threads nor the vector width.
 struct Rng {
+  using V = F;
   U s0, s1, s2, s3;
 
   void seed(uint64_t seed, uint64_t first_stream) {
@@ -118,7 +132,7 @@ struct Rng {
     s3 = rotl(s3, 11);
     return out;
   }
-  // Uniform in (0, 1): 24 bits, half a step away from both ends.
+  // Uniform in (0, 1]: 24 bits.
   static inline F to_uniform(U bits) {
     return (__builtin_convertvector((I)(bits >> 8), F) + 0.5f) * 5.9604644775390625e-8f;
   }

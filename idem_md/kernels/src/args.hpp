@@ -1,0 +1,61 @@
+// What the kernels take: plain pointers, the same for the CPU and for CUDA.
+#pragma once
+#include "lennard_jones.hpp"
+
+namespace idem {
+
+struct MalaArgs {
+  LennardJonesParams lj;
+  int64_t n_chains, n_steps;
+  uint64_t seed;
+  const float* step;        // (C) Langevin step h in x' = x + h f + sqrt(2h) noise
+  const float* beta;        // (C) inverse temperature relative to kT = 1
+  const float* centre;      // (C,N,D) restraint centre, or null
+  const float* stiffness;   // (C) restraint stiffness 1/sigma^2; read only with a centre
+  const float* x0;          // (C,N,D)
+  float* x;                 // (C,N,D) final positions
+  float* u;                 // (C) final energy (without the restraint)
+  float* f;                 // (C,N,D) final forces (without the restraint)
+  float* mean_x;            // (C,N,D) average over the steps, or null
+  float* mean_f;            // (C,N,D) likewise
+  float* acceptance;        // (C)
+};
+
+struct TemperingArgs {
+  LennardJonesParams lj;
+  int64_t n_ladders, n_rounds, n_steps;  // n_steps of MALA a replica, then one round of swaps
+  int n_rungs;
+  uint64_t seed;
+  const float* beta;        // (R) inverse temperatures, coldest first
+  const float* step;        // (R)
+  const float* x0;          // (C,R,N,D)
+  float* x;                 // (C,R,N,D) final positions, by rung
+  float* u;                 // (C,R)
+  float* f;                 // (C,R,N,D)
+  float* acceptance;        // (C,R) of the MALA steps
+  float* swaps;             // (C,R-1) accepted share of the attempted swaps of rungs r, r+1
+  float* round_trips;       // (C) hottest to coldest and back, summed over replicas
+  float* trace;             // (C,rounds,R) energies after each round
+};
+
+struct TargetArgs {
+  LennardJonesParams lj;
+  int64_t n_points, n_samples;  // B, K
+  uint64_t seed;
+  const float* x;           // (B,N,D)
+  const float* sigma;       // (B)
+  float* s_tsi;             // (B,N,D)
+  float* s_dsi;             // (B,N,D)
+  float* alpha;             // (B)
+  float* log_mean_exp;      // (B)
+  float* ess;               // (B)
+};
+
+struct NoiseArgs {
+  int n_atoms, n_dims;
+  int64_t n_samples;
+  uint64_t seed;
+  float* eps;               // (S,N,D)
+};
+
+}  // namespace idem
