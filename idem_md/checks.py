@@ -6,8 +6,8 @@ import numbers
 
 import torch
 
-__all__ = ["BudgetExhausted", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError", "check_choice",
-           "check_float", "check_int", "check_positions"]
+__all__ = ["BudgetExhausted", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError", "all_finite",
+           "check_choice", "check_float", "check_int", "check_positions"]
 
 
 class IdemError(Exception):
@@ -101,8 +101,13 @@ def check_positions(name: str, x, n_atoms: int | None = None, n_dims: int | None
         raise UsageError(f"{name}: expected shape {want}, got {tuple(x.shape)}")
     if x.dtype not in (torch.float32, torch.float64):
         raise UsageError(f"{name}: expected float32 or float64, got {x.dtype}")
-    # One cheap reduction first: a NaN or infinity anywhere makes the sum of zeros non-zero.
-    if x.numel() and not bool(torch.isfinite((x * 0).sum())):
+    if not all_finite(x):
         bad = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
         raise EnergyError(f"{name}: expected finite coordinates, configuration {bad} has NaN or infinity", bad)
     return x
+
+
+def all_finite(x: torch.Tensor) -> bool:
+    """Whether every element is finite; one pass without temporaries where the answer is yes."""
+    # A NaN or infinity anywhere makes the sum one. So may an overflow of finite numbers: then look at each.
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .baselines import ENGINES, run_mala
+from .bench import BENCHMARKS, run_benchmark
 from .checks import IdemError, UsageError, check_choice, check_int
 from .diffusion import KERNELS
 from .ensemble import load_ensemble
@@ -246,6 +247,20 @@ def compare(
         labels = [str(p) for p in ensembles]
     summary = compare_ensembles({label: load_ensemble(p) for label, p in zip(labels, ensembles)}, out, aligned)
     typer.echo(json.dumps(summary) if as_json else report_table(summary))
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help=f"{' or '.join(BENCHMARKS)}.")],
+    system: Annotated[str, typer.Option(help="A Lennard-Jones system.")] = "lj13",
+    batch: Annotated[Optional[int], typer.Option(help="Configurations or chains.")] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Samples a score (target) or steps a chain (mala).")] = None,
+    repeats: Annotated[int, typer.Option(help="Calls timed; the median is given.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    reference: Annotated[bool, typer.Option(help="Also time plain torch.")] = True,
+) -> None:
+    """Time the native kernels against plain torch, one JSON line: idem-md bench target"""
+    _print_json(run_benchmark(what, system, batch, samples, repeats, device, reference))
 
 
 def main() -> None:

@@ -84,6 +84,7 @@ def test_overlaps_are_infinite_and_never_nan(dtype, separation, infinite):
     assert torch.isinf(u).item() is infinite and torch.isinf(u_ref).item() is infinite
     assert torch.isfinite(f).all()
     assert torch.allclose(f.double(), f_ref, rtol=1e-4)
+    assert infinite or abs(u.double() / u_ref - 1).item() < 1e-5
     if not infinite:
         assert torch.allclose(u.double(), u_ref, rtol=1e-5)
 

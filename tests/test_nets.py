@@ -79,10 +79,10 @@ def test_gradients_do_not_depend_on_threads(case):
     v = torch.randn(*x.shape, c // 3)
     gs, gv = torch.randn(*x.shape[:2], c // 3), torch.randn_like(v)
     threads = torch.get_num_threads()
-    many = kernels._message_backward(*geometry, a, v, k, gs, gv)
+    many = kernels.messages._message_backward(*geometry, a, v, k, gs, gv)
     try:
         torch.set_num_threads(1)
-        one = kernels._message_backward(*geometry, a, v, k, gs, gv)
+        one = kernels.messages._message_backward(*geometry, a, v, k, gs, gv)
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(p, q) for p, q in zip(many, one))

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from ..checks import BudgetExhausted, EnergyError, UsageError, check_int, check_positions
+from ..checks import BudgetExhausted, EnergyError, UsageError, all_finite, check_int, check_positions
 from ..geometry import centred, standard_normal
 
 __all__ = ["Energy", "dem_scores_reference"]
@@ -70,8 +70,9 @@ class Energy(ABC):
         check_positions("x", x, self.n_atoms, self.n_dims)
         self.count(x.shape[0])
         u, f = self.evaluate(x)
-        bad = ~torch.isfinite(f).flatten(1).all(1) | torch.isnan(u) | (u == -torch.inf)
-        if bool(bad.any()):
+        if not (all_finite(u) and all_finite(f)) and bool(
+            (bad := ~torch.isfinite(f).flatten(1).all(1) | torch.isnan(u) | (u == -torch.inf)).any()
+        ):
             b = int(bad.nonzero()[0])
             raise EnergyError(
                 f"{type(self).__name__}: expected a number and finite forces, configuration {b} gave "

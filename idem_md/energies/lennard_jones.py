@@ -79,6 +79,11 @@ class LennardJones(Energy):
         return {"epsilon": self.epsilon, "r_min": self.r_min, "trap": self.trap,
                 **({} if self.species is None else {"species": list(self.species)})}
 
+    @property
+    def flop(self) -> int:
+        """Floating-point operations of one energy with forces; see `kernels.count_flop`."""
+        return kernels.count_flop(self.n_atoms, self.n_dims, **self._op)
+
     def evaluate(self, x):
         """See `Energy.evaluate`; runs the native kernel in the dtype of ``x``."""
         return kernels.lj_energy_forces(x, **self._op)

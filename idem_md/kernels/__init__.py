@@ -5,9 +5,9 @@ CUDA wherever a CUDA compiler was found at installation. Each op has a plain tor
 and the tests compare the two.
 """
 
-from .lennard_jones import dem_target, lj_energy_forces, mala, noise, tempering
+from .lennard_jones import count_flop, dem_target, lj_energy_forces, mala, noise, tempering
 from .messages import message, pair_splines
 from .native import check_device, instruction_sets, peak_flops
 
-__all__ = ["check_device", "dem_target", "instruction_sets", "lj_energy_forces", "mala", "message", "noise",
+__all__ = ["check_device", "count_flop", "dem_target", "instruction_sets", "lj_energy_forces", "mala", "message", "noise",
            "pair_splines", "peak_flops", "tempering"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..checks import UsageError, check_int
 from .native import check_batch, check_device, check_tensor, native, place
 
-__all__ = ["dem_target", "lj_energy_forces", "mala", "noise", "tempering"]
+__all__ = ["count_flop", "dem_target", "lj_energy_forces", "mala", "noise", "tempering"]
 
 _FLOATS = (torch.float32, torch.float64)
 _DEVICES = ("cpu", "cuda")
@@ -288,3 +288,9 @@ def noise(n_samples: int, n_atoms: int, n_dims: int, seed: int, isa: str = "", d
     eps = torch.empty(n_samples, n_atoms, n_dims, device=device)
     native.noise(n_atoms, n_dims, n_samples, seed, eps.data_ptr(), place(device, isa))
     return eps
+
+
+def count_flop(n_atoms: int, n_dims: int, epsilon, r_min, trap: float, species: Tensor | None = None) -> int:
+    """Operations (+ - * /) of one energy with forces, counted by running the kernels' own code on a counting number."""
+    species = _species_on(species, n_atoms, torch.device("cpu"))
+    return native.count_flop(_lj(n_atoms, n_dims, epsilon, r_min, trap, species))

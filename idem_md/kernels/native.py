@@ -34,9 +34,13 @@ def check_device(name: str, device) -> torch.device:
     UsageError
         Neither cpu nor cuda; cuda, but built without it or no such device.
     """
-    device = torch.device(device)
-    if device.type not in ("cpu", "cuda"):
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
         raise UsageError(f"{name}: expected cpu or cuda, got {device}")
+    device = found
     if device.type == "cuda":
         if not native.built_with_cuda:
             raise UsageError(f"{name}: expected cpu, got {device}: installed without CUDA kernels (no nvcc was found)")

@@ -5,6 +5,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -15,6 +19,8 @@
 #include <vector>
 
 #include "cpu_kernels.hpp"
+#define IDEM_ISA module
+#include "philox.hpp"
 #if defined(IDEM_HAVE_CUDA)
 #include "cuda_kernels.hpp"
 #endif
@@ -64,6 +70,18 @@ const CpuKernels& select(const std::string& name) {
   throw std::invalid_argument("instruction set '" + name + "' is not available on this processor");
 }
 
+// Torch's own threads, where it runs on GNU OpenMP: they spin for milliseconds after each of its operations, and threads
+// of ours would wait for the cores they hold. Torch loads that library globally, so its entry point can be looked up;
+// elsewhere this is null, and we start threads.
+using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+GompParallel torch_pool() {
+#if defined(__linux__)
+  return reinterpret_cast<GompParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+#else
+  return nullptr;
+#endif
+}
+
 // Blocks of lanes are handed out one grain at a time; the answer does not depend on who takes which.
 template <class Fn> void spread(int64_t n, int64_t grain, int threads, Fn&& fn) {
   const int64_t blocks = (n + grain - 1) / grain;
@@ -79,10 +97,15 @@ template <class Fn> void spread(int64_t n, int64_t grain, int threads, Fn&& fn) 
     }
   };
   nb::gil_scoped_release release;
-  std::vector<std::thread> pool;
-  for (int t = 1; t < threads; ++t) pool.emplace_back(work);
-  work();
-  for (auto& t : pool) t.join();
+  static const GompParallel gomp = torch_pool();
+  if (threads > 1 && gomp) {
+    gomp([](void* w) { (*static_cast<decltype(work)*>(w))(); }, &work, (unsigned)threads, 0);
+  } else {
+    std::vector<std::thread> pool;
+    for (int t = 1; t < threads; ++t) pool.emplace_back(work);
+    work();
+    for (auto& t : pool) t.join();
+  }
   if (failure) std::rethrow_exception(failure);
 }
 
@@ -178,6 +201,46 @@ void noise(int n_atoms, int n_dims, int64_t n_samples, uint64_t seed, Address ep
   spread(n_samples, 64 * k.width_f32, place.threads, [&](int64_t b, int64_t e) { k.noise(a, b, e); });
 }
 
+// A double that counts what is done to it: the operations of the shared arithmetic, as executed.
+struct Counted {
+  double v;
+  static inline thread_local int64_t n = 0;
+  Counted(double v = 0) : v(v) {}
+  Counted& operator+=(Counted o) { return *this = Counted(v + o.v).spent(); }
+  Counted& operator-=(Counted o) { return *this = Counted(v - o.v).spent(); }
+  Counted& operator*=(Counted o) { return *this = Counted(v * o.v).spent(); }
+  friend Counted operator+(Counted a, Counted b) { return Counted(a.v + b.v).spent(); }
+  friend Counted operator-(Counted a, Counted b) { return Counted(a.v - b.v).spent(); }
+  friend Counted operator*(Counted a, Counted b) { return Counted(a.v * b.v).spent(); }
+  friend Counted operator/(Counted a, Counted b) { return Counted(a.v / b.v).spent(); }
+  friend bool operator<(Counted a, Counted b) { return a.v < b.v; }
+  Counted spent() const {
+    ++n;
+    return *this;
+  }
+};
+
+// Additions, subtractions, multiplications and divisions of one evaluation of energy and forces, comparisons not
+// counted.
+int64_t count_flop(const LennardJonesParams& p) {
+  std::vector<Counted> x(p.n_atoms * p.n_dims), f(x.size());
+  for (size_t i = 0; i < x.size(); ++i) x[i].v = 1.3 * (double)(i + i * i % 7);
+  Counted *xp = x.data(), *fp = f.data();
+  Counted::n = 0;
+  p.n_dims == 3 ? (p.species ? idem::lj_energy_forces<3, true, 0, Counted, double>(p, xp, fp)
+                             : idem::lj_energy_forces<3, false, 0, Counted, double>(p, xp, fp))
+                : (p.species ? idem::lj_energy_forces<2, true, 0, Counted, double>(p, xp, fp)
+                             : idem::lj_energy_forces<2, false, 0, Counted, double>(p, xp, fp));
+  return Counted::n;
+}
+
+// The generator of the CUDA kernels, for its published test vectors.
+std::vector<uint32_t> philox4x32(uint32_t key0, uint32_t key1, std::vector<uint32_t> counter) {
+  counter.resize(4);
+  idem::module::philox4x32(key0, key1, counter.data());
+  return counter;
+}
+
 // Floating-point operations a second of a loop of fused multiply-adds (two each) on every thread.
 double peak_flops(int64_t n, const Place& place) {
 #if defined(IDEM_HAVE_CUDA)
@@ -268,6 +331,8 @@ NB_MODULE(_native, m) {
   m.def("dem_target", &dem_target);
   m.def("noise", &noise);
   m.def("peak_flops", &peak_flops);
+  m.def("count_flop", &count_flop);
+  m.def("philox4x32", &philox4x32);
   m.def("pair_splines", &pair_splines, "x"_a, "knot"_a, "spline"_a, "unit"_a, "n_basis"_a, "length"_a, "shift"_a,
         "lo"_a, "width"_a, "threads"_a);
   m.def("message_forward", &message_forward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "ds"_a, "dv"_a,

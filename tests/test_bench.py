@@ -1,0 +1,48 @@
+"""Benchmarks report what they measured; no test looks at a speed."""
+
+import pytest
+import torch
+
+from idem_md.bench import BENCHMARKS, run_benchmark, score_reference
+from idem_md.checks import UsageError
+from idem_md.energies import LennardJones, dem_scores_reference, lennard_jones_reference
+from idem_md.geometry import standard_normal
+from idem_md.testing import loose_lattice
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("system", ["lj13", "lj55"])
+def test_every_benchmark_runs(name, system):
+    row = run_benchmark(name, system, batch=4, samples=8, repeats=2)
+    assert row["bench"] == name and row["system"] == system and row["batch"] == 4 and row["repeats"] == 2
+    for key in ("seconds", "reference_seconds", "speedup", "flop", "bytes", "peak_flop_per_second"):
+        assert row[key] > 0, key
+    assert 0 < row["share_of_peak"] < 1
+    assert row["extra_memory_mib"] is None or row["extra_memory_mib"] >= 0
+    assert "speedup" not in run_benchmark(name, system, batch=2, samples=2, repeats=1, reference=False)
+
+
+def test_the_reference_is_the_same_target():
+    """vmap of grad of logsumexp against the weighted sum of forces: one formula, two ways."""
+    energy = LennardJones(13, 2.0, 1.0, 1.0)
+    x = loose_lattice(energy, 3)
+    sigma = torch.tensor([0.02, 0.05, 0.1], dtype=torch.float64)
+    eps = standard_normal((3 * 50, 13, 3), torch.Generator().manual_seed(0)).reshape(3, 50, 13, 3)
+    want = dem_scores_reference(lambda x: lennard_jones_reference(x, **energy.parameters), x, sigma, eps)[0]
+    assert torch.allclose(score_reference(energy, x, sigma, eps), want, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_atoms,n_dims", [(2, 3), (13, 3), (55, 3), (4, 2)])
+def test_operations_are_counted(n_atoms, n_dims):
+    """By hand, a pair costs 6 D + 10: 3 D for differences and square, 3 D for the push on both atoms, 10 for scaling,
+    reciprocal, powers, energy, force and sum; an atom 7 D; and a few once."""
+    by_hand = n_atoms * (n_atoms - 1) // 2 * (6 * n_dims + 10) + n_atoms * 7 * n_dims
+    assert 0 <= LennardJones(n_atoms, n_dims=n_dims).flop - by_hand < 30
+
+
+@pytest.mark.parametrize("arguments,name", [
+    (dict(name="speed"), "benchmark"), (dict(name="energy", system="dw4"), "system"), (dict(name="energy", batch=0), "batch"),
+    (dict(name="energy", device="tpu"), "device"), (dict(name="mala", repeats=0), "repeats")])
+def test_bad_arguments_are_named(arguments, name):
+    with pytest.raises(UsageError, match=f"{name}: expected"):
+        run_benchmark(**arguments)

@@ -1,0 +1,110 @@
+"""CUDA: built wherever its compiler is, checked wherever a device is, and asked for in vain with a clear error."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from idem_md import kernels
+from idem_md.checks import UsageError
+from idem_md.energies import LennardJones
+from idem_md.kernels.native import native
+from idem_md.testing import loose_lattice
+
+# A device that is there must be usable: on such a machine these tests fail, and do not pass over it, if torch or the
+# native module cannot reach it.
+DEVICE_PRESENT = native.cuda_device_count() > 0 or Path("/dev/nvidia0").exists()
+MIXED = dict(epsilon=[[1.7, 0.8], [0.8, 0.5]], r_min=[[1.2, 1.05], [1.05, 0.9]])
+CASES = [(13, 3, False), (13, 3, True), (7, 2, False), (55, 3, False), (9, 2, True)]
+
+
+def make(n_atoms, n_dims, mixed):
+    return LennardJones(n_atoms, n_dims=n_dims, **(dict(MIXED, species=[i % 2 for i in range(n_atoms)]) if mixed else {}))
+
+
+def close(a, b, tolerance):
+    """Relative to the largest element of each row."""
+    a, b = a.cpu().double().flatten(1), b.double().flatten(1)
+    return bool(((a - b).abs() <= tolerance * (1 + b.abs().amax(1, keepdim=True))).all())
+
+
+def test_cuda_is_built_where_there_is_a_compiler():
+    """The installation compiles the CUDA sources for compute capability 8.0 and 9.0 and newer, or fails."""
+    assert native.built_with_cuda or shutil.which("nvcc") is None
+
+
+@pytest.mark.parametrize("call", [
+    lambda: kernels.noise(4, 3, 3, 0, device="cuda"), lambda: kernels.check_device("device", "cuda"),
+    lambda: kernels.peak_flops("cuda")])
+def test_a_device_that_is_missing_is_an_error(call):
+    if DEVICE_PRESENT:
+        call()
+    else:
+        with pytest.raises(UsageError, match="device: expected .* got cuda"):
+            call()
+
+
+def test_a_device_that_does_not_exist_is_an_error():
+    with pytest.raises(UsageError, match="device: expected .* got cuda:99"):
+        kernels.check_device("device", "cuda:99")
+    with pytest.raises(UsageError, match="device: expected cpu or cuda, got meta"):
+        kernels.check_device("device", "meta")
+
+
+@pytest.mark.parametrize("key,counter,want", [
+    ((0, 0), [0, 0, 0, 0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ((0xFFFFFFFF, 0xFFFFFFFF), [0xFFFFFFFF] * 4, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    ((0xA4093822, 0x299F31D0), [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+     [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1])])
+def test_philox_gives_its_published_vectors(key, counter, want):
+    assert native.philox4x32(*key, counter) == want
+
+
+def on_the_device(x):
+    """Tensors where the CUDA code runs: on the device, or on the CPU for the `scalar` instruction set in its place."""
+    return x.cuda() if DEVICE_PRESENT else x
+
+
+ISA = "" if DEVICE_PRESENT else "scalar"
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_energy_and_target_agree_with_the_cpu(case):
+    energy = make(*case)
+    x = loose_lattice(energy, n=40).float()
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        got = kernels.lj_energy_forces(on_the_device(x.to(dtype)), **energy._op, isa=ISA)
+        want = kernels.lj_energy_forces(x.to(dtype), **energy._op)
+        assert close(got[0][:, None], want[0][:, None], tolerance) and close(got[1], want[1], 10 * tolerance)
+    sigma = torch.logspace(-2, 0, 40)
+    got = kernels.dem_target(on_the_device(x), on_the_device(sigma), 333, 5, **energy._op, isa=ISA)
+    want = kernels.dem_target(x, sigma, 333, 5, **energy._op, isa="scalar")
+    for k, (a, b) in enumerate(zip(got, want)):
+        assert close(a.reshape(40, -1), b.reshape(40, -1), 2e-3), k
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_chains_agree_with_the_cpu(case):
+    """A few steps, before rounding has had time to grow."""
+    energy = make(*case)
+    x = loose_lattice(energy, n=40).float()
+    h, beta = torch.tensor([2e-4]), torch.tensor([1.0])
+    extra = dict(centre=x, stiffness=torch.tensor([5.0]), averages=True)
+    got = kernels.mala(on_the_device(x), h, beta, 4, 5, **energy._op, isa=ISA, **extra)
+    want = kernels.mala(x, h, beta, 4, 5, **energy._op, isa="scalar", **extra)
+    assert sum(close(a[None, i], b[None, i], 1e-3) for i in range(40) for a, b in [(got[0], want[0])]) >= 38
+    assert close(got[3][None], want[3][None], 0.05)
+    x = x.reshape(10, 4, *x.shape[1:])
+    beta = torch.tensor([1.0, 0.8, 0.6, 0.5])
+    got = kernels.tempering(on_the_device(x), h.expand(4), beta, 3, 2, 5, **energy._op, isa=ISA)
+    want = kernels.tempering(x, h.expand(4), beta, 3, 2, 5, **energy._op, isa="scalar")
+    assert got[6].shape == (10, 3, 4) and close(got[4][None], want[4][None], 0.1)
+    assert sum(close(got[0][i, :1], want[0][i, :1], 1e-3) for i in range(10)) >= 8
+
+
+@pytest.mark.parametrize("isa_free_seed", [0, 2**40 + 3])
+def test_noise_agrees_with_the_cpu(isa_free_seed):
+    device = "cuda" if DEVICE_PRESENT else "cpu"
+    got = kernels.noise(1000, 13, 3, isa_free_seed, isa=ISA, device=device)
+    assert close(got, kernels.noise(1000, 13, 3, isa_free_seed, isa="scalar"), 1e-5)
