@@ -1,18 +1,37 @@
-"""idem-md: equilibrium samples of molecular systems with honest weights, from an energy function alone."""
+"""idem-md: equilibrium samples of molecular systems with honest weights, from an energy function alone.
 
+Names are imported when first used: OpenMM imports this package whenever it looks for force fields, and worker processes
+need little of it.
+"""
+
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
-
-from . import energies, testing
-from .checks import BudgetExhausted, ConfigError, EnergyError, FileFormatError, IdemError, UsageError
-from .ensemble import WeightedEnsemble, load_ensemble
-from .sampler import Sampler, load_sampler
-from .systems import SYSTEMS, System, get_system
-from .training import Checkpoint, TrainingConfig, preset, train
 
 __version__ = _version("idem-md")
 
-__all__ = [
-    "SYSTEMS", "BudgetExhausted", "Checkpoint", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "Sampler",
-    "System", "TrainingConfig", "UsageError", "WeightedEnsemble", "energies", "get_system", "load_ensemble",
-    "load_sampler", "preset", "testing", "train",
-]
+_HOME = {
+    "checks": ("BudgetExhausted", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError"),
+    "ensemble": ("WeightedEnsemble", "load_ensemble"),
+    "sampler": ("Sampler", "load_sampler"),
+    "systems": ("SYSTEMS", "System", "get_system"),
+    "training": ("Checkpoint", "TrainingConfig", "preset", "train"),
+}
+_MODULES = ("ase", "energies", "testing")
+_ORIGIN = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted((*_ORIGIN, *_MODULES))
+
+
+def __getattr__(name: str):
+    if name in _ORIGIN:
+        value = getattr(_import_module(f".{_ORIGIN[name]}", __name__), name)
+    elif name in _MODULES:
+        value = _import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted((*globals(), *__all__))

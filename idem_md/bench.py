@@ -22,6 +22,14 @@ from .systems import get_system
 __all__ = ["BENCHMARKS", "run_benchmark", "score_reference"]
 
 
+def _potential(energy: LennardJones, x: torch.Tensor) -> torch.Tensor:
+    """Energies of (..., N, D) over pairs, for one species, left to autograd."""
+    i, j = torch.tril_indices(energy.n_atoms, energy.n_atoms, -1, device=x.device)
+    inv6 = (((x[..., i, :] - x[..., j, :]) ** 2).sum(-1) / energy.r_min**2) ** -3
+    centre = x - x.mean(-2, keepdim=True)
+    return energy.epsilon * (inv6 * (inv6 - 2)).sum(-1) + 0.5 * energy.trap * (centre**2).sum((-1, -2))
+
+
 def score_reference(energy: LennardJones, x: torch.Tensor, sigma: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
     """The usual implementation of the DEM target: vmap of grad of logsumexp over K energies, for one species.
 
@@ -36,15 +44,8 @@ def score_reference(energy: LennardJones, x: torch.Tensor, sigma: torch.Tensor, 
     torch.Tensor, shape (B, N, D)
         Gradient of log mean_k exp(-u(x + sigma eps_k)).
     """
-    i, j = torch.tril_indices(energy.n_atoms, energy.n_atoms, -1, device=x.device)
-
-    def potential(x):
-        inv6 = (((x[..., i, :] - x[..., j, :]) ** 2).sum(-1) / energy.r_min**2) ** -3
-        centre = x - x.mean(-2, keepdim=True)
-        return energy.epsilon * (inv6 * (inv6 - 2)).sum(-1) + 0.5 * energy.trap * (centre**2).sum((-1, -2))
-
     def log_density(x, sigma, eps):
-        return torch.logsumexp(-potential(x + sigma * eps), 0)
+        return torch.logsumexp(-_potential(energy, x + sigma * eps), 0)
 
     return torch.func.vmap(torch.func.grad(log_density))(x, sigma, eps)
 
@@ -57,12 +58,9 @@ class _PlainLennardJones(Energy):
         self.energy = energy
 
     def evaluate(self, x):
-        e = self.energy
-        i, j = torch.tril_indices(e.n_atoms, e.n_atoms, -1, device=x.device)
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            inv6 = (((x[:, i] - x[:, j]) ** 2).sum(-1) / e.r_min**2) ** -3
-            u = e.epsilon * (inv6 * (inv6 - 2)).sum(-1) + 0.5 * e.trap * ((x - x.mean(1, keepdim=True)) ** 2).sum((1, 2))
+            u = _potential(self.energy, x)
             (g,) = torch.autograd.grad(u.sum(), x)
         return u.detach(), -g
 
@@ -159,7 +157,7 @@ def bench_mala(energy, scale, batch, samples, repeats, device, reference) -> dic
 
 
 # Name -> (function, default batch, default samples or steps).
-BENCHMARKS = {"target": (bench_target, 512, 1024), "energy": (bench_energy, 65_536, 1), "mala": (bench_mala, 4096, 500)}
+BENCHMARKS = {"target": (bench_target, 512, 1024), "energy": (bench_energy, 65_536, None), "mala": (bench_mala, 4096, 500)}
 
 
 def run_benchmark(name: str, system: str = "lj13", batch: int | None = None, samples: int | None = None, repeats: int = 5,
@@ -175,7 +173,7 @@ def run_benchmark(name: str, system: str = "lj13", batch: int | None = None, sam
     batch, samples : int, optional
         B, and K (target) or the number of steps (mala).
     repeats : int
-        Calls timed, of which the median is given; one more warms up.
+        Calls timed, of which the median is given (at most three of the reference); one more warms up.
     device : str
         cpu or cuda.
     reference : bool
@@ -197,13 +195,15 @@ def run_benchmark(name: str, system: str = "lj13", batch: int | None = None, sam
         raise UsageError(f"benchmark: expected one of {', '.join(BENCHMARKS)}, got {name!r}")
     fn, default_batch, default_samples = BENCHMARKS[name]
     batch = check_int("batch", default_batch if batch is None else batch, 1)
-    samples = check_int("samples", default_samples if samples is None else samples, 1)
+    if default_samples is None and samples is not None:
+        raise UsageError(f"samples: expected none for {name!r}, got {samples}")
+    samples = default_samples if samples is None else check_int("samples", samples, 1)
     repeats = check_int("repeats", repeats, 1)
     where = kernels.check_device("device", device)
     target = get_system(system)
     energy = target.energy()
-    if not isinstance(energy, LennardJones):
-        raise UsageError(f"system: expected a Lennard-Jones system, got {system!r}")
+    if not isinstance(energy, LennardJones) or energy.species is not None:
+        raise UsageError(f"system: expected a Lennard-Jones system of one species, got {system!r}")
     row = {"bench": name, "system": system, "device": device, "batch": batch, "repeats": repeats,
            "hardware": torch.cuda.get_device_name(where) if where.type == "cuda" else
            f"{platform.machine()}, {torch.get_num_threads()} threads, {kernels.instruction_sets()[0]}"}

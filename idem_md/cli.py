@@ -58,9 +58,9 @@ def systems(as_json: Annotated[bool, typer.Option("--json", help="One JSON objec
         return _print_json(rows)
     grid = Table("system", "atoms", "dim", "parameters (kT, reduced length)", "length (Å)", "T (K)", "exact mean energy (kT)")
     for name, r in rows.items():
-        mean, error = r["exact_mean_energy"]
-        grid.add_row(name, str(r["n_atoms"]), str(r["n_dims"]), ", ".join(f"{k}={v:g}" for k, v in r["parameters"].items()),
-                     f"{r['length_unit_angstrom']:g}", f"{r['temperature_kelvin']:g}", f"{mean} ± {error}")
+        exact = r["exact_mean_energy"]
+        grid.add_row(name, str(r["n_atoms"]), str(r["n_dims"]), ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in r["parameters"].items()),
+                     f"{r['length_unit_angstrom']:g}", f"{r['temperature_kelvin']:g}", "–" if exact is None else f"{exact[0]} ± {exact[1]}")
     Console().print(grid)
 
 

@@ -10,9 +10,12 @@ import ase
 import ase.calculators.singlepoint
 import mdtraj
 import numpy as np
+import torch
 
-from .checks import UsageError, check_int
-from .systems import System, get_system
+from .checks import FileFormatError, UsageError, check_int
+from .systems import SYSTEMS, System, get_system
+from .training.buffer import Buffer
+from .training.loop import tune_step
 from .trajectory import read_ensemble, to_trajectory, write_ensemble
 
 __all__ = ["WeightedEnsemble", "load_ensemble"]
@@ -178,22 +181,64 @@ class WeightedEnsemble:
         return WeightedEnsemble(self.positions[index], self.energies[index], np.full(n, log_z), self.system,
                                 {**self.provenance, "resampled": source})
 
+    def refine(self, n_steps: int, seed: int = 0, step: float | None = None, resample: bool = True) -> WeightedEnsemble:
+        """Resample by the weights, then move every sample by Metropolis-adjusted Langevin steps on its energy.
+
+        Where Markov chains mix quickly this turns a poor sampler's output into equilibrium samples: the network spreads
+        the chains, the chains make up for the network. All weights are equal afterwards; how far the chains got is not
+        in them, so compare two lengths. `ess` and errors stay those of the source, which is cautious: chains part.
+
+        Parameters
+        ----------
+        n_steps : int
+            The first third, in ten rounds, tunes the step size.
+        seed : int
+        step : float, optional
+            First Langevin step, in reduced length squared; by default from the scale of the forces.
+        resample : bool
+            Otherwise the samples are taken as they are, failed ones left out and weights forgotten.
+
+        Raises
+        ------
+        UsageError
+            No sample to start from, or a system whose energy is not known.
+        """
+        n_steps = check_int("n_steps", n_steps, 1)
+        source = self.resample(seed=seed) if resample else self
+        alive = torch.from_numpy(np.isfinite(source.energies))
+        energy = self.system.energy()
+        chains = Buffer.of(energy, torch.from_numpy(source.positions)[alive].float())
+        # Half the squared length on which the force changes a typical atom's energy by kT, to start with.
+        step = 0.5 * chains.force_scale() ** 2 if step is None else step
+        seeds = iter(np.random.SeedSequence(seed).generate_state(11))
+        rounds, tuning = (10, n_steps // 30) if n_steps >= 30 else (0, 0)
+        for _ in range(rounds):
+            step = tune_step(step, chains.refine(energy, step, tuning, int(next(seeds))))
+        acceptance = chains.refine(energy, step, n_steps - rounds * tuning, int(next(seeds)))
+        n = len(chains.x)
+        log_z = 0.0 if math.isnan(source.log_z) or not resample else source.log_z
+        provenance = {**source.provenance, "refined": {"steps": n_steps, "seed": seed, "step": step, "acceptance": acceptance},
+                      "energy_calls": source.provenance.get("energy_calls", 0) + energy.calls}
+        if not resample:
+            provenance["log_z_known"] = False
+        return WeightedEnsemble(chains.x.double().numpy(), chains.u.double().numpy(), np.full(n, log_z), self.system, provenance)
+
     def save(self, path) -> list:
         """Write ``F.dcd`` (Å), ``F.pdb`` and ``F.npz``, all or none; returns the paths. See `trajectory.write_ensemble`."""
         arrays = {"positions": self.positions, "energies": self.energies, "log_weights": self.log_weights}
-        return write_ensemble(path, arrays, {**self.provenance, "system": self.system.name}, self.system.element,
+        return write_ensemble(path, arrays, {**self.provenance, "system": self.system.name, "system_description": self.system.describe()}, self.system.elements,
                               self.system.units)
 
     def to_mdtraj(self) -> mdtraj.Trajectory:
         """MDTraj trajectory (nm); weights stay with the ensemble, in the same order."""
-        return to_trajectory(self.positions, self.system.element, self.system.units)
+        return to_trajectory(self.positions, self.system.elements, self.system.units)
 
     def to_ase(self) -> list[ase.Atoms]:
         """ASE atoms (Å) with the energy in eV and ``info["log_weight"]``."""
         kT = self.system.units.kT_eV
         frames = []
         for frame, u, log_w in zip(self.to_mdtraj().xyz, self.energies, self.log_weights):
-            atoms = ase.Atoms([self.system.element] * len(frame), positions=frame.astype(np.float64) * 10.0,
+            atoms = ase.Atoms(self.system.elements, positions=frame.astype(np.float64) * 10.0,
                               info={"log_weight": float(log_w)})
             atoms.calc = ase.calculators.singlepoint.SinglePointCalculator(atoms, energy=float(u) * kT)
             frames.append(atoms)
@@ -207,8 +252,13 @@ def load_ensemble(path) -> WeightedEnsemble:
     ------
     FileFormatError
         Missing, truncated or foreign files.
-    UsageError
-        A system that this installation does not know.
     """
     arrays, provenance = read_ensemble(path)
-    return WeightedEnsemble(**arrays, system=get_system(provenance["system"]), provenance=provenance)
+    name = provenance["system"]
+    try:
+        system = get_system(name) if name in SYSTEMS else System.described(provenance["system_description"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: the system {name!r} is neither built in nor described in the file ({error})") from None
+    if arrays["positions"].shape[1] != len(system.elements):
+        raise FileFormatError(f"{path}: expected {len(system.elements)} atoms of {name!r}, got {arrays['positions'].shape[1]}")
+    return WeightedEnsemble(**arrays, system=system, provenance=provenance)

@@ -14,7 +14,7 @@ from .checks import FileFormatError, UsageError, check_choice, check_int
 from .diffusion import KERNELS, noise_grid
 from .ensemble import WeightedEnsemble
 from .sampling import sample_paths
-from .systems import SYSTEMS, get_system
+from .systems import SYSTEMS, System
 from .training import Checkpoint, load_checkpoint
 
 __all__ = ["METHODS", "Sampler", "checkpoint_path", "load_sampler"]
@@ -50,11 +50,22 @@ class Sampler:
     Parameters
     ----------
     checkpoint : Checkpoint
+    system : System, optional
+        What to sample, by default what the checkpoint was trained for. Another potential of the same atoms will do:
+        the weights see to it that averages are those of this system, at the price of effective samples.
+
+    Raises
+    ------
+    UsageError
+        Another number or order of kinds of atoms than the checkpoint's.
     """
 
-    def __init__(self, checkpoint: Checkpoint):
+    def __init__(self, checkpoint: Checkpoint, system: System | None = None):
         self.checkpoint = checkpoint
-        self.system = get_system(checkpoint.config.system)
+        self.system = checkpoint.system if system is None else system
+        if self.system.kinds != checkpoint.system.kinds:
+            raise UsageError(f"system: expected {len(checkpoint.system.kinds)} atoms of kinds {checkpoint.system.kinds} as in the "
+                             f"checkpoint, got {self.system.kinds}")
 
     def sample(self, n: int, nfe: int = 25, seed: int = 0, method: str = "diffusion", kernel: str = "analytic",
                progress: Callable[[int], None] | None = None) -> WeightedEnsemble:
@@ -87,7 +98,7 @@ class Sampler:
         start = time.perf_counter()
         paths = sample_paths(
             self.checkpoint.denoiser, energy, noise_grid(noise.sigma_min, noise.sigma_max, nfe), self.checkpoint.error,
-            self.system.sigma_data, n, torch.Generator().manual_seed(seed), kernel, progress=progress)
+            self.checkpoint.system.sigma_data, n, torch.Generator().manual_seed(seed), kernel, progress=progress)
         seconds = time.perf_counter() - start
         provenance = {
             "system": self.system.name, "parameters": energy.parameters, "checkpoint": self.checkpoint.digest,
@@ -98,8 +109,14 @@ class Sampler:
         return WeightedEnsemble(paths.positions.numpy(), paths.energies.numpy(), paths.log_weights.numpy(), self.system, provenance)
 
 
-def load_sampler(source) -> Sampler:
+def load_sampler(source, system: System | None = None) -> Sampler:
     """The sampler of a shipped system (``"lj13"``), a run folder or a checkpoint file.
+
+    Parameters
+    ----------
+    source : str or path
+    system : System, optional
+        Needed for a potential that is not built in; see `Sampler`.
 
     Raises
     ------
@@ -111,4 +128,4 @@ def load_sampler(source) -> Sampler:
     path = checkpoint_path(source)
     if not path.exists():
         raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
-    return Sampler(load_checkpoint(path))
+    return Sampler(load_checkpoint(path), system)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from .checks import UsageError, check_int
+from .checks import UsageError, check_float, check_int
 from .energies import Energy
 
 __all__ = ["PosteriorMean", "buffer_target", "importance_target", "posterior_mala", "posterior_target"]
@@ -71,7 +71,8 @@ class PosteriorMean(NamedTuple):
     acceptance : torch.Tensor, shape (B,)
     spread : torch.Tensor, shape (B,)
         Between-chain estimate of E|mean - E[x_0 | x_t]|^2, summed over coordinates; divided by sigma^2 it is the
-        target's noise in the units of the score-error meter. NaN for a single chain.
+        target's noise in the units of the score-error meter. All chains start at one x_0: what they still share of it
+        does not show, so this is a lower bound until they have forgotten it. NaN for a single chain.
     """
 
     mean: torch.Tensor
@@ -104,6 +105,7 @@ def posterior_mala(energy: Energy, x_t, sigma, x_0, step: float, chains: int, n_
     b = x_t.shape[0]
     if x_0.shape != x_t.shape:
         raise UsageError(f"x_0: expected shape {tuple(x_t.shape)} as x_t, got {tuple(x_0.shape)}")
+    step = check_float("step", step, above=0.0)
     chains, n_steps = check_int("chains", chains, 1), check_int("n_steps", n_steps, 1)
     spread = lambda a: a.repeat_interleave(chains, dim=0)  # noqa: E731
     # A d-dimensional Gaussian of width sigma wants h of about 1.36 d^(-1/3) sigma^2; 0.4 at d = 36.

@@ -54,22 +54,22 @@ def check_writable(path) -> dict[str, Path]:
     return paths
 
 
-def topology(n_atoms: int, element: str) -> mdtraj.Topology:
+def topology(elements: tuple[str, ...]) -> mdtraj.Topology:
     """One chain, one residue an atom, as OpenMM and MDTraj describe noble gases."""
     top = mdtraj.Topology()
     chain = top.add_chain()
-    kind = mdtraj.element.get_by_symbol(element)
-    for _ in range(n_atoms):
-        top.add_atom(element, kind, top.add_residue(element.upper(), chain))
+    for symbol in elements:
+        kind = mdtraj.element.virtual if symbol == "X" else mdtraj.element.get_by_symbol(symbol)
+        top.add_atom(symbol, kind, top.add_residue(symbol.upper(), chain))
     return top
 
 
-def to_trajectory(positions: np.ndarray, element: str, units: Units) -> mdtraj.Trajectory:
+def to_trajectory(positions: np.ndarray, elements: tuple[str, ...], units: Units) -> mdtraj.Trajectory:
     """MDTraj trajectory (nm, float32) of reduced positions (n, N, D); two dimensions get z = 0."""
     xyz = units.to_angstrom(np.asarray(positions, dtype=np.float64)) / 10.0
     if xyz.shape[2] < 3:
         xyz = np.concatenate([xyz, np.zeros((*xyz.shape[:2], 3 - xyz.shape[2]))], axis=2)
-    return mdtraj.Trajectory(xyz.astype(np.float32), topology(xyz.shape[1], element))
+    return mdtraj.Trajectory(xyz.astype(np.float32), topology(elements))
 
 
 def _write_dcd(path: Path, trajectory: mdtraj.Trajectory) -> None:
@@ -99,7 +99,7 @@ def _write_npz(path: Path, arrays: dict, provenance: dict) -> None:
         np.savez(handle, **arrays, provenance=np.array(json.dumps(provenance, sort_keys=True)))
 
 
-def write_ensemble(path, arrays: dict[str, np.ndarray], provenance: dict, element: str, units: Units) -> list[Path]:
+def write_ensemble(path, arrays: dict[str, np.ndarray], provenance: dict, elements: tuple[str, ...], units: Units) -> list[Path]:
     """Write ``F.dcd``, ``F.pdb`` and ``F.npz``; returns their paths.
 
     Parameters
@@ -116,7 +116,7 @@ def write_ensemble(path, arrays: dict[str, np.ndarray], provenance: dict, elemen
         The folder does not exist or cannot be written; nothing is left behind.
     """
     paths = check_writable(path)
-    trajectory = to_trajectory(arrays["positions"], element, units)
+    trajectory = to_trajectory(arrays["positions"], elements, units)
     try:
         with tempfile.TemporaryDirectory(dir=paths["dcd"].parent, prefix=".idem-md-") as scratch:
             new = {kind: Path(scratch) / target.name for kind, target in paths.items()}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BOLTZMANN_EV", "Units"]
+__all__ = ["BOLTZMANN_EV", "GAS_CONSTANT", "Units"]
 
 # CODATA 2018; exact since the 2019 redefinition of the SI.
 BOLTZMANN_EV = 8.617333262e-5  # eV/K
+GAS_CONSTANT = 8.31446261815324e-3  # kJ/mol/K
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Units:
     def kT_eV(self) -> float:
         """kT in eV."""
         return BOLTZMANN_EV * self.temperature_kelvin
+
+    @property
+    def kT_kJ_per_mol(self) -> float:
+        """kT in kJ/mol, OpenMM's unit of energy."""
+        return GAS_CONSTANT * self.temperature_kelvin
 
     def to_angstrom(self, x):
         """Reduced length -> Å."""

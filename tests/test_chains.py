@@ -6,7 +6,7 @@ from ase.cluster import Icosahedron
 from scipy import stats
 
 from idem_md import kernels
-from idem_md.checks import UsageError
+from idem_md.checks import EnergyError, UsageError
 from idem_md.energies import Energy, Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
 from idem_md.targets import posterior_mala
@@ -86,8 +86,10 @@ def test_tempering_samples_a_gaussian_on_every_rung(energy, n_rungs):
     beta = torch.tensor([1.0, 0.6, 0.4][:n_rungs])
     x = standard_normal((c * n_rungs, 5, 3), generator(), torch.float32).reshape(c, n_rungs, 5, 3)
     start = energy.calls
-    x, u, f, acceptance, swaps, trips, trace = energy.parallel_tempering(x, 0.05 / beta, beta, 40, 3, seed=2)
-    assert energy.calls > start
+    rounds = 41  # odd: even pairs are tried once more than odd ones
+    x, u, f, acceptance, swaps, trips, trace = energy.parallel_tempering(x, 0.05 / beta, beta, rounds, 3, seed=2)
+    native = isinstance(energy, LennardJones)
+    assert energy.calls - start == c * n_rungs * (rounds * 3 + 1 if native else rounds * 4)
     for r in range(n_rungs):
         scaled = beta[r] * u[:, r].double()
         z = (scaled.mean() - d / 2) / (d / 2 / c) ** 0.5
@@ -97,9 +99,13 @@ def test_tempering_samples_a_gaussian_on_every_rung(energy, n_rungs):
     # Swap rate in closed form: with e = beta u, the mean of min(1, exp((b0 - b1)(u0 - u1))).
     g = torch.Generator().manual_seed(3)
     gamma = torch._standard_gamma(torch.full((2, 200_000), d / 2), generator=g)
-    want = torch.exp((beta[0] - beta[1]) * (gamma[0] / beta[0] - gamma[1] / beta[1])).clamp(max=1).mean()
-    got = swaps[:, 0]
-    assert abs(got.mean() - want) < 5 * got.std() / c**0.5 + 0.01  # the first rounds are not in equilibrium
+    for r in range(n_rungs - 1):
+        want = torch.exp((beta[r] - beta[r + 1]) * (gamma[0] / beta[r] - gamma[1] / beta[r + 1])).clamp(max=1).mean()
+        got = swaps[:, r]
+        assert abs(got.mean() - want) < 5 * got.std() / c**0.5 + 0.01  # the first rounds are not in equilibrium
+    if n_rungs == 2:  # every swap but one in the very first round brings a replica from the hottest rung to the coldest
+        early = (swaps[:, 0] * 21).round() - trips
+        assert ((early == 0) | (early == 1)).all()
     assert 0.2 < acceptance.mean() < 0.99 and trips.mean() > 1
 
 
@@ -108,7 +114,7 @@ def test_tempering_without_rounds_is_the_start():
     x = icosahedron(2, 6).reshape(3, 2, 13, 3)
     for method in (energy.parallel_tempering, lambda *a: Energy.parallel_tempering(energy, *a)):
         x_end, u, f, acceptance, swaps, trips, trace = method(x, 1e-4, torch.tensor([1.0, 0.5]), 0, 2, 1)
-        assert torch.equal(x_end, x) and trace.shape == (3, 0, 2) and not swaps.any() and not acceptance.any()
+        assert torch.equal(x_end, x) and trace.shape == (3, 0, 2) and swaps.isnan().all() and acceptance.isnan().all()
         assert torch.allclose(u, energy(x.reshape(6, 13, 3))[0].reshape(3, 2))
 
 
@@ -167,7 +173,7 @@ def test_mala_and_tempering_draw_one_distribution(lj13_samples):
 
 
 def test_scalar_chains_are_exact_too():
-    """The code a CUDA thread runs, on the CPU: a Gaussian, and swaps."""
+    """The arithmetic and random numbers of a CUDA thread, on the CPU: a Gaussian, and swaps."""
     energy = harmonic_lj(5, 4.0)
     x = standard_normal((1000, 5, 3), generator(), torch.float32)
     _, u, *_ = kernels.mala(x, torch.tensor(0.05), torch.tensor(1.0), 60, 3, **energy._op, isa="scalar")
@@ -195,6 +201,23 @@ def test_posterior_mala_of_a_gaussian():
     assert torch.isnan(one.spread).all()  # one chain says nothing about the spread
 
 
-def test_posterior_mala_refuses_a_wrong_start():
+def test_posterior_mala_refuses_what_it_cannot_use():
+    energy, x = harmonic_lj(4, 3.0), torch.zeros(2, 4, 3)
     with pytest.raises(UsageError, match="x_0: expected"):
-        posterior_mala(harmonic_lj(4, 3.0), torch.zeros(2, 4, 3), torch.ones(2), torch.zeros(3, 4, 3), 0.1, 2, 4, 0)
+        posterior_mala(energy, x, torch.ones(2), torch.zeros(3, 4, 3), 0.1, 2, 4, 0)
+    with pytest.raises(UsageError, match="step: expected"):
+        posterior_mala(energy, x, torch.ones(2), x, -1.0, 2, 4, 0)
+    for energy in (harmonic_lj(4, 3.0), Harmonic(4, 3, 3.0)):
+        with pytest.raises(EnergyError, match="centre: expected finite"):
+            posterior_mala(energy, x * torch.nan, torch.ones(2), x, 0.1, 2, 4, 0)
+
+
+@pytest.mark.parametrize("energy", [harmonic_lj(4, 3.0), Harmonic(4, 3, 3.0)], ids=["native", "torch"])
+@pytest.mark.parametrize("change", [dict(x=torch.zeros(4, 4, 3)), dict(x=torch.zeros(4, 1, 4, 3)), dict(n_rounds=-1),
+                                    dict(step=torch.ones(3)), dict(beta=torch.tensor([0.5, 1.0]))])
+def test_bad_ladders_are_refused_and_cost_nothing(energy, change):
+    good = dict(x=torch.zeros(4, 2, 4, 3), step=0.1, beta=torch.tensor([1.0, 0.5]), n_rounds=2, n_steps=1, seed=0)
+    before = energy.calls
+    with pytest.raises(UsageError, match="expected"):
+        energy.parallel_tempering(**(good | change))
+    assert energy.calls == before or "beta" in change or "step" in change

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from scipy import stats
+
 from idem_md import kernels
+from idem_md.bench import BENCHMARKS, run_benchmark
 from idem_md.checks import UsageError
 from idem_md.energies import LennardJones
 from idem_md.kernels.native import native
@@ -14,7 +17,7 @@ from idem_md.testing import loose_lattice
 
 # A device that is there must be usable: on such a machine these tests fail, and do not pass over it, if torch or the
 # native module cannot reach it.
-DEVICE_PRESENT = native.cuda_device_count() > 0 or Path("/dev/nvidia0").exists()
+DEVICE_PRESENT = native.cuda_devices()[0] > 0 or Path("/dev/nvidia0").exists()
 MIXED = dict(epsilon=[[1.7, 0.8], [0.8, 0.5]], r_min=[[1.2, 1.05], [1.05, 0.9]])
 CASES = [(13, 3, False), (13, 3, True), (7, 2, False), (55, 3, False), (9, 2, True)]
 
@@ -61,50 +64,68 @@ def test_philox_gives_its_published_vectors(key, counter, want):
     assert native.philox4x32(*key, counter) == want
 
 
-def on_the_device(x):
-    """Tensors where the CUDA code runs: on the device, or on the CPU for the `scalar` instruction set in its place."""
-    return x.cuda() if DEVICE_PRESENT else x
+needs_a_device = pytest.mark.skipif(not DEVICE_PRESENT, reason="no CUDA device")
 
 
-ISA = "" if DEVICE_PRESENT else "scalar"
-
-
+@needs_a_device
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_energy_and_target_agree_with_the_cpu(case):
+    """The `scalar` instruction set draws what the device draws."""
     energy = make(*case)
     x = loose_lattice(energy, n=40).float()
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
-        got = kernels.lj_energy_forces(on_the_device(x.to(dtype)), **energy._op, isa=ISA)
+        got = kernels.lj_energy_forces(x.to("cuda", dtype), **energy._op)
         want = kernels.lj_energy_forces(x.to(dtype), **energy._op)
         assert close(got[0][:, None], want[0][:, None], tolerance) and close(got[1], want[1], 10 * tolerance)
     sigma = torch.logspace(-2, 0, 40)
-    got = kernels.dem_target(on_the_device(x), on_the_device(sigma), 333, 5, **energy._op, isa=ISA)
+    got = kernels.dem_target(x.cuda(), sigma.cuda(), 333, 5, **energy._op)
     want = kernels.dem_target(x, sigma, 333, 5, **energy._op, isa="scalar")
     for k, (a, b) in enumerate(zip(got, want)):
         assert close(a.reshape(40, -1), b.reshape(40, -1), 2e-3), k
 
 
+def mostly_close(a, b, tolerance, at_most):
+    """Rows that agree; a chain whose acceptance was a matter of rounding goes its own way."""
+    a, b = a.cpu().double().reshape(len(a), -1), b.double().reshape(len(b), -1)
+    apart = ((a - b).abs() > tolerance * (1 + b.abs().amax(1, keepdim=True))).any(1)
+    return int(apart.sum()) <= at_most
+
+
+@needs_a_device
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_chains_agree_with_the_cpu(case):
     """A few steps, before rounding has had time to grow."""
     energy = make(*case)
     x = loose_lattice(energy, n=40).float()
     h, beta = torch.tensor([2e-4]), torch.tensor([1.0])
-    extra = dict(centre=x, stiffness=torch.tensor([5.0]), averages=True)
-    got = kernels.mala(on_the_device(x), h, beta, 4, 5, **energy._op, isa=ISA, **extra)
-    want = kernels.mala(x, h, beta, 4, 5, **energy._op, isa="scalar", **extra)
-    assert sum(close(a[None, i], b[None, i], 1e-3) for i in range(40) for a, b in [(got[0], want[0])]) >= 38
-    assert close(got[3][None], want[3][None], 0.05)
+    extra = dict(stiffness=torch.tensor([5.0]), averages=True)
+    got = kernels.mala(x.cuda(), h, beta, 4, 5, **energy._op, centre=x.cuda(), **extra)
+    want = kernels.mala(x, h, beta, 4, 5, **energy._op, centre=x, isa="scalar", **extra)
+    assert all(mostly_close(a, b, 1e-3, 2) for a, b in zip(got, want))
     x = x.reshape(10, 4, *x.shape[1:])
     beta = torch.tensor([1.0, 0.8, 0.6, 0.5])
-    got = kernels.tempering(on_the_device(x), h.expand(4), beta, 3, 2, 5, **energy._op, isa=ISA)
+    got = kernels.tempering(x.cuda(), h.expand(4), beta, 3, 2, 5, **energy._op)
     want = kernels.tempering(x, h.expand(4), beta, 3, 2, 5, **energy._op, isa="scalar")
-    assert got[6].shape == (10, 3, 4) and close(got[4][None], want[4][None], 0.1)
-    assert sum(close(got[0][i, :1], want[0][i, :1], 1e-3) for i in range(10)) >= 8
+    assert all(mostly_close(a, b, 1e-3, 2) for a, b in zip(got, want))
 
 
-@pytest.mark.parametrize("isa_free_seed", [0, 2**40 + 3])
-def test_noise_agrees_with_the_cpu(isa_free_seed):
-    device = "cuda" if DEVICE_PRESENT else "cpu"
-    got = kernels.noise(1000, 13, 3, isa_free_seed, isa=ISA, device=device)
-    assert close(got, kernels.noise(1000, 13, 3, isa_free_seed, isa="scalar"), 1e-5)
+@needs_a_device
+def test_tempering_on_the_device_samples_a_gaussian():
+    energy = LennardJones(5, epsilon=1e-12, r_min=1e-3, trap=4.0)
+    x = torch.randn(1000, 2, 5, 3, generator=torch.Generator().manual_seed(0))
+    beta = torch.tensor([1.0, 0.5])
+    _, u, *_ = energy.parallel_tempering((x - x.mean(2, keepdim=True)).cuda(), 0.05 / beta, beta, 41, 3, 4)
+    assert stats.kstest(u[:, 0].cpu().numpy(), stats.gamma(6).cdf).pvalue > 1e-4
+
+
+@needs_a_device
+@pytest.mark.parametrize("seed", [0, 2**40 + 3])
+def test_noise_agrees_with_the_cpu(seed):
+    assert close(kernels.noise(1000, 13, 3, seed, device="cuda"), kernels.noise(1000, 13, 3, seed, isa="scalar"), 1e-5)
+
+
+@needs_a_device
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmarks_run_on_the_device(name):
+    row = run_benchmark(name, batch=8, samples=None if name == "energy" else 16, repeats=1, device="cuda")
+    assert row["speedup"] > 0

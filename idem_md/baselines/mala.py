@@ -12,7 +12,7 @@ import torch
 from ..checks import check_int
 from ..ensemble import WeightedEnsemble
 from ..geometry import standard_normal
-from ..systems import get_system
+from ..systems import System, get_system
 from ..training.buffer import Buffer, relax
 from ..training.loop import tune_step
 
@@ -21,7 +21,7 @@ __all__ = ["ENGINES", "run_mala"]
 ENGINES = ("mala",)
 
 
-def run_mala(system: str, n: int, n_steps: int = 20_000, seed: int = 0) -> WeightedEnsemble:
+def run_mala(system: str | System, n: int, n_steps: int = 20_000, seed: int = 0) -> WeightedEnsemble:
     """Equilibrium samples from ``n`` independent chains of ``n_steps`` each, the last state of every chain kept.
 
     The first fifth of the steps, in 50 rounds, tunes the step size; relaxed noise starts the chains. The samples are independent,
@@ -29,7 +29,7 @@ def run_mala(system: str, n: int, n_steps: int = 20_000, seed: int = 0) -> Weigh
 
     Parameters
     ----------
-    system : str
+    system : str or System
     n, n_steps, seed : int
 
     Raises
@@ -53,7 +53,7 @@ def run_mala(system: str, n: int, n_steps: int = 20_000, seed: int = 0) -> Weigh
     positions = chains.x.double()
     u, _ = energy(positions)
     provenance = {
-        "system": system, "parameters": energy.parameters, "method": "mala", "seed": seed, "steps": n_steps, "step": step,
+        "system": target.name, "parameters": energy.parameters, "method": "mala", "seed": seed, "steps": n_steps, "step": step,
         "acceptance": acceptance, "energy_calls": energy.calls, "seconds": time.perf_counter() - start,
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads", "log_z_known": False,
         "versions": {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj")},

@@ -1,4 +1,4 @@
-"""Potentials with closed forms: double-well particles and harmonic clusters."""
+"""Potentials with closed forms: double-well particles, harmonic clusters, mixtures of Gaussians."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 import torch
 
-from ..checks import check_float, check_int
+from ..checks import UsageError, check_float, check_int
 from ..geometry import subspace_dimension
 from .base import Energy
 
-__all__ = ["DoubleWell", "Harmonic"]
+__all__ = ["DoubleWell", "GaussianMixture", "Harmonic"]
 
 
 class DoubleWell(Energy):
@@ -78,3 +78,37 @@ class Harmonic(Energy):
         """See `Energy.evaluate`."""
         y = x - x.mean(1, keepdim=True)
         return 0.5 * self.k * (y**2).sum((1, 2)), -self.k * y
+
+
+class GaussianMixture(Energy):
+    """Equal isotropic Gaussians; one "atom" whose position is the point, translation not removed. log Z = 0.
+
+    u = -log (1/M) sum_m N(x; mean_m, sd^2)
+
+    Parameters
+    ----------
+    means : torch.Tensor, shape (M, D), optional
+        By default those of GMM-40 (Midgley et al., ICLR 2023): 40 in the square (-40, 40)^2, from torch seed 0.
+    sd : float
+        Standard deviation in each direction; GMM-40 has softplus(1).
+    """
+
+    def __init__(self, means: torch.Tensor | None = None, sd: float = math.log1p(math.e)):
+        if means is None:
+            means = (torch.rand((40, 2), generator=torch.Generator().manual_seed(0)) - 0.5) * 80
+        if not isinstance(means, torch.Tensor) or means.dim() != 2 or not len(means) or not bool(torch.isfinite(means).all()):
+            raise UsageError(f"means: expected a finite tensor of shape (M, D), got {means!r}")
+        super().__init__(1, means.shape[1])
+        self.means, self.sd = means.double(), check_float("sd", sd, above=0.0)
+
+    @property
+    def parameters(self) -> dict:
+        """Number of components and their width."""
+        return {"components": len(self.means), "sd": self.sd}
+
+    def evaluate(self, x):
+        """See `Energy.evaluate`."""
+        dx = x - self.means.to(x)  # (B, 1, D) - (M, D)
+        log_p = -0.5 * (dx**2).sum(-1) / self.sd**2 - self.n_dims * math.log(self.sd * math.sqrt(2 * math.pi)) - math.log(len(self.means))
+        f = -(torch.softmax(log_p, 1)[..., None] * dx).sum(1, keepdim=True) / self.sd**2
+        return -torch.logsumexp(log_p, 1), f

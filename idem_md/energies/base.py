@@ -79,13 +79,26 @@ class Energy(ABC):
                 f"u = {float(u[b])}, max |f| = {float(f[b].abs().max())}", b)
         return u, f
 
+    def _check_chains(self, x, n_steps: int, centre=None) -> None:
+        check_positions("x", x, self.n_atoms, self.n_dims)
+        check_int("n_steps", n_steps, 0)
+        if centre is not None:
+            check_positions("centre", centre, self.n_atoms, self.n_dims)
+
+    def _check_ladders(self, x, n_rounds: int, n_steps: int) -> None:
+        if not isinstance(x, torch.Tensor) or x.dim() != 4 or x.shape[1] < 2:
+            raise UsageError(f"x: expected shape (ladders, at least two rungs, {self.n_atoms}, {self.n_dims}), got "
+                             f"{tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__}")
+        check_int("n_rounds", n_rounds, 0)
+        self._check_chains(x.flatten(0, 1), n_steps)
+
     def mala(self, x, step, n_steps: int, seed: int, beta=None, centre=None, stiffness=None, averages=False):
         """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2.
 
         Proposal x' = x + h g + sqrt(2h) noise in the mean-free subspace, with g the total force, each atom's part
         cut to the length sqrt(2 D / h) and the mean removed: an atom's drift never exceeds its noise, or chains
-        would stick where forces are steep (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996). This is the plain torch loop over `__call__`, for any energy; energies with native kernels
-        override it. Counts one energy call a chain and step, and one more a chain for the start.
+        would stick where forces are steep (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996). This is the plain torch loop
+        over `__call__`, for any energy; energies with native kernels override it. Counts one energy call a chain and step, and one more a chain for the start.
 
         Parameters
         ----------
@@ -105,12 +118,11 @@ class Energy(ABC):
             Final positions, energies and forces (without the restraint), acceptance (C,), averages (C, N, D) or
             (0, N, D) without ``averages``.
         """
-        check_positions("x", x, self.n_atoms, self.n_dims)
-        check_int("n_steps", n_steps, 0)
+        self._check_chains(x, n_steps, centre)
         if (centre is None) != (stiffness is None):
             raise UsageError("centre, stiffness: expected both or neither")
         generator = torch.Generator().manual_seed(seed)
-        column = lambda a: torch.as_tensor(a, dtype=x.dtype).expand(x.shape[0])  # noqa: E731
+        column = lambda a: torch.as_tensor(a, dtype=x.dtype, device=x.device).expand(x.shape[0])  # noqa: E731
         h, beta = column(step), column(1.0 if beta is None else beta)
         k = column(0.0 if stiffness is None else stiffness)
         centre = torch.zeros_like(x) if centre is None else centre
@@ -127,18 +139,18 @@ class Energy(ABC):
         accepted = torch.zeros_like(u)
         mean_x, mean_f = torch.zeros_like(x), torch.zeros_like(x)
         for _ in range(n_steps):
-            eps = standard_normal(x.shape, generator, x.dtype)
+            eps = standard_normal(x.shape, generator, x.dtype).to(x.device)
             y = x + h3 * force + torch.sqrt(2 * h3) * eps
             u_y, f_y, big_u_y, force_y = total(y)
             reverse = ((x - y - h3 * force_y) ** 2).sum((1, 2)) / (4 * h)
             log_ratio = big_u - big_u_y + 0.5 * (eps**2).sum((1, 2)) - reverse
-            take = torch.log(torch.rand(len(x), generator=generator, dtype=x.dtype)) < log_ratio
+            take = torch.log(torch.rand(len(x), generator=generator, dtype=x.dtype)).to(x.device) < log_ratio
             x, f, force = (torch.where(take[:, None, None], a, b) for a, b in ((y, x), (f_y, f), (force_y, force)))
             u, big_u = torch.where(take, u_y, u), torch.where(take, big_u_y, big_u)
             accepted += take
             mean_x += x
             mean_f += f
-        scale = 1 / max(n_steps, 1)
+        scale = 1 / n_steps if n_steps else torch.nan
         empty = x.new_empty(0, *x.shape[1:])
         return x, u, f, accepted * scale, *((mean_x * scale, mean_f * scale) if averages else (empty, empty.clone()))
 
@@ -161,12 +173,17 @@ class Energy(ABC):
         -------
         x, u, f, acceptance, swaps, round_trips, trace : torch.Tensor
             Final state by rung, shapes (C, R, ...); MALA acceptance (C, R); accepted share of the attempted swaps of
-            r and r+1, (C, R-1); arrivals at the coldest rung of replicas that had been hottest, (C,); energies by rung
+            r and r+1, (C, R-1), NaN without attempts; arrivals at the coldest rung of replicas that had been hottest, (C,); energies by rung
             after each round, (C, n_rounds, R).
         """
+        self._check_ladders(x, n_rounds, n_steps)
         c, r = x.shape[:2]
-        step, beta = (torch.as_tensor(a, dtype=x.dtype).expand(r) for a in (step, beta))
-        if r < 2 or not bool((beta[:-1] > beta[1:]).all()):
+        step, beta = (torch.as_tensor(a, dtype=x.dtype) for a in (step, beta))
+        for name, a in (("step", step), ("beta", beta)):
+            if a.shape not in ((), (1,), (r,)):
+                raise UsageError(f"{name}: expected one number or {r}, got shape {tuple(a.shape)}")
+        step, beta = step.expand(r), beta.expand(r)
+        if not bool((beta[:-1] > beta[1:]).all()):
             raise UsageError("beta: expected two or more inverse temperatures, falling from the coldest rung to the hottest")
         generator = torch.Generator().manual_seed(seed)
         acceptance, seen = x.new_zeros(c, r), torch.zeros(c, r, dtype=torch.bool)
@@ -191,8 +208,8 @@ class Energy(ABC):
         if u is None:
             u, f = self(x.flatten(0, 1))
             u, f = u.reshape(c, r), f.reshape(x.shape)
-        attempts = torch.tensor([max((n_rounds + 1 - i % 2) // 2, 1) for i in range(r - 1)], dtype=x.dtype)
-        return x, u, f, acceptance / max(n_rounds, 1), swaps / attempts, trips, trace
+        attempts = torch.tensor([(n_rounds + 1 - i % 2) // 2 for i in range(r - 1)], dtype=x.dtype)
+        return x, u, f, acceptance / n_rounds if n_rounds else acceptance * torch.nan, swaps / attempts, trips, trace
 
     def dem_scores(self, x, sigma, n_samples: int, seed: int):
         """Importance-sampled scores at noised positions; see `dem_scores_reference`. Streams over the batch."""

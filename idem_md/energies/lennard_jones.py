@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from .. import kernels
@@ -51,6 +53,8 @@ class LennardJones(Energy):
 
     def __init__(self, n_atoms: int, epsilon=1.0, r_min=1.0, trap: float = 1.0, n_dims: int = 3, species=None):
         super().__init__(check_int("n_atoms", n_atoms, 2, 1000), check_int("n_dims", n_dims, 2, 3))
+        if species is not None and not isinstance(species, Iterable):
+            raise UsageError(f"species: expected a sequence of 0 and 1, got {species!r}")
         self.species = None if species is None else tuple(check_int("species", s, 0, 1) for s in species)
         if self.species is not None and len(self.species) != n_atoms:
             raise UsageError(f"species: expected one for each of {n_atoms} atoms, got {len(self.species)}")
@@ -101,8 +105,7 @@ class LennardJones(Energy):
         EnergyError
             NaN or infinite positions.
         """
-        check_positions("x", x, self.n_atoms, self.n_dims)
-        check_int("n_steps", n_steps, 0)
+        self._check_chains(x, n_steps, centre)
         step = torch.as_tensor(step, dtype=torch.float32)
         beta = torch.ones(()) if beta is None else torch.as_tensor(beta, dtype=torch.float32)
         self.count(x.shape[0] * (n_steps + 1))
@@ -110,8 +113,11 @@ class LennardJones(Energy):
                             averages=averages, **self._op)
 
     def parallel_tempering(self, x, step, beta, n_rounds: int, n_steps: int, seed: int):
-        """Replica exchange run wholly in native code; see `kernels.tempering`. In float32; counts as the base class."""
-        check_positions("x", x.flatten(0, -3) if x.dim() == 4 else x, self.n_atoms, self.n_dims)
+        """Replica exchange run wholly in native code, in float32; see `kernels.tempering`.
+
+        Counts one energy call a replica and step, and one more a replica for the start.
+        """
+        self._check_ladders(x, n_rounds, n_steps)
         self.count(x.shape[0] * x.shape[1] * (n_rounds * n_steps + 1))
         step, beta = (torch.as_tensor(a, dtype=torch.float32) for a in (step, beta))
         return kernels.tempering(x.float(), step, beta, n_rounds, n_steps, seed, **self._op)

@@ -20,6 +20,7 @@ __all__ = ["count_flop", "dem_target", "lj_energy_forces", "mala", "noise", "tem
 
 _FLOATS = (torch.float32, torch.float64)
 _DEVICES = ("cpu", "cuda")
+MAX_STEPS = 2**24  # accepted moves are counted in float32
 
 
 def _species_on(species: Tensor | None, n_atoms: int, device: torch.device) -> Tensor | None:
@@ -94,7 +95,7 @@ def lj_energy_forces(
 
 @lj_energy_forces.register_fake
 def _(x, epsilon, r_min, trap, species=None, isa=""):
-    return x.new_empty(x.shape[0]), torch.empty_like(x)
+    return x.new_empty(x.shape[0]), x.new_empty(x.shape)
 
 
 @torch.library.custom_op("idem_md::lj_mala", mutates_args=(), device_types=_DEVICES)
@@ -107,7 +108,7 @@ def mala(
 
     Proposal x' = x + h g + sqrt(2h) noise, with g the total force, each atom's part cut to the length
     sqrt(2 D / h) and the mean removed (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996). The whole loop runs in
-    native code, one chain a vector lane or CUDA thread; a chain's random numbers depend on (seed, chain index) only.
+    native code, one chain a vector lane or CUDA thread; on one device a chain's random numbers depend on (seed, chain index) only.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ def mala(
     if (centre is None) != (stiffness is None):
         raise UsageError("centre, stiffness: expected both or neither")
     check_batch(x)
-    check_int("n_steps", n_steps, 0)
+    check_int("n_steps", n_steps, 0, MAX_STEPS)
     check_int("seed", seed, 0, 2**63 - 1)
     x = x.detach().contiguous()
     c, n, d = x.shape
@@ -157,7 +158,7 @@ def mala(
 def _(x, step, beta, n_steps, seed, epsilon, r_min, trap, species=None, centre=None, stiffness=None, averages=False, isa=""):
     c = x.shape[0]
     mean = (c if averages else 0, *x.shape[1:])
-    return torch.empty_like(x), x.new_empty(c), torch.empty_like(x), x.new_empty(c), x.new_empty(mean), x.new_empty(mean)
+    return x.new_empty(x.shape), x.new_empty(c), x.new_empty(x.shape), x.new_empty(c), x.new_empty(mean), x.new_empty(mean)
 
 
 @torch.library.custom_op("idem_md::lj_tempering", mutates_args=(), device_types=_DEVICES)
@@ -188,7 +189,7 @@ def tempering(
     acceptance : torch.Tensor, shape (C, R)
         Of the MALA moves.
     swaps : torch.Tensor, shape (C, R-1)
-        Accepted share of the attempted swaps of rungs r and r+1.
+        Accepted share of the attempted swaps of rungs r and r+1; NaN where none was attempted.
     round_trips : torch.Tensor, shape (C,)
         How often a replica that had been hottest arrived at the coldest rung.
     trace : torch.Tensor, shape (C, n_rounds, R)
@@ -196,11 +197,11 @@ def tempering(
     """
     check_tensor("x", x, (None,) * 4)
     c, r, n, d = x.shape
-    check_batch(x[:, 0])
     if r < 2:
         raise UsageError(f"x: expected at least two rungs, got shape {tuple(x.shape)}")
-    for name, value in (("n_rounds", n_rounds), ("n_steps", n_steps)):
-        check_int(name, value, 0)
+    check_batch(x[:, 0])
+    for name, value in (("n_rounds", n_rounds), ("n_steps", n_steps), ("n_rounds * n_steps", n_rounds * n_steps)):
+        check_int(name, value, 0, MAX_STEPS)
     check_int("seed", seed, 0, 2**63 - 1)
     x = x.detach().contiguous()
     step, beta = _per("step", step, r, x), _per("beta", beta, r, x)
@@ -218,7 +219,7 @@ def tempering(
 @tempering.register_fake
 def _(x, step, beta, n_rounds, n_steps, seed, epsilon, r_min, trap, species=None, isa=""):
     c, r = x.shape[:2]
-    return (torch.empty_like(x), x.new_empty(c, r), torch.empty_like(x), x.new_empty(c, r), x.new_empty(c, r - 1),
+    return (x.new_empty(x.shape), x.new_empty(c, r), x.new_empty(x.shape), x.new_empty(c, r), x.new_empty(c, r - 1),
             x.new_empty(c), x.new_empty(c, n_rounds, r))
 
 
@@ -231,7 +232,7 @@ def dem_target(
 
     x_k = x + sigma eps_k, w = softmax(-u(x_k)): S_T = sum_k w_k f(x_k) (Akhound-Sadegh et al., ICML 2024, the
     DEM estimator) and S_D = sum_k w_k eps_k / sigma. On the CPU memory is O(B N); K x N x D is never formed. On
-    CUDA the running sums of the threads in flight come on top, a number bounded by the device, not by B or K.
+    CUDA the samples in flight come on top: nothing for 13 atoms, at most 256 MiB otherwise.
 
     Parameters
     ----------
@@ -239,7 +240,7 @@ def dem_target(
         Noised positions x_t, mean-free.
     sigma : torch.Tensor, shape (B,) or one element
     n_samples, seed : int
-        K and the seed; eps_k of x_b is row b K + k of `noise` for the same seed.
+        K and the seed; eps_k of x_b is row b K + k of `noise` for the same seed, device and generator.
     epsilon, r_min, trap, species
         See the module.
 
@@ -270,7 +271,7 @@ def dem_target(
 @dem_target.register_fake
 def _(x, sigma, n_samples, seed, epsilon, r_min, trap, species=None, isa=""):
     b = x.shape[0]
-    return torch.empty_like(x), torch.empty_like(x), *(x.new_empty(b) for _ in range(3))
+    return x.new_empty(x.shape), x.new_empty(x.shape), *(x.new_empty(b) for _ in range(3))
 
 
 def noise(n_samples: int, n_atoms: int, n_dims: int, seed: int, isa: str = "", device="cpu") -> Tensor:
@@ -293,4 +294,6 @@ def noise(n_samples: int, n_atoms: int, n_dims: int, seed: int, isa: str = "", d
 def count_flop(n_atoms: int, n_dims: int, epsilon, r_min, trap: float, species: Tensor | None = None) -> int:
     """Operations (+ - * /) of one energy with forces, counted by running the kernels' own code on a counting number."""
     species = _species_on(species, n_atoms, torch.device("cpu"))
+    check_int("n_atoms", n_atoms, 2)
+    check_int("n_dims", n_dims, 2, 3)
     return native.count_flop(_lj(n_atoms, n_dims, epsilon, r_min, trap, species))

@@ -20,8 +20,8 @@ __all__ = ["check_batch", "check_device", "check_tensor", "instruction_sets", "n
 def instruction_sets() -> list[str]:
     """Names of the instruction sets this processor can run, fastest first; the first is the default.
 
-    The last, ``scalar``, is one float at a time with the random numbers of the CUDA kernels: the code a CUDA thread
-    runs, for tests.
+    The last, ``scalar``, is one float at a time with the random numbers of the CUDA kernels: the arithmetic of a CUDA
+    thread, for tests.
     """
     return native.instruction_sets()
 
@@ -36,17 +36,20 @@ def check_device(name: str, device) -> torch.device:
     """
     try:
         found = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         found = None
     if found is None or found.type not in ("cpu", "cuda"):
         raise UsageError(f"{name}: expected cpu or cuda, got {device}")
     device = found
     if device.type == "cuda":
         if not native.built_with_cuda:
-            raise UsageError(f"{name}: expected cpu, got {device}: installed without CUDA kernels (no nvcc was found)")
-        count = min(native.cuda_device_count(), torch.cuda.device_count())
-        if (device.index or 0) >= count:
-            raise UsageError(f"{name}: expected one of {count} CUDA devices that the driver and torch both see, got {device}")
+            raise UsageError(f"{name}: expected cpu, got {device}: installed without CUDA kernels, as no suitable nvcc was found")
+        count, problem = native.cuda_devices()
+        both = min(count, torch.cuda.device_count())
+        if both == 0 or (device.index or 0) >= both:
+            raise UsageError(f"{name}: expected one of the CUDA devices, of which the kernels see {count}{f' ({problem})' if problem else ''} "
+                             f"and torch {torch.cuda.device_count()}, got {device}")
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
     return device
 
 
@@ -56,10 +59,10 @@ def place(device: torch.device, isa: str = ""):
         if isa and isa not in instruction_sets():
             raise UsageError(f"isa: expected one of {', '.join(instruction_sets())}, got {isa!r}")
         return native.Place(torch.get_num_threads(), isa, -1, 0, 0)
-    check_device("x", device)
+    device = check_device("x", device)
     if isa:
         raise UsageError(f"isa: expected none on {device}, got {isa!r}")
-    return native.Place(0, "", device.index or 0, torch.cuda.current_stream(device).cuda_stream, 0)
+    return native.Place(0, "", device.index, torch.cuda.current_stream(device).cuda_stream, 0)
 
 
 def peak_flops(device="cpu", n: int = 400_000_000) -> float:

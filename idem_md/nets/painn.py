@@ -132,10 +132,13 @@ class PaiNN(nn.Module):
         Scale of the data; the positions enter the vector channels as x / sqrt(sigma^2 + sigma_data^2).
     cutoff : float or None
         With a cutoff only pairs closer than it exchange messages, over an edge list.
+    kinds : tuple of int, optional
+        The kind of each atom, 0, 1, ...; where there are several each has an embedding, added to its atoms' scalars, and
+        permutations are a symmetry among atoms of one kind only. Such a network takes just this many atoms.
     """
 
     def __init__(self, channels: int = 64, layers: int = 4, n_basis: int = 48, length: float = 1.0,
-                 sigma_data: float = 1.0, cutoff: float | None = None):
+                 sigma_data: float = 1.0, cutoff: float | None = None, kinds: tuple[int, ...] = ()):
         super().__init__()
         self.sigma_data = sigma_data
         self.cutoff = cutoff
@@ -148,6 +151,9 @@ class PaiNN(nn.Module):
         self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
         self.gate_out = _mlp(channels, channels, channels)
         self.vector_out = nn.Linear(channels, 1, bias=False)
+        several = len(set(kinds)) > 1
+        self.kind = nn.Embedding(max(kinds) + 1, channels) if several else None
+        self.register_buffer("kinds", torch.tensor(kinds) if several else None, persistent=False)
         for layer in self.film:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -177,6 +183,10 @@ class PaiNN(nn.Module):
         y = x / torch.sqrt((2 * log_sigma_B).exp() + self.sigma_data**2)[:, None, None]
         h = self.noise(log_sigma_B).float()
         s = self.scalar_in(self.radial(torch.sqrt((x**2).sum(-1) + 1e-12))).float() + h[:, None]
+        if self.kind is not None:
+            if n != len(self.kinds):
+                raise UsageError(f"x_BND: expected the {len(self.kinds)} atoms whose kinds are known, got {n}")
+            s = s + self.kind(self.kinds)
         v = y[..., None] * self.vector_in
         gains = [1 + layer(h).float()[:, None] for layer in self.film]
         if self.cutoff is not None:

@@ -15,7 +15,7 @@ from ..checks import FileFormatError
 from ..diffusion import Denoiser, DenoiserError
 from ..files import write_atomic
 from ..nets import PaiNN
-from ..systems import get_system
+from ..systems import SYSTEMS, System, get_system
 from .config import NetworkConfig, TrainingConfig
 
 __all__ = ["Checkpoint", "build_denoiser", "load_checkpoint", "read_tensors", "save_checkpoint",
@@ -58,10 +58,10 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict]:
         raise FileFormatError(f"{path}: its JSON header is damaged ({error})") from None
 
 
-def build_denoiser(config: NetworkConfig, sigma_data: float) -> Denoiser:
+def build_denoiser(config: NetworkConfig, system: System) -> Denoiser:
     """A denoiser with fresh weights, drawn from torch's global generator."""
-    net = PaiNN(config.channels, config.layers, config.n_basis, config.length, sigma_data, config.cutoff)
-    return Denoiser(net, sigma_data)
+    net = PaiNN(config.channels, config.layers, config.n_basis, config.length, system.sigma_data, config.cutoff, system.kinds)
+    return Denoiser(net, system.sigma_data)
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Checkpoint:
     error : DenoiserError
         Its measured mean squared error, for the analytic kernel.
     config : TrainingConfig
+    system : System
+        As described in the file, without its energy, unless it is built in.
     provenance : dict
         Seconds, steps, energy calls and versions of the training.
     digest : str
@@ -84,6 +86,7 @@ class Checkpoint:
     denoiser: Denoiser
     error: DenoiserError
     config: TrainingConfig
+    system: System
     provenance: dict
     digest: str = ""
 
@@ -91,7 +94,7 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a model file."""
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), {
-        "config": checkpoint.config.model_dump(),
+        "config": checkpoint.config.model_dump(), "system": checkpoint.system.describe(),
         "sigma": checkpoint.error.sigma, "mse": checkpoint.error.mse,
         "provenance": checkpoint.provenance,
     })
@@ -111,9 +114,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config = TrainingConfig.parse(header["config"], str(path))
         error = DenoiserError(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
         provenance = dict(header["provenance"])
+        system = get_system(config.system) if config.system in SYSTEMS else System.described(header["system"])
     except (KeyError, TypeError, ValueError) as problem:
         raise FileFormatError(f"{path}: its header does not describe a model ({problem})") from None
-    denoiser = build_denoiser(config.network, get_system(config.system).sigma_data)
+    denoiser = build_denoiser(config.network, system)
     try:
         denoiser.load_state_dict(tensors)
     except RuntimeError as problem:
@@ -121,4 +125,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if any(not bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Checkpoint(denoiser.eval().requires_grad_(False), error, config, provenance, digest)
+    return Checkpoint(denoiser.eval().requires_grad_(False), error, config, system, provenance, digest)

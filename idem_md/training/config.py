@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..checks import ConfigError, UsageError, check_choice
-from ..systems import get_system
+from ..systems import System, get_system
 
 try:
     import tomllib
@@ -107,10 +107,6 @@ class TrainingConfig(_Table):
             if first["type"] == "extra_forbidden":
                 raise ConfigError(f"{source}: unknown key '{key}'") from None
             raise ConfigError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from None
-        try:
-            get_system(config.system)
-        except UsageError as error:
-            raise ConfigError(f"{source}: {error}") from None
         if config.noise.sigma_min >= config.noise.sigma_max:
             raise ConfigError(f"{source}: noise.sigma_min: expected less than noise.sigma_max = {config.noise.sigma_max}, "
                               f"got {config.noise.sigma_min}")
@@ -122,10 +118,17 @@ class TrainingConfig(_Table):
 # Departures from the defaults above, by system; `idem` holds the settings of the iDEM paper where they fit.
 PRESETS: dict[str, dict[str, dict]] = {
     "refined": {
-        "lj13": {},
+        "*": {},
         "lj55": {"noise": {"sigma_max": 4.0}, "buffer": {"mala_step": 3e-4, "warmup_steps": 5000}, "optimizer": {"batch": 64}},
         "dw4": {"network": {"length": 4.0}, "noise": {"sigma_min": 0.02, "sigma_max": 8.0},
                 "target": {"name": "buffer"}, "buffer": {"mala_step": 1e-2, "warmup_steps": 500, "refine_steps": 20}},
+    },
+    # For energies that are dear: no energy calls for targets, which come from stored samples and forces; a small buffer,
+    # refined little by little. Some 500,000 calls, three quarters of them for the first buffer.
+    "frugal": {
+        "*": {"target": {"name": "buffer"},
+              "buffer": {"size": 512, "fresh": 16, "relax_steps": 40, "warmup_steps": 800, "refine_steps": 4},
+              "optimizer": {"iterations": 60}},
     },
     "idem": {
         name: {
@@ -140,17 +143,26 @@ PRESETS: dict[str, dict[str, dict]] = {
 }
 
 
-def preset(system: str, name: str = "refined", seed: int = 0) -> TrainingConfig:
-    """The shipped settings for a system: ``refined`` (default) or ``idem`` (the paper's target and clipping).
+def preset(system: str | System, name: str = "refined", seed: int = 0) -> TrainingConfig:
+    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, or ``idem`` (the
+    paper's target and clipping).
+
+    Parameters
+    ----------
+    system : str or System
+        A name, or any system whose unit of length is near the distance of nearest neighbours.
 
     Raises
     ------
     UsageError
-        Unknown system or preset.
+        Unknown system or preset, or a preset that has no settings for it.
     """
-    get_system(system)
+    system = get_system(system)
     check_choice("preset", name, PRESETS)
-    return TrainingConfig.parse({"system": system, "seed": seed, **PRESETS[name][system]}, f"preset {name}")
+    table = PRESETS[name].get(system.name, PRESETS[name].get("*"))
+    if table is None:
+        raise UsageError(f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(PRESETS[name])}")
+    return TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
 
 
 def load_config(path: Path) -> TrainingConfig:
@@ -167,4 +179,9 @@ def load_config(path: Path) -> TrainingConfig:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
-    return TrainingConfig.parse(table, str(path))
+    config = TrainingConfig.parse(table, str(path))
+    try:
+        get_system(config.system)
+    except UsageError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config

@@ -13,7 +13,7 @@ from ..diffusion import Denoiser, DenoiserError, noise_grid, stratified_log_unif
 from ..energies import Energy
 from ..geometry import centred, standard_normal
 from ..sampling import sample_paths
-from ..systems import get_system
+from ..systems import System
 from ..targets import buffer_target, importance_target, posterior_target
 from .buffer import Buffer, relax
 from .checkpoint import build_denoiser
@@ -40,6 +40,7 @@ class TrainingState:
         Outer iterations done and planned; ``total`` fixes the step-size schedule.
     mala_step : float
         Tuned between refinements by `tune_step`.
+    system : System
     seconds : float
         Wall time so far.
     """
@@ -52,6 +53,7 @@ class TrainingState:
     iteration: int
     total: int
     mala_step: float
+    system: System
     seconds: float = 0.0
 
 
@@ -79,7 +81,7 @@ def tune_step(step: float, acceptance: float) -> float:
     return step * math.exp(0.3 * (acceptance - 0.57))
 
 
-def init(config: TrainingConfig, energy: Energy) -> TrainingState:
+def init(config: TrainingConfig, system: System, energy: Energy) -> TrainingState:
     """Fresh weights and a buffer of noise, relaxed and refined on the energy.
 
     Raises
@@ -87,17 +89,16 @@ def init(config: TrainingConfig, energy: Energy) -> TrainingState:
     EnergyError
         No configuration of the buffer reached a finite energy.
     """
-    system = get_system(config.system)
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        denoiser = build_denoiser(config.network, system.sigma_data)
+        denoiser = build_denoiser(config.network, system)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.optimizer.learning_rate)
     b = config.buffer
     x = (system.sigma_data * standard_normal((b.size, energy.n_atoms, energy.n_dims), generator)).float()
     buffer = Buffer.of(energy, relax(energy, x, b.relax_steps))
-    state = TrainingState(denoiser, ema, optimizer, buffer, generator, 0, config.optimizer.iterations, b.mala_step)
+    state = TrainingState(denoiser, ema, optimizer, buffer, generator, 0, config.optimizer.iterations, b.mala_step, system)
     # Short rounds, so that the step has settled before most of the work is done.
     rounds = 20 if b.warmup_steps else 0
     for _ in range(rounds):
@@ -119,7 +120,7 @@ def learning_rate(config: TrainingConfig, total: int, step: int) -> float:
 
 def _renew_buffer(config, energy, state, report) -> None:
     """Samples of the averaged model, relaxed, replace the oldest; then everything is refined."""
-    b, system = config.buffer, get_system(config.system)
+    b, system = config.buffer, state.system
     if state.iteration > 0:
         grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
         # The last step's width matters little here, refinement follows: the posterior's for a flat prior.

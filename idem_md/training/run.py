@@ -15,7 +15,7 @@ import torch
 from ..checks import BudgetExhausted, ConfigError, FileFormatError, IdemError, UsageError, check_float, check_int
 from ..energies import Energy
 from ..files import write_atomic
-from ..systems import get_system
+from ..systems import System, get_system
 from .buffer import Buffer
 from .checkpoint import Checkpoint, build_denoiser, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from .config import TrainingConfig
@@ -42,7 +42,7 @@ def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_
         "seconds": state.seconds, "next": b.next, "energy_calls": energy_calls, "log": log})
 
 
-def load_state(path: Path, config: TrainingConfig) -> tuple[TrainingState, int, list[dict]]:
+def load_state(path: Path, config: TrainingConfig, system: System) -> tuple[TrainingState, int, list[dict]]:
     """Read a state; returns it with the energy calls so far and the log.
 
     Raises
@@ -63,8 +63,7 @@ def load_state(path: Path, config: TrainingConfig) -> tuple[TrainingState, int, 
                     old, new, key = old[inner], value[inner], f"{table}.{inner}"
                 raise ConfigError(f"{path}: cannot resume: {key} was {old!r} in that run, now it is {new!r}")
         part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-        sigma_data = get_system(config.system).sigma_data
-        denoiser, ema = build_denoiser(config.network, sigma_data), build_denoiser(config.network, sigma_data)
+        denoiser, ema = build_denoiser(config.network, system), build_denoiser(config.network, system)
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
         optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.optimizer.learning_rate)
@@ -77,7 +76,7 @@ def load_state(path: Path, config: TrainingConfig) -> tuple[TrainingState, int, 
         generator.set_state(tensors["generator"])
         buffer = Buffer(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"], header["next"])
         state = TrainingState(denoiser, ema.eval().requires_grad_(False), optimizer, buffer, generator,
-                              header["iteration"], header["total"], header["mala_step"], header["seconds"])
+                              header["iteration"], header["total"], header["mala_step"], system, header["seconds"])
         return state, header["energy_calls"], header["log"]
     except ConfigError:
         raise
@@ -101,12 +100,12 @@ def _write_outputs(folder: Path, config, state, energy: Energy, log, finished: b
         "seconds": state.seconds, "energy_calls": energy.calls, "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("idem-md", "torch")},
     }
-    save_checkpoint(folder / MODEL, Checkpoint(state.ema, measure_error(config, state), config, provenance))
+    save_checkpoint(folder / MODEL, Checkpoint(state.ema, measure_error(config, state), config, state.system, provenance))
     write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
 
 
 def train(
-    config: TrainingConfig, folder: Path, *, resume: bool = False, minutes: float | None = None,
+    config: TrainingConfig, folder: Path, *, system: System | None = None, resume: bool = False, minutes: float | None = None,
     max_energy_calls: int | None = None, stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[], None] = lambda: None,
     on_iteration: Callable[[IterationReport, TrainingState, Energy], None] = lambda *_: None,
@@ -119,6 +118,8 @@ def train(
 
     Parameters
     ----------
+    system : System, optional
+        By default the built-in one that the configuration names.
     resume : bool
         Go on from the state in the folder.
     minutes : float, optional
@@ -143,6 +144,9 @@ def train(
         check_float("minutes", minutes, above=0.0)
     if max_energy_calls is not None:
         check_int("max_energy_calls", max_energy_calls, 1)
+    system = get_system(config.system if system is None else system)
+    if system.name != config.system:
+        raise UsageError(f"system: expected the configuration's {config.system!r}, got {system.name!r}")
     folder = Path(folder)
     path = folder / STATE
     if not resume and (path.exists() or (folder / MODEL).exists()):
@@ -156,15 +160,15 @@ def train(
             write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
     except OSError as error:
         raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
-    energy = get_system(config.system).energy()
+    energy = system.energy()
     start = time.perf_counter()
     if resume:
-        state, energy.calls, log = load_state(path, config)
+        state, energy.calls, log = load_state(path, config, system)
         energy.max_calls = max_energy_calls
     else:
         energy.max_calls = max_energy_calls
         try:
-            state, log = init(config, energy), []
+            state, log = init(config, system, energy), []
         except IdemError:
             (folder / CONFIG).unlink()
             for empty in made:
@@ -183,7 +187,7 @@ def train(
         if report is None:
             # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
             # What it cost is not forgotten.
-            state, _, log = load_state(path, config)
+            state, _, log = load_state(path, config, system)
             state.seconds, finished = earlier + time.perf_counter() - start, False
             save_state(path, config, state, energy.calls, log)
             break

@@ -72,6 +72,11 @@ IDEM_INLINE V set_drift(int n, V beta, V cap, const Restraint<V, P>& r, P x, P f
   return beta * u + (r.on ? 0.5f * r.k * r2 : zero);
 }
 
+// Of `tries` attempts `hits` succeeded; without attempts there is no share.
+template <class V> IDEM_INLINE V share(V hits, int64_t tries) {
+  return tries > 0 ? hits * (1.0f / (float)tries) : hits * 0.0f + __builtin_nanf("");
+}
+
 // What one Langevin move writes to: proposal, its force and drift, noise.
 template <class P> struct Scratch4 {
   P y, g, gt, eps;
@@ -118,6 +123,9 @@ IDEM_INLINE V mala_steps(const LennardJonesParams& lj, Rng& rng, int64_t n_steps
   return accepted;
 }
 
+// How often swap_rungs tries rungs r and r+1 in that many rounds.
+IDEM_INLINE int64_t swap_attempts(int64_t n_rounds, int64_t r) { return r % 2 ? n_rounds / 2 : (n_rounds + 1) / 2; }
+
 // One round of swaps of neighbouring rungs r, r+1 with r of the round's parity (deterministic even-odd: Syed et al.,
 // JRSS B 84, 321, 2022), accepted with min(1, exp[(beta_r - beta_{r+1}) (u_r - u_{r+1})]). `seen[r]` is 1 where the
 // replica on rung r has been hottest since it was last coldest.
@@ -162,7 +170,8 @@ IDEM_INLINE void add_sample(TargetLane<V>& t, int nd, V u, M dropped, const X& f
   const V minus_inf = V{} - __builtin_inff(), zero = V{};
   const auto dead = dropped | (u == -minus_inf);
   const V log_w = dead ? minus_inf : -u, top = log_w > t.top ? log_w : t.top;
-  const auto none = top == minus_inf;  // this lane has seen no finite energy yet
+  // This lane has seen no finite energy yet; a NaN is not one, and its weight has to stay NaN.
+  const auto none = (top == minus_inf) & (log_w == log_w);
   const V keep = none ? zero : vexp(t.top - top), w = none | dead ? zero : vexp(log_w - top);
   V dot_ff = zero, dot_ee = zero, dot_fe = zero;
   IDEM_UNROLL
@@ -189,13 +198,13 @@ struct TargetTotal {
 };
 
 IDEM_INLINE void write_target(const TargetArgs& a, int64_t b, const TargetTotal& t) {
-  const bool empty = !(t.z > 0);
+  const bool empty = t.z == 0;  // every sample overlaps; a NaN is not empty
   const double inv_z = empty ? 0.0 : 1.0 / t.z, sigma = a.sigma[b];
   const double v_t = t.ff * inv_z - t.tt, v_d = t.ee * inv_z / (sigma * sigma) - t.dd, c = t.fe * inv_z / sigma - t.td;
   const double den = v_t + v_d - 2 * c;
   // One sample left, or an overflow: only S_D is bounded, so it is the one to trust.
   const double alpha = den > 0 && den <= 1e300 ? (v_d - c) / den : 0.0;
-  a.alpha[b] = (float)(alpha < 0 ? 0 : alpha > 1 ? 1 : alpha);
+  a.alpha[b] = (float)(t.z != t.z ? t.z : alpha < 0 ? 0 : alpha > 1 ? 1 : alpha);
   a.log_mean_exp[b] = empty ? -__builtin_inff() : (float)(t.top + log(t.z / (double)a.n_samples));
   a.ess[b] = empty ? 0.0f : (float)(t.z * t.z / t.z2);
 }

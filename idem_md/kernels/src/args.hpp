@@ -4,6 +4,9 @@
 
 namespace idem {
 
+// The one size that CUDA compiles apart, with everything in registers: a shipped benchmark.
+constexpr int kFixedAtoms = 13;
+
 struct MalaArgs {
   LennardJonesParams lj;
   int64_t n_chains, n_steps;
@@ -34,7 +37,7 @@ struct TemperingArgs {
   float* f;                 // (C,R,N,D)
   float* acceptance;        // (C,R) of the MALA steps
   float* swaps;             // (C,R-1) accepted share of the attempted swaps of rungs r, r+1
-  float* round_trips;       // (C) hottest to coldest and back, summed over replicas
+  float* round_trips;       // (C) arrivals at the coldest rung of replicas that had been hottest
   float* trace;             // (C,rounds,R) energies after each round
 };
 

@@ -37,7 +37,7 @@ template <class T, class V> void scatter(const V* src, int64_t stride, int64_t f
     for (int64_t i = 0; i < stride; ++i) dst[(first + l) * stride + i] = lane(src[i], l);
 }
 
-template <int D, bool kMixed, class T>
+template <int D, bool kMixed, int N, class T>
 void energy_forces(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t begin, int64_t end) {
   using V = typename Simd<T>::V;
   const int64_t nd = (int64_t)p.n_atoms * D;
@@ -45,7 +45,7 @@ void energy_forces(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t 
   V *xv = scratch.data, *fv = xv + nd;
   for (int64_t b = begin; b < end; b += Simd<T>::width) {
     gather<T, V>(x, nd, b, end, xv);
-    const V uv = lj_energy_forces<D, kMixed, 0, V, T>(p, xv, fv);
+    const V uv = lj_energy_forces<D, kMixed, N, V, T>(p, xv, fv);
     scatter<T, V>(&uv, 1, b, end, u);
     scatter<T, V>(fv, nd, b, end, f);
   }
@@ -72,16 +72,15 @@ template <int D, bool kMixed> void mala(const MalaArgs& a, int64_t begin, int64_
     for (int64_t i = 0; i < nd; ++i) mx[i] = mf[i] = F{};
     u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
     F accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_steps, h, beta, restraint, x, f, ft, u, move, a.mean_x != nullptr, mx, mf);
-    const float inv_steps = 1.0f / (float)(a.n_steps > 0 ? a.n_steps : 1);
-    accepted *= inv_steps;
+    accepted = share(accepted, a.n_steps);
     scatter<float, F>(x, nd, b, end, a.x);
     scatter<float, F>(f, nd, b, end, a.f);
     scatter<float, F>(&u, 1, b, end, a.u);
     scatter<float, F>(&accepted, 1, b, end, a.acceptance);
     if (a.mean_x) {
       for (int64_t i = 0; i < nd; ++i) {
-        mx[i] *= inv_steps;
-        mf[i] *= inv_steps;
+        mx[i] = share(mx[i], a.n_steps);
+        mf[i] = share(mf[i], a.n_steps);
       }
       scatter<float, F>(mx, nd, b, end, a.mean_x);
       scatter<float, F>(mf, nd, b, end, a.mean_f);
@@ -115,9 +114,8 @@ template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t beg
         for (int r = 0; r < rungs; ++r) a.trace[((b + l) * a.n_rounds + round) * rungs + r] = lane(u[r], l);
     }
     for (int r = 0; r < rungs; ++r) {
-      const int64_t attempts = r % 2 ? a.n_rounds / 2 : (a.n_rounds + 1) / 2;
-      accepted[r] *= 1.0f / (float)(a.n_rounds * a.n_steps > 0 ? a.n_rounds * a.n_steps : 1);
-      swaps[r] *= 1.0f / (float)(attempts > 0 ? attempts : 1);
+      accepted[r] = share(accepted[r], a.n_rounds * a.n_steps);
+      swaps[r] = share(swaps[r], swap_attempts(a.n_rounds, r));
     }
     scatter<float, F>(x, rungs * nd, b, end, a.x);
     scatter<float, F>(f, rungs * nd, b, end, a.f);
@@ -128,8 +126,8 @@ template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t beg
   }
 }
 
-template <int D, bool kMixed> void dem_target(const TargetArgs& a, int64_t begin, int64_t end) {
-  const int n = a.lj.n_atoms, nd = n * D;
+template <int D, bool kMixed, int N = 0> void dem_target(const TargetArgs& a, int64_t begin, int64_t end) {
+  const int n = N ? N : a.lj.n_atoms, nd = n * D;
   Scratch<F> scratch(6 * (int64_t)nd);
   F *x = scratch.data, *y = x + nd, *f = y + nd, *eps = f + nd, *sum_f = eps + nd, *sum_e = sum_f + nd;
   for (int64_t b = begin; b < end; ++b) {
@@ -143,9 +141,9 @@ template <int D, bool kMixed> void dem_target(const TargetArgs& a, int64_t begin
     for (int64_t k = 0; k < a.n_samples; k += kWidth) {
       Rng rng;
       rng.seed(a.seed, (uint64_t)b * (uint64_t)a.n_samples + (uint64_t)k);
-      mean_free_noise<D, 0>(rng, n, eps);
+      mean_free_noise<D, N>(rng, n, eps);
       for (int i = 0; i < nd; ++i) y[i] = x[i] + sigma * eps[i];
-      const F u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, y, f);
+      const F u = lj_energy_forces<D, kMixed, N, F, float>(a.lj, y, f);
       const auto past_the_end = lane_index() >= F{} + (float)(a.n_samples - k < kWidth ? a.n_samples - k : kWidth);
       add_sample(t, nd, u, past_the_end, f, eps, sum_f, sum_e);
     }
@@ -165,7 +163,7 @@ template <int D, bool kMixed> void dem_target(const TargetArgs& a, int64_t begin
       }
     }
     total.top = top;
-    const double inv_z = total.z > 0 ? 1.0 / total.z : 0.0;
+    const double inv_z = total.z == 0 ? 0.0 : 1.0 / total.z;
     for (int i = 0; i < nd; ++i) {
       double st = 0, sd = 0;
       for (int l = 0; l < kWidth; ++l) {
@@ -211,25 +209,32 @@ double fma_loop(int64_t n) {
 }
 
 // One instantiation for each number of dimensions and of species.
-#define IDEM_DISPATCH(lj, FN, ...)                                             \
+#define IDEM_DISPATCH(lj, FN, ...)                                                          \
   ((lj).n_dims == 3 ? ((lj).species ? FN<3, true>(__VA_ARGS__) : FN<3, false>(__VA_ARGS__)) \
                     : ((lj).species ? FN<2, true>(__VA_ARGS__) : FN<2, false>(__VA_ARGS__)))
 
-template <int D, bool kMixed> void energy_forces_f32(const LennardJonesParams& p, const float* x, float* u, float* f, int64_t begin, int64_t end) {
-  energy_forces<D, kMixed, float>(p, x, u, f, begin, end);
+// The size that CUDA compiles apart, so that the tests run that instantiation too.
+bool is_fixed(const LennardJonesParams& p) {
+#if defined(IDEM_SCALAR)
+  return p.n_atoms == kFixedAtoms && p.n_dims == 3 && !p.species;
+#else
+  (void)p;
+  return false;
+#endif
 }
-template <int D, bool kMixed> void energy_forces_f64(const LennardJonesParams& p, const double* x, double* u, double* f, int64_t begin, int64_t end) {
-  energy_forces<D, kMixed, double>(p, x, u, f, begin, end);
-}
-void energy_forces_f32_any(const LennardJonesParams& p, const float* x, float* u, float* f, int64_t begin, int64_t end) {
-  IDEM_DISPATCH(p, energy_forces_f32, p, x, u, f, begin, end);
-}
-void energy_forces_f64_any(const LennardJonesParams& p, const double* x, double* u, double* f, int64_t begin, int64_t end) {
-  IDEM_DISPATCH(p, energy_forces_f64, p, x, u, f, begin, end);
+
+template <class T>
+void energy_forces_any(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t begin, int64_t end) {
+  if (is_fixed(p)) return energy_forces<3, false, kFixedAtoms, T>(p, x, u, f, begin, end);
+  p.n_dims == 3 ? (p.species ? energy_forces<3, true, 0, T>(p, x, u, f, begin, end) : energy_forces<3, false, 0, T>(p, x, u, f, begin, end))
+                : (p.species ? energy_forces<2, true, 0, T>(p, x, u, f, begin, end) : energy_forces<2, false, 0, T>(p, x, u, f, begin, end));
 }
 void mala_any(const MalaArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, mala, a, begin, end); }
 void tempering_any(const TemperingArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, tempering, a, begin, end); }
-void dem_target_any(const TargetArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, dem_target, a, begin, end); }
+void dem_target_any(const TargetArgs& a, int64_t begin, int64_t end) {
+  if (is_fixed(a.lj)) return dem_target<3, false, kFixedAtoms>(a, begin, end);
+  IDEM_DISPATCH(a.lj, dem_target, a, begin, end);
+}
 
 #define IDEM_STRING_(x) #x
 #define IDEM_STRING(x) IDEM_STRING_(x)
@@ -244,7 +249,7 @@ void message_backward(const MessageArgs&, int64_t, int64_t, float*);
 
 const CpuKernels& kernels() {
   static const CpuKernels table{IDEM_STRING(IDEM_ISA), Simd<float>::width, Simd<double>::width,
-                                energy_forces_f32_any, energy_forces_f64_any, mala_any, tempering_any, dem_target_any,
+                                energy_forces_any<float>, energy_forces_any<double>, mala_any, tempering_any, dem_target_any,
                                 noise, fma_loop,
 #if defined(IDEM_SCALAR)
                                 nullptr, nullptr, nullptr};

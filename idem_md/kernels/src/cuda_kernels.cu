@@ -34,8 +34,7 @@ template <int n> struct Local {
 };
 
 constexpr int kThreads = 128, kTargetThreads = 128, kTargetBlocksPerProcessor = 4;
-// The one size for which everything fits in registers: a shipped benchmark, and most of what one sample a thread gains.
-constexpr int kFixed = 13;
+constexpr int64_t kTargetWork = int64_t(1) << 26;  // floats of scratch memory, 256 MiB
 
 template <class T> __device__ void copy(T* to, const T* from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = from[i];
@@ -80,15 +79,14 @@ template <int D, bool kMixed> __global__ void mala_kernel(MalaArgs a, float* wor
   float u = lj_energy_forces<D, kMixed, 0, float, float>(a.lj, x, f);
   const float accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_steps, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
                                                a.mean_x != nullptr, mx, mf);
-  const float inv_steps = 1.0f / (float)(a.n_steps > 0 ? a.n_steps : 1);
   a.u[b] = u;
-  a.acceptance[b] = accepted * inv_steps;
+  a.acceptance[b] = share(accepted, a.n_steps);
   for (int i = 0; i < nd; ++i) {
     a.x[b * nd + i] = x[i];
     a.f[b * nd + i] = f[i];
     if (a.mean_x) {
-      a.mean_x[b * nd + i] = mx[i] * inv_steps;
-      a.mean_f[b * nd + i] = mf[i] * inv_steps;
+      a.mean_x[b * nd + i] = share(mx[i], a.n_steps);
+      a.mean_f[b * nd + i] = share(mf[i], a.n_steps);
     }
   }
 }
@@ -127,9 +125,8 @@ template <int D, bool kMixed> __global__ void tempering_kernel(TemperingArgs a, 
   }
   for (int r = 0; r < rungs; ++r) {
     a.u[b * rungs + r] = u[r];
-    a.acceptance[b * rungs + r] = accepted[r] / (float)(a.n_rounds * a.n_steps > 0 ? a.n_rounds * a.n_steps : 1);
-    const int64_t attempts = r % 2 ? a.n_rounds / 2 : (a.n_rounds + 1) / 2;
-    if (r + 1 < rungs) a.swaps[b * (rungs - 1) + r] = swaps[r] / (float)(attempts > 0 ? attempts : 1);
+    a.acceptance[b * rungs + r] = share((float)accepted[r], a.n_rounds * a.n_steps);
+    if (r + 1 < rungs) a.swaps[b * (rungs - 1) + r] = share((float)swaps[r], swap_attempts(a.n_rounds, r));
   }
   a.round_trips[b] = trips;
 }
@@ -190,7 +187,7 @@ template <int D, bool kMixed, int N> __global__ void target_kernel(TargetArgs a,
     total.fe = over_block<false>(s > 0 ? s * t.fe : 0.0, buffer);
     scale[me] = s;
     __syncthreads();
-    const double inv_z = total.z > 0 ? 1.0 / total.z : 0.0;
+    const double inv_z = total.z == 0 ? 0.0 : 1.0 / total.z;
     double tt = 0, dd = 0, td = 0;
     for (int i = me; i < nd; i += kTargetThreads) {
       double st = 0, sd = 0;
@@ -245,11 +242,15 @@ int processors() {
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "device attributes");
   return count;
 }
+bool fixed(const LennardJonesParams& p) { return p.n_atoms == kFixedAtoms && p.n_dims == 3 && !p.species; }
 int64_t target_blocks(const TargetArgs& a) {
-  const int64_t limit = (int64_t)kTargetBlocksPerProcessor * processors();
+  int64_t limit = (int64_t)kTargetBlocksPerProcessor * processors();
+  if (!fixed(a.lj)) {
+    const int64_t fit = kTargetWork / ((int64_t)kTargetThreads * 5 * a.lj.n_atoms * a.lj.n_dims);
+    limit = fit < limit ? (fit > 1 ? fit : 1) : limit;
+  }
   return a.n_points < limit ? a.n_points : limit;
 }
-bool fixed(const LennardJonesParams& p) { return p.n_atoms == kFixed && p.n_dims == 3 && !p.species; }
 
 // One instantiation for each number of dimensions and of species.
 #define IDEM_LAUNCH(lj, KERNEL, count, stream, ...)                                                       \
@@ -264,7 +265,7 @@ bool fixed(const LennardJonesParams& p) { return p.n_atoms == kFixed && p.n_dims
 template <class T>
 void energies(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t n, uintptr_t stream) {
   if (n == 0) return;
-  const auto kernel = fixed(p) ? energy_forces_kernel<3, false, kFixed, T>
+  const auto kernel = fixed(p) ? energy_forces_kernel<3, false, kFixedAtoms, T>
                     : p.n_dims == 3 ? (p.species ? energy_forces_kernel<3, true, 0, T> : energy_forces_kernel<3, false, 0, T>)
                                     : (p.species ? energy_forces_kernel<2, true, 0, T> : energy_forces_kernel<2, false, 0, T>);
   kernel<<<blocks(n), kThreads, 0, as_stream(stream)>>>(p, x, u, f, n);
@@ -273,15 +274,19 @@ void energies(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t n, ui
 
 }  // namespace
 
-int device_count() {
+int device_count(std::string& problem) {
   int n = 0;
-  if (cudaGetDeviceCount(&n) != cudaSuccess) {
-    cudaGetLastError();  // clear it: no driver is an answer, not a failure
-    return 0;
-  }
-  return n;
+  const cudaError_t status = cudaGetDeviceCount(&n);
+  if (status == cudaSuccess) return n;
+  cudaGetLastError();  // clear it: no device is an answer, not a failure
+  problem = cudaGetErrorString(status);
+  return 0;
 }
-void use(int device) { check(cudaSetDevice(device), "set device"); }
+OnDevice::OnDevice(int device) {
+  check(cudaGetDevice(&before_), "current device");
+  check(cudaSetDevice(device), "set device");
+}
+OnDevice::~OnDevice() { cudaSetDevice(before_); }
 
 int64_t mala_work(const MalaArgs& a) { return a.n_chains * 9 * a.lj.n_atoms * a.lj.n_dims; }
 int64_t tempering_work(const TemperingArgs& a) {
@@ -306,10 +311,10 @@ void tempering(const TemperingArgs& a, float* work, uintptr_t stream) {
 void dem_target(const TargetArgs& a, float* work, uintptr_t stream) {
   if (a.n_points == 0) return;
   const bool small = fixed(a.lj);
-  const auto kernel = small ? target_kernel<3, false, kFixed>
+  const auto kernel = small ? target_kernel<3, false, kFixedAtoms>
                     : a.lj.n_dims == 3 ? (a.lj.species ? target_kernel<3, true, 0> : target_kernel<3, false, 0>)
                                        : (a.lj.species ? target_kernel<2, true, 0> : target_kernel<2, false, 0>);
-  const size_t shared = small ? 2 * kFixed * 3 * kTargetThreads * sizeof(float) : 0;
+  const size_t shared = small ? 2 * kFixedAtoms * 3 * kTargetThreads * sizeof(float) : 0;
   kernel<<<(unsigned)target_blocks(a), kTargetThreads, shared, as_stream(stream)>>>(a, work);
   check(cudaGetLastError(), "dem_target");
 }
@@ -320,20 +325,23 @@ void noise(const NoiseArgs& a, uintptr_t stream) {
   check(cudaGetLastError(), "noise");
 }
 
-double peak_flops(int64_t n) {
+double peak_flops(int64_t n, uintptr_t stream) {
   const int grid = 32 * processors();
   cudaEvent_t start, stop;
   check(cudaEventCreate(&start), "event");
   check(cudaEventCreate(&stop), "event");
-  fma_kernel<<<grid, kThreads>>>(n, 0.999f, 1e-3f, nullptr);  // warm-up
-  check(cudaEventRecord(start), "event");
-  fma_kernel<<<grid, kThreads>>>(n, 0.999f, 1e-3f, nullptr);
-  check(cudaEventRecord(stop), "event");
+  for (int run = 0; run < 2; ++run) {  // the first warms up
+    check(cudaEventRecord(start, as_stream(stream)), "event");
+    fma_kernel<<<grid, kThreads, 0, as_stream(stream)>>>(n, 0.999f, 1e-3f, nullptr);
+    check(cudaGetLastError(), "fma loop");
+    check(cudaEventRecord(stop, as_stream(stream)), "event");
+  }
   check(cudaEventSynchronize(stop), "fma loop");
   float ms = 0;
   check(cudaEventElapsedTime(&ms, start, stop), "event");
   cudaEventDestroy(start);
   cudaEventDestroy(stop);
+  if (!(ms > 0)) throw std::runtime_error("CUDA: fma loop: no time has passed");
   return 2.0 * (double)n * grid * kThreads / (1e-3 * ms);
 }
 

@@ -74,13 +74,11 @@ IDEM_INLINE V lj_energy_forces(const LennardJonesParams& p, const X& x, Y& f) {
       closest = s2 < closest ? s2 : closest;
       V e, g;
       lj_pair<V, S>(s2, overlap, e, g);
-      if (kMixed) {
-        e *= eps[a][b];
-        g *= scale[a][b];
-      }
+      if (kMixed) e *= eps[a][b];
       ui += e;
       for (int d = 0; d < D; ++d) {
-        const V push = g * dx[d];
+        // In this order: g alone reaches 1e35, and dx is small where it does.
+        const V push = kMixed ? g * dx[d] * scale[a][b] : g * dx[d];
         fi[d] += push;
         f[j * D + d] = f[j * D + d] - push;
       }

@@ -2,6 +2,7 @@
 // ops validate shapes, dtypes and ranges before they call.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -72,7 +73,8 @@ const CpuKernels& select(const std::string& name) {
 
 // Torch's own threads, where it runs on GNU OpenMP: they spin for milliseconds after each of its operations, and threads
 // of ours would wait for the cores they hold. Torch loads that library globally, so its entry point can be looked up;
-// elsewhere this is null, and we start threads.
+// elsewhere this is null, and we start threads. As with torch's own operations, a process forked after its threads have
+// started hangs in them: spawn instead.
 using GompParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 GompParallel torch_pool() {
 #if defined(__linux__)
@@ -124,7 +126,7 @@ LennardJonesParams lj_params(int n_atoms, int n_dims, Matrix epsilon, Matrix r_m
 void energy_forces(const LennardJonesParams& p, int64_t n, bool is_double, Address x, Address u, Address f, const Place& place) {
 #if defined(IDEM_HAVE_CUDA)
   if (place.on_cuda()) {
-    idem::cuda::use(place.cuda_device);
+    const idem::cuda::OnDevice guard(place.cuda_device);
     if (is_double)
       idem::cuda::energy_forces(p, at<const double>(x), at<double>(u), at<double>(f), n, place.stream);
     else
@@ -145,7 +147,7 @@ void energy_forces(const LennardJonesParams& p, int64_t n, bool is_double, Addre
 #if defined(IDEM_HAVE_CUDA)
 #define IDEM_ON_CUDA(FN, a, place)                   \
   if ((place).on_cuda()) {                           \
-    idem::cuda::use((place).cuda_device);            \
+    const idem::cuda::OnDevice guard((place).cuda_device); \
     if (!(place).work) return idem::cuda::FN##_work(a); \
     idem::cuda::FN(a, at<float>((place).work), (place).stream); \
     return 0;                                        \
@@ -193,7 +195,7 @@ void noise(int n_atoms, int n_dims, int64_t n_samples, uint64_t seed, Address ep
   const idem::NoiseArgs a{n_atoms, n_dims, n_samples, seed, at<float>(eps)};
 #if defined(IDEM_HAVE_CUDA)
   if (place.on_cuda()) {
-    idem::cuda::use(place.cuda_device);
+    const idem::cuda::OnDevice guard(place.cuda_device);
     return idem::cuda::noise(a, place.stream);
   }
 #endif
@@ -245,8 +247,8 @@ std::vector<uint32_t> philox4x32(uint32_t key0, uint32_t key1, std::vector<uint3
 double peak_flops(int64_t n, const Place& place) {
 #if defined(IDEM_HAVE_CUDA)
   if (place.on_cuda()) {
-    idem::cuda::use(place.cuda_device);
-    return idem::cuda::peak_flops(n);
+    const idem::cuda::OnDevice guard(place.cuda_device);
+    return idem::cuda::peak_flops(n, place.stream);
   }
 #endif
   const CpuKernels& k = select(place.isa);
@@ -312,10 +314,14 @@ NB_MODULE(_native, m) {
   });
 #if defined(IDEM_HAVE_CUDA)
   m.attr("built_with_cuda") = true;
-  m.def("cuda_device_count", &idem::cuda::device_count);
+  m.def("cuda_devices", [] {
+    std::string problem;
+    const int n = idem::cuda::device_count(problem);
+    return std::make_pair(n, problem);
+  });
 #else
   m.attr("built_with_cuda") = false;
-  m.def("cuda_device_count", [] { return 0; });
+  m.def("cuda_devices", [] { return std::make_pair(0, std::string("built without CUDA")); });
 #endif
   nb::class_<Place>(m, "Place")
       .def(nb::init<int, std::string, int, Address, Address>(), "threads"_a, "isa"_a, "cuda_device"_a, "stream"_a, "work"_a)

@@ -29,7 +29,8 @@ IDEM_INLINE void philox4x32(uint32_t key0, uint32_t key1, uint32_t c[4]) {
 // The stream of one sample: its numbers depend on (seed, sample) only.
 struct Philox {
   using V = float;
-  uint32_t key0, key1, stream0, stream1, block, out[4];
+  uint32_t key0, key1, stream0, stream1, out[4];
+  uint64_t block;
   int left;
 
   IDEM_INLINE void seed(uint64_t seed, uint64_t stream) {
@@ -42,8 +43,9 @@ struct Philox {
   }
   IDEM_INLINE uint32_t next() {
     if (left == 0) {
-      out[0] = block++;
-      out[1] = 0;
+      out[0] = (uint32_t)block;
+      out[1] = (uint32_t)(block >> 32);
+      ++block;
       out[2] = stream0;
       out[3] = stream1;
       philox4x32(key0, key1, out);

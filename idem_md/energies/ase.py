@@ -1,0 +1,87 @@
+"""Any ASE calculator as a reduced potential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ase
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+
+from ..checks import UsageError, check_float
+from ..units import Units
+from .batch import BatchEnergy, Recipe
+
+__all__ = ["ASE"]
+
+
+@dataclass(frozen=True)
+class AseRecipe(Recipe):
+    """Atoms without a calculator, and the calculator or a function that makes one."""
+
+    atoms: ase.Atoms
+    calculator: object
+    units: Units
+
+    def build(self):
+        """See `Recipe.build`."""
+        atoms = self.atoms.copy()
+        atoms.calc = self.calculator if isinstance(self.calculator, BaseCalculator) else self.calculator()
+        length, kT = self.units.length_angstrom, self.units.kT_eV
+
+        def evaluate(x: np.ndarray):
+            atoms.positions = x * length
+            return atoms.get_potential_energy() / kT, atoms.get_forces() * (length / kT)
+
+        return evaluate
+
+
+class ASE(BatchEnergy):
+    """u = U/kT (+ trap) of free clusters and molecules, U from an ASE calculator.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Composition, and the calculator unless one is given; not periodic, no constraints.
+    calculator : ase.calculators.calculator.Calculator or callable () -> Calculator, optional
+        A factory is what other processes want: each worker calls it once.
+    temperature_K : float
+    length_angstrom : float
+        The unit of length of ``x``; 1 Å by default.
+    trap, workers, executor, chunk_size
+        See `BatchEnergy`. The trap is reported in `parameters`.
+
+    Raises
+    ------
+    UsageError
+        No calculator, periodic boundary conditions, constraints, or what `BatchEnergy` refuses.
+    """
+
+    def __init__(self, atoms: ase.Atoms, calculator: BaseCalculator | Callable | None = None, *, temperature_K: float,
+                 length_angstrom: float = 1.0, **options):
+        if not isinstance(atoms, ase.Atoms) or len(atoms) < 2:
+            raise UsageError(f"atoms: expected ase.Atoms of at least two atoms, got {atoms!r}")
+        calculator = atoms.calc if calculator is None else calculator
+        if not isinstance(calculator, BaseCalculator) and not callable(calculator):
+            raise UsageError(f"calculator: expected an ASE calculator or a function that makes one, got {calculator!r}")
+        if atoms.pbc.any():
+            raise UsageError(f"atoms: expected no periodic boundary conditions, got pbc = {atoms.pbc.tolist()}")
+        if atoms.constraints:
+            raise UsageError(f"atoms: expected no constraints, they are not supported, got {atoms.constraints}")
+        units = Units(check_float("length_angstrom", length_angstrom, above=0.0),
+                      check_float("temperature_K", temperature_K, above=0.0))
+        bare = ase.Atoms(atoms.numbers, atoms.positions)
+        for extra in ("initial_charges", "initial_magmoms"):
+            if atoms.has(extra):
+                bare.set_array(extra, atoms.get_array(extra))
+        bare.info = dict(atoms.info)  # total charge and spin, for calculators that read them there
+        self.calculator_name = getattr(calculator, "name", None) or getattr(calculator, "__name__", type(calculator).__name__)
+        self.elements = tuple(atoms.get_chemical_symbols())
+        super().__init__(len(atoms), 3, AseRecipe(bare, calculator, units), units, **options)
+
+    @property
+    def parameters(self) -> dict:
+        """Calculator, temperature, units and trap."""
+        return {"calculator": self.calculator_name, "temperature_kelvin": self.units.temperature_kelvin,
+                "length_angstrom": self.units.length_angstrom, "trap_kT_per_angstrom2": self.trap}

@@ -1,0 +1,153 @@
+"""Any OpenMM System as a reduced potential."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+from openmm import unit
+
+from ..checks import UsageError, check_choice, check_float, check_int
+from ..units import Units
+from .batch import BatchEnergy, Recipe
+
+__all__ = ["OpenMM", "fastest_platform"]
+
+
+@dataclass(frozen=True)
+class OpenMMRecipe(Recipe):
+    """A serialised System and where it is to run."""
+
+    xml: str
+    platform: str
+    units: Units
+    n_dims: int
+
+    def build(self):
+        """See `Recipe.build`."""
+        system = openmm.XmlSerializer.deserialize(self.xml)
+        # The context holds the integrator; the closure holds the context.
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName(self.platform))
+        nanometre, kT = self.units.length_angstrom / 10, self.units.kT_kJ_per_mol
+        positions = np.zeros((system.getNumParticles(), 3))
+
+        def evaluate(x: np.ndarray):
+            positions[:, : self.n_dims] = x * nanometre
+            context.setPositions(positions)
+            state = context.getState(getEnergy=True, getForces=True)
+            u = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / kT
+            f = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+            return u, f[:, : self.n_dims] * (nanometre / kT)
+
+        return evaluate
+
+
+def fastest_platform(xml: str, units: Units, evaluations: int = 30) -> str:
+    """Name of the OpenMM platform that evaluates this System soonest, by a trial of a fraction of a second each.
+
+    For a dozen of atoms that is Reference: what CPU and CUDA gain, their overhead takes.
+
+    Raises
+    ------
+    UsageError
+        No platform can run it; says why.
+    """
+    n = openmm.XmlSerializer.deserialize(xml).getNumParticles()
+    side = int(np.ceil(n ** (1 / 3)))
+    lattice = np.stack(np.meshgrid(*[np.arange(float(side))] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
+    x = 3.0 * lattice / units.length_angstrom
+    seconds, failures = {}, {}
+    for k in range(openmm.Platform.getNumPlatforms()):
+        name = openmm.Platform.getPlatform(k).getName()
+        try:
+            evaluate = OpenMMRecipe(xml, name, units, 3).build()
+            evaluate(x)
+            start = time.perf_counter()
+            for done in range(1, evaluations + 1):
+                evaluate(x)
+                if time.perf_counter() - start > 0.5:
+                    break
+            seconds[name] = (time.perf_counter() - start) / done
+        except openmm.OpenMMException as error:  # a platform whose driver or device is not there
+            failures[name] = str(error)
+    if not seconds:
+        raise UsageError(f"platform: expected one that can run this System, all failed: {failures}")
+    return min(seconds, key=seconds.get)
+
+
+class OpenMM(BatchEnergy):
+    """u = U/kT (+ trap) of the particles of an OpenMM System in vacuum.
+
+    Parameters
+    ----------
+    system : openmm.System or str
+        Live, or serialised by `openmm.XmlSerializer`. Not periodic; no constraints, virtual sites or massless particles:
+        every particle is sampled, with no stiff degree of freedom left out.
+    topology : openmm.app.Topology, optional
+        Names the elements; without it they are guessed from the masses.
+    temperature : float or openmm.unit.Quantity
+        In kelvin.
+    platform : str, optional
+        By default the fastest in a short trial.
+    length_angstrom : float
+        The unit of length of ``x``; 1 Å by default.
+    n_dims : int
+        3, or 2 for particles in the plane z = 0.
+    trap, workers, executor, chunk_size
+        See `BatchEnergy`. The trap is reported in `parameters`.
+
+    Raises
+    ------
+    UsageError
+        What is not supported, or an unknown platform.
+    """
+
+    def __init__(self, system, topology=None, *, temperature, platform: str | None = None, length_angstrom: float = 1.0,
+                 n_dims: int = 3, **options):
+        if isinstance(system, str):
+            try:
+                system = openmm.XmlSerializer.deserialize(system)
+            except Exception as error:
+                raise UsageError(f"system: expected an openmm.System or its XML, it cannot be read ({error})") from None
+        if not isinstance(system, openmm.System):
+            raise UsageError(f"system: expected an openmm.System or its XML, got {type(system).__name__}")
+        n = system.getNumParticles()
+        if system.usesPeriodicBoundaryConditions():
+            raise UsageError("system: expected no periodic boundary conditions, got a periodic System; clusters live in vacuum "
+                             "(nonbondedMethod = NoCutoff)")
+        if system.getNumConstraints():
+            raise UsageError(f"system: expected no constraints, they are not supported, got {system.getNumConstraints()} "
+                             "(constraints = None, rigidWater = False)")
+        for what, found in (("virtual sites", [i for i in range(n) if system.isVirtualSite(i)]),
+                            ("particles without mass", [i for i in range(n) if system.getParticleMass(i)._value == 0])):
+            if found:
+                raise UsageError(f"system: expected no {what}, they are not supported, got particle {found[0]}")
+        if topology is not None and topology.getNumAtoms() != n:
+            raise UsageError(f"topology: expected {n} atoms as in the System, got {topology.getNumAtoms()}")
+        if unit.is_quantity(temperature):
+            temperature = temperature.value_in_unit(unit.kelvin)
+        units = Units(check_float("length_angstrom", length_angstrom, above=0.0),
+                      check_float("temperature", temperature, above=0.0))
+        xml = openmm.XmlSerializer.serialize(system)
+        if platform is not None:
+            check_choice("platform", platform, [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())])
+        self.platform = platform or fastest_platform(xml, units)
+        self.elements = _elements(system, topology)
+        super().__init__(n, check_int("n_dims", n_dims, 2, 3), OpenMMRecipe(xml, self.platform, units, n_dims), units, **options)
+
+    @property
+    def parameters(self) -> dict:
+        """Forces, platform, temperature, units and trap."""
+        forces = openmm.XmlSerializer.deserialize(self.recipe.xml).getForces()
+        return {"forces": sorted(type(f).__name__ for f in forces), "platform": self.platform,
+                "temperature_kelvin": self.units.temperature_kelvin, "length_angstrom": self.units.length_angstrom,
+                "trap_kT_per_angstrom2": self.trap}
+
+
+def _elements(system, topology) -> tuple[str, ...]:
+    masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
+    named = [None] * len(masses) if topology is None else [atom.element for atom in topology.atoms()]
+    guessed = [e or openmm.app.Element.getByMass(m) for e, m in zip(named, masses)]
+    return tuple("X" if e is None else e.symbol for e in guessed)
