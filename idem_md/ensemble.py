@@ -254,9 +254,9 @@ def load_ensemble(path) -> WeightedEnsemble:
         Missing, truncated or foreign files.
     """
     arrays, provenance = read_ensemble(path)
-    name = provenance["system"]
+    name, description = provenance["system"], provenance.pop("system_description", None)
     try:
-        system = get_system(name) if name in SYSTEMS else System.described(provenance["system_description"])
+        system = get_system(name) if name in SYSTEMS else System.described(description)
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: the system {name!r} is neither built in nor described in the file ({error})") from None
     if arrays["positions"].shape[1] != len(system.elements):

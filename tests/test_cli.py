@@ -148,7 +148,7 @@ def test_interrupt_saves(trained):
     (["baseline", "lj13", "--engine", "magic"], "engine: expected one of mala, got 'magic'"),
     (["baseline", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
     (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
-    (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, idem, got 'magic'"),
+    (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, frugal, idem, got 'magic'"),
     (["train", "bad.toml"], "unknown key 'sede'"),
     (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),
     (["compare", "a.dcd"], "ensembles: expected two to four files, got 1"),

@@ -195,3 +195,30 @@ def test_a_folder_in_the_way_leaves_nothing(tmp_path):
     with pytest.raises(UsageError, match="a.npz"):
         ensemble().save(tmp_path / "a.dcd")
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_refinement_turns_poor_samples_into_equilibrium(lj13_sampler):
+    """Raw samples of few steps, moved by Markov chains: the exact mean, whichever way they start."""
+    ensemble = lj13_sampler.sample(400, nfe=20, seed=1, kernel="ddpm")
+    for resample in (True, False):
+        refined = ensemble.refine(2000, seed=2, resample=resample)
+        u = refined.energies
+        assert abs(u.mean() + 42.92) < 4.5 * u.std() / 20
+        assert 0.4 < refined.provenance["refined"]["acceptance"] < 0.75
+        assert refined.provenance["energy_calls"] > 400 * 2000
+        assert np.isnan(refined.log_z) != resample
+    assert np.array_equal(ensemble.refine(50, seed=3).positions, ensemble.refine(50, seed=3).positions)
+    assert refined.ess == len(refined)  # weights were put aside
+    assert ensemble.refine(1, seed=0).ess == ensemble.ess
+
+
+def test_an_ensemble_of_an_unknown_system_is_refused(tmp_path, lj13_sampler):
+    ensemble = lj13_sampler.sample(3, nfe=2)
+    ensemble.save(tmp_path / "a.dcd")
+    with np.load(tmp_path / "a.npz") as data:
+        columns, provenance = dict(data), json.loads(str(data["provenance"]))
+    for change in ({"system": "mystery", "system_description": None}, {"system": "lj55"}):
+        columns["provenance"] = np.array(json.dumps(provenance | change))
+        np.savez(tmp_path / "a.npz", **columns)
+        with pytest.raises(FileFormatError, match="mystery|55 atoms"):
+            idem_md.load_ensemble(tmp_path / "a.dcd")

@@ -1,7 +1,11 @@
 """Every example runs; the tests call its `main` with small numbers."""
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
+
+import idem_md
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -34,3 +38,36 @@ def test_score_target_noise(tmp_path):
     # More draws, less noise, where the weights spread over many of them.
     (_, _, few, _), (_, _, many, _) = results[0.01][0]
     assert all(1.6 < a / b < 2.5 for a, b in zip(few, many))
+
+
+def test_ase_lj_cluster(tmp_path, capsys):
+    mean, error = load("ase_lj_cluster").main(tmp_path)
+    exact = -42.92 * 119.8 / 2 * 8.617333262e-5
+    assert abs(mean - exact) < 4 * error + 0.002 and 0 < error < 0.05  # 60 K, not 59.9
+    assert "400 frames" in capsys.readouterr().out
+
+
+def test_dcd_for_mdtraj(tmp_path, capsys):
+    radius = load("dcd_for_mdtraj").main(tmp_path)
+    assert 0.38 < radius < 0.50 and "effective samples" in capsys.readouterr().out
+
+
+def test_openmm_system(capsys):
+    (mean, error), (md_mean, md_error) = load("openmm_system").main()
+    assert abs(mean - md_mean) < 4.5 * (error**2 + md_error**2) ** 0.5 and "Langevin dynamics" in capsys.readouterr().out
+
+
+def test_pipeline(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    result = load("pipeline").main(tmp_path, n=60)
+    assert result["n"] == 60 and capsys.readouterr().out.count("log_z") == 2
+
+
+def test_cu13_emt(tmp_path, capsys):
+    """The whole of it with small numbers; what it gives with its own is in README."""
+    config = idem_md.TrainingConfig.parse({
+        "system": "cu13", "network": {"channels": 16, "layers": 2}, "target": {"name": "buffer"},
+        "buffer": {"size": 32, "fresh": 4, "sampling_steps": 4, "relax_steps": 5, "warmup_steps": 40, "refine_steps": 1},
+        "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3}}, "test")
+    energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, minutes=None, max_energy_calls=5000, refine_steps=3, config=config)
+    assert all(len(u) == 20 for u in energies) and "all weights finite" in capsys.readouterr().out

@@ -76,7 +76,8 @@ class ASE(BatchEnergy):
             if atoms.has(extra):
                 bare.set_array(extra, atoms.get_array(extra))
         bare.info = dict(atoms.info)  # total charge and spin, for calculators that read them there
-        self.calculator_name = getattr(calculator, "name", None) or getattr(calculator, "__name__", type(calculator).__name__)
+        named = calculator.name if isinstance(calculator, BaseCalculator) else getattr(calculator, "__name__", None)
+        self.calculator_name = named if isinstance(named, str) else type(calculator).__name__
         self.elements = tuple(atoms.get_chemical_symbols())
         super().__init__(len(atoms), 3, AseRecipe(bare, calculator, units), units, **options)
 

@@ -22,6 +22,8 @@ __all__ = ["DEFAULT_TRAP", "BatchEnergy", "Recipe"]
 # kT / Å^2: a free atom would wander some 4.5 Å a coordinate from the centroid; the binding of a cluster hardly feels it.
 DEFAULT_TRAP = 0.05
 
+OWN_POOL = "; processes of workers= are spawned: a script that asks for them needs if __name__ == '__main__':"
+
 # Evaluators built in this process, by the token of the energy they belong to: a worker builds each one once.
 _built: dict[str, Callable] = {}
 
@@ -182,7 +184,7 @@ class BatchEnergy(Energy):
         first, cause = next(iter(lost.items()))
         spans = ", ".join(f"{k} to {k + len(chunks[k]) - 1}" for k in list(lost)[:4])
         raise EnergyError(f"{type(self).__name__}: workers failed twice on configurations {spans}{' ...' if len(lost) > 4 else ''} "
-                          f"({cause})", first)
+                          f"({cause}{OWN_POOL if self._pool is not None else ''})", first)
 
     def evaluate(self, x):
         """See `Energy.evaluate`. Always computed in float64."""
