@@ -208,8 +208,8 @@ class WeightedEnsemble:
         alive = torch.from_numpy(np.isfinite(source.energies))
         energy = self.system.energy()
         chains = Buffer.of(energy, torch.from_numpy(source.positions)[alive].float())
-        # Half the squared length on which the force changes a typical atom's energy by kT, to start with.
-        step = 0.5 * chains.force_scale() ** 2 if step is None else step
+        # To start with: for LJ-13 this is close to the best.
+        step = 0.15 * chains.force_scale() ** 2 if step is None else step
         seeds = iter(np.random.SeedSequence(seed).generate_state(11))
         rounds, tuning = (10, n_steps // 30) if n_steps >= 30 else (0, 0)
         for _ in range(rounds):
