@@ -1,9 +1,10 @@
 """A foreign, expensive potential from end to end: a copper cluster with ASE's EMT at 1200 K.
 
-    python examples/cu13_emt.py [folder]
+    python examples/cu13_emt.py [folder]            # a sketch, in a minute or two
+    python examples/cu13_emt.py folder full         # fewer than 800,000 energies, some 20 minutes on two cores
 
-Energies only, fewer than a million of them, training included; some 20 minutes on two cores. Markov chains are the
-yardstick: at this temperature the cluster is a liquid drop, and they mix.
+Energies only, those of training included. Markov chains finish the job: at this temperature the cluster is a liquid drop,
+and they mix.
 """
 
 import sys
@@ -26,11 +27,17 @@ def copper(workers):
     return idem_md.System.of_energy(energy, atoms.positions, name="cu13")
 
 
-def main(folder="runs/cu13", n=1000, workers=2, minutes=25.0, max_energy_calls=800_000, refine_steps=100, config=None, reference=None):
+SKETCH = {"buffer": {"size": 64, "fresh": 4, "relax_steps": 40, "warmup_steps": 300, "refine_steps": 6},
+          "target": {"name": "buffer"}, "optimizer": {"batch": 64, "iterations": 8}, "network": {"channels": 32}}
+
+
+def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, config=None, reference=None):
     """Train, sample, refine; returns the raw, weighted and refined energies in kT."""
+    n, refine_steps = n or (1000 if full else 100), refine_steps or (300 if full else 100)
     system = copper(workers)
-    config = config or idem_md.preset(system, "frugal")
-    checkpoint = idem_md.train(config, Path(folder), system=system, minutes=minutes, max_energy_calls=max_energy_calls)
+    if config is None:
+        config = idem_md.preset(system, "frugal") if full else idem_md.TrainingConfig.parse({"system": "cu13", **SKETCH}, "sketch")
+    checkpoint = idem_md.train(config, Path(folder), system=system, minutes=25 if full else 1.5, max_energy_calls=700_000)
     print(f"trained in {checkpoint.provenance['seconds']:.0f} s with {checkpoint.provenance['energy_calls']} energy calls")
 
     sampler = idem_md.load_sampler(folder, system)
@@ -54,4 +61,4 @@ def main(folder="runs/cu13", n=1000, workers=2, minutes=25.0, max_energy_calls=8
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(*sys.argv[1:2], full=sys.argv[2:3] == ["full"])

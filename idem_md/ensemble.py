@@ -213,7 +213,7 @@ class WeightedEnsemble:
         seeds = iter(np.random.SeedSequence(seed).generate_state(11))
         rounds, tuning = (10, n_steps // 30) if n_steps >= 30 else (0, 0)
         for _ in range(rounds):
-            step = tune_step(step, chains.refine(energy, step, tuning, int(next(seeds))))
+            step = tune_step(step, chains.refine(energy, step, tuning, int(next(seeds))), gain=1.0)
         acceptance = chains.refine(energy, step, n_steps - rounds * tuning, int(next(seeds)))
         n = len(chains.x)
         log_z = 0.0 if math.isnan(source.log_z) or not resample else source.log_z

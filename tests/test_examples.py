@@ -69,5 +69,5 @@ def test_cu13_emt(tmp_path, capsys):
         "system": "cu13", "network": {"channels": 16, "layers": 2}, "target": {"name": "buffer"},
         "buffer": {"size": 32, "fresh": 4, "sampling_steps": 4, "relax_steps": 5, "warmup_steps": 40, "refine_steps": 1},
         "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3}}, "test")
-    energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, minutes=None, max_energy_calls=5000, refine_steps=3, config=config)
+    energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, refine_steps=3, config=config)
     assert all(len(u) == 20 for u in energies) and "all weights finite" in capsys.readouterr().out

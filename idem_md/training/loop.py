@@ -76,9 +76,9 @@ def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
 
 
-def tune_step(step: float, acceptance: float) -> float:
+def tune_step(step: float, acceptance: float, gain: float = 0.3) -> float:
     """A MALA step nearer to an acceptance of 0.57 (Roberts & Rosenthal, JRSS B 60, 255, 1998)."""
-    return step * math.exp(0.3 * (acceptance - 0.57))
+    return step * math.exp(gain * (acceptance - 0.57))
 
 
 def init(config: TrainingConfig, system: System, energy: Energy) -> TrainingState:
