@@ -164,18 +164,19 @@ def test_budgets_must_be_positive(tiny, tmp_path, budget):
 
 @pytest.mark.parametrize("stopped_at", [3, 4, 5])
 def test_time_budget_shortens_the_schedule(tiny, tmp_path, monkeypatch, stopped_at):
-    """A clock that says, after some iterations, that just the decay's share of the budget is left."""
+    """A budget of which filling the buffer takes 0.3, and an iteration so much that after ``stopped_at`` of them just
+    what the decay will take is left."""
     from idem_md.training import run
 
     long = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 10**6})})
-    done = 0
+    decay, order = tiny.optimizer.decay_fraction, {}
 
-    def count(*_):
-        nonlocal done
-        done += 1
+    def used(seconds, calls, *_):
+        iteration = order.setdefault(calls, len(order) + 1)  # every iteration ends at another number of calls
+        return 0.3 + 0.7 * (1 - decay) / stopped_at * 1.0001 * iteration
 
-    monkeypatch.setattr(run, "_used", lambda *_: 0.65 if done + 1 >= stopped_at else 0.1)
-    p = train(long, tmp_path / "run", minutes=1.0, on_iteration=count).provenance
+    monkeypatch.setattr(run, "_used", used)
+    p = train(long, tmp_path / "run", minutes=1.0).provenance
     assert p["finished"] and p["iterations"] == p["planned"] == -(-stopped_at * 10 // 6)
     # The same run again by number of iterations alone.
     monkeypatch.undo()

@@ -112,8 +112,8 @@ def train(
 ) -> Checkpoint:
     """Train in ``folder``; leaves ``model.safetensors``, ``state.safetensors``, ``log.jsonl`` and ``config.json``.
 
-    A budget shortens the run without spoiling it: once what is left of it is just enough for the final decay of
-    the step size, the number of outer iterations is fixed, logged, and kept by later resumptions, so that the same
+    A budget shortens the run without spoiling it: once what is left of it is just what the final decay of the step size
+    will take, the number of outer iterations is fixed, logged, and kept by later resumptions, so that the same
     run can be made again with ``optimizer.iterations`` set to it.
 
     Parameters
@@ -192,11 +192,15 @@ def train(
             save_state(path, config, state, energy.calls, log)
             break
         state.seconds = earlier + time.perf_counter() - start
-        if used >= 1 - decay and state.iteration < (1 - decay) * state.total:
+        entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
+        log.append({**entry, "seconds": round(state.seconds, 2), "energy_calls": energy.calls})
+        # The first buffer is paid for once; what an iteration costs shows from the second on.
+        first = _used(log[0]["seconds"], log[0]["energy_calls"], minutes, max_energy_calls)
+        each = (used - first) / (len(log) - 1) if len(log) > 1 else used
+        if 1 - used <= each * state.iteration * decay / (1 - decay) and state.iteration < (1 - decay) * state.total:
             # Rounded up: no step taken so far may lie in the decay of the shortened schedule.
             state.total = math.ceil(state.iteration / (1 - decay) - 1e-9)
-        entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
-        log.append({**entry, "seconds": round(state.seconds, 2), "energy_calls": energy.calls, "planned": state.total})
+        log[-1]["planned"] = state.total
         save_state(path, config, state, energy.calls, log)
         on_iteration(report, state, energy)
         if used >= 1 and state.iteration < state.total:
