@@ -16,10 +16,11 @@ _HOME = {
     "systems": ("SYSTEMS", "System", "get_system"),
     "training": ("Checkpoint", "TrainingConfig", "preset", "train"),
 }
-_MODULES = ("ase", "energies", "testing")
+_MODULES = ("analysis", "ase", "baselines", "bench", "checks", "diffusion", "energies", "ensemble", "geometry", "kernels", "nets",
+            "report", "sampler", "sampling", "systems", "targets", "testing", "training", "trajectory", "units")
 _ORIGIN = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted((*_ORIGIN, *_MODULES))
+__all__ = sorted((*_ORIGIN, "energies", "testing"))
 
 
 def __getattr__(name: str):
@@ -34,4 +35,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted((*globals(), *__all__))
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,9 @@ class BoltzmannSampler(Dynamics):
 
     Every step puts the next sample into ``atoms``, with its log weight in ``atoms.info["log_weight"]``; observers,
     trajectory and logfile are then called as by a molecular dynamics object. The starting geometry is not a sample and
-    is not written. A sample that failed leaves the positions as they were, with log weight -inf.
+    is not written, so `irun` yields once a step. A sample that failed leaves the positions as they were, with log weight
+    -inf. Samples are centred where the atoms were. The calculator is called once more a sample for the potential energy
+    that trajectories and logfile show, which is the calculator's own, without an added trap.
 
     Parameters
     ----------
@@ -88,8 +91,9 @@ class BoltzmannSampler(Dynamics):
         Composition, an ordinary geometry (it sets the scale), and a calculator; not periodic, no constraints.
     temperature_K : float
     trap : float, optional
-        Stiffness of a harmonic trap about the centroid in kT / Å^2, without which a cluster evaporates. By default that of
-        a `LennardJonesCluster`, if it has one, or else 0.05; 0 only for what confines by itself.
+        Stiffness in kT / Å^2 of a harmonic trap about the centroid, without which a cluster evaporates, added to the
+        calculator's potential. By default 0.05, or none for a `LennardJonesCluster` that has a trap; 0 only for what
+        confines by itself.
     checkpoint : str or path, optional
         A built-in system (``"lj13"``), a run folder or a checkpoint to sample with, instead of training. It may have been
         trained for a similar potential: the weights correct for that.
@@ -103,7 +107,7 @@ class BoltzmannSampler(Dynamics):
     workers : int, optional
         Processes for the calculator; it must then pickle.
     trajectory, logfile, append_trajectory, loginterval
-        As for `ase.md`.
+        As for `ase.md`. To append new samples give another seed: the same one draws the same samples again.
 
     Attributes
     ----------
@@ -124,9 +128,15 @@ class BoltzmannSampler(Dynamics):
                  workers: int | None = None, trajectory=None, logfile=None, append_trajectory: bool = False, loginterval: int = 1):
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
         self.nfe, self.batch, self.seed = check_int("nfe", nfe, 2), check_int("batch", batch, 1), check_int("seed", seed, 0, 2**31 - 1)
-        self.system = _system(atoms, self.temperature_K, trap, workers)
-        self._checkpoint, self._cache, self._budget = checkpoint, cache, {"minutes": minutes, "max_energy_calls": max_energy_calls}
+        self._checkpoint, self._budget = checkpoint, {"minutes": minutes, "max_energy_calls": max_energy_calls}
+        name, total = _name_and_trap(atoms, self.temperature_K, trap)
+        self._folder = None if checkpoint is not None else Path(cache) if cache is not None else _cache_folder(name)
+        # A sampler found there was made for lengths of its own, from the geometry of then.
+        card = None if self._folder is None else _read_card(self._folder)
+        self.system = _system(atoms, self.temperature_K, total, workers, name, card)
+        self._centre = atoms.positions.mean(0)
         self._sampler, self._batches, self.log_weights = None, [], []
+        self._sums, self._quiet = (-math.inf, 0.0, 0.0), logfile is None
         self._loginterval = check_int("loginterval", loginterval, 1)
         super().__init__(atoms, logfile=logfile, trajectory=trajectory, append_trajectory=append_trajectory, loginterval=loginterval)
 
@@ -142,17 +152,16 @@ class BoltzmannSampler(Dynamics):
             if self._checkpoint is not None:
                 self._sampler = load_sampler(self._checkpoint, self.system)
             else:
-                folder = Path(self._cache) if self._cache is not None else _cache_folder(self.system.name)
-                _train_once(self.system, self.atoms.positions, folder, self._budget)
-                self._sampler = load_sampler(folder, self.system)
+                _train_once(self.system, self.atoms.positions, self._folder, self._budget)
+                self._sampler = load_sampler(self._folder, self.system)
         return self._sampler
 
     @property
     def ensemble(self) -> WeightedEnsemble:
         """All samples so far, with error estimates, log Z and files."""
-        if not self.nsteps:
+        n = len(self.log_weights)
+        if not n:
             raise UsageError("ensemble: expected at least one step, none has been made")
-        n = self.nsteps
         columns = (np.concatenate([getattr(b, name) for b in self._batches])[:n] for name in ("positions", "energies", "log_weights"))
         provenance = {**self._batches[-1].provenance, "seed": self.seed, "batches": len(self._batches),
                       **{key: sum(b.provenance[key] for b in self._batches) for key in ("energy_calls", "failed", "seconds")}}
@@ -169,8 +178,22 @@ class BoltzmannSampler(Dynamics):
         index = done - sum(len(b) for b in self._batches[:-1])
         self.log_weights.append(float(batch.log_weights[index]))
         if np.isfinite(batch.log_weights[index]):
-            self.atoms.positions = self.system.units.to_angstrom(batch.positions[index])
-        self.atoms.info["log_weight"] = self.log_weights[-1]
+            self.atoms.positions = self.system.units.to_angstrom(batch.positions[index]) + self._centre
+        w = self.atoms.info["log_weight"] = self.log_weights[-1]
+        top, one, two = self._sums  # running sums of weights and their squares, relative to the largest
+        if w > top:
+            scale = math.exp(top - w)
+            top, one, two = w, one * scale, two * scale**2
+        if w > -math.inf:
+            one, two = one + math.exp(w - top), two + math.exp(2 * (w - top))
+        self._sums = top, one, two
+
+    def close(self) -> None:
+        """Stop the processes of ``workers``."""
+        energy = self.system.make_energy()
+        if hasattr(energy, "close"):
+            energy.close()
+        super().close()
 
     def irun(self, steps: int = 50):
         """Draw ``steps`` samples, one each time round; yields whether that was the last."""
@@ -191,66 +214,76 @@ class BoltzmannSampler(Dynamics):
 
     def log(self, *_) -> None:
         """One line to the logfile every ``loginterval`` samples: energy, log weight, effective samples so far."""
-        if self.logfile is None or self.nsteps % self._loginterval:
+        if self._quiet or self.nsteps % self._loginterval:
             return
         if self.nsteps == self._loginterval:
             self.logfile.write(f"{'sample':>9} {'Epot[eV]':>12} {'log_weight':>12} {'ESS so far':>12}\n")
-        w = np.array(self.log_weights)
-        relative = np.exp(w - w.max()) if np.isfinite(w.max()) else np.zeros(1)
-        ess = relative.sum() ** 2 / (relative**2).sum() if relative.any() else 0.0
-        self.logfile.write(f"{self.nsteps:9d} {self.atoms.get_potential_energy():12.4f} {self.atoms.info['log_weight']:12.3f} {ess:12.1f}\n")
+        _, one, two = self._sums
+        self.logfile.write(f"{self.nsteps:9d} {self.atoms.get_potential_energy():12.4f} {self.atoms.info['log_weight']:12.3f} "
+                           f"{one**2 / two if two else 0.0:12.1f}\n")
 
 
-def _system(atoms: Atoms, temperature_K: float, trap: float | None, workers: int | None) -> System:
-    """The atoms' potential in units of kT and of the distance of nearest neighbours (of r_min for Lennard-Jones)."""
+def _name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None) -> tuple[str, float]:
+    """What the cache calls this potential, and the stiffness to add in kT / Å^2."""
     if atoms.calc is None:
         raise UsageError("atoms: expected a calculator, got none")
-    kT = Units(1.0, temperature_K).kT_eV
+    own = atoms.calc.parameters["trap"] if isinstance(atoms.calc, LennardJonesCluster) else 0.0
+    added = check_float("trap", trap, minimum=0.0) if trap is not None else 0.0 if own else DEFAULT_TRAP
+    calculator = atoms.calc.name if isinstance(getattr(atoms.calc, "name", None), str) else type(atoms.calc).__name__
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", f"{atoms.get_chemical_formula()}-{calculator}-{temperature_K:g}K-trap{added:.3g}"), added
+
+
+def _system(atoms: Atoms, temperature_K: float, trap: float, workers: int | None, name: str, card: dict | None) -> System:
+    """The atoms' potential in units of kT and of the distance of nearest neighbours (of r_min for Lennard-Jones)."""
     if isinstance(atoms.calc, LennardJonesCluster):
         if workers is not None:
             raise UsageError("workers: expected none for the native kernel, which has its own threads")
         if atoms.pbc.any() or atoms.constraints:
             raise UsageError("atoms: expected neither periodic boundary conditions nor constraints")
-        p = atoms.calc.parameters
-        length, own = p["r_min"], p["trap"] / kT
-        total = own + (check_float("trap", trap, minimum=0.0) if trap is not None else 0.0 if own else DEFAULT_TRAP)
+        kT, p = Units(1.0, temperature_K).kT_eV, atoms.calc.parameters
+        total = p["trap"] / kT + trap
         if total == 0:
             raise UsageError("trap: expected a positive stiffness (kT / Å^2), got 0: without a trap a cluster evaporates")
-        energy: Energy = LennardJones(len(atoms), p["epsilon"] / kT, 1.0, total * length**2)
-        energy.units, energy.elements = Units(length, temperature_K), tuple(atoms.get_chemical_symbols())
+        energy: Energy = LennardJones(len(atoms), p["epsilon"] / kT, 1.0, total * p["r_min"]**2)
+        energy.units, energy.elements = Units(p["r_min"], temperature_K), tuple(atoms.get_chemical_symbols())
     else:
-        length = nearest_neighbour_distance(atoms.positions)
+        length = nearest_neighbour_distance(atoms.positions) if card is None else card["length_angstrom"]
         energy = ASE(atoms, temperature_K=temperature_K, length_angstrom=length, trap=trap, workers=workers)
-        total = energy.trap
-    calculator = getattr(atoms.calc, "name", None) or type(atoms.calc).__name__
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{atoms.get_chemical_formula()}-{calculator}-{temperature_K:g}K-trap{total:.3g}")
-    return System.of_energy(energy, atoms.positions, name)
+    system = System.of_energy(energy, atoms.positions, name)
+    return system if card is None else replace(system, sigma_data=card["sigma_data"])
+
+
+def _read_card(folder: Path) -> dict | None:
+    """What the sampler in a cache folder was trained for, or None if there is none."""
+    card = folder / "potential.json"
+    if not card.exists():
+        if (folder / "state.safetensors").exists() or (folder / "model.safetensors").exists():
+            raise FileFormatError(f"{folder}: holds a run of unknown origin; pass it as checkpoint=, or choose another folder (cache=)")
+        return None
+    try:
+        table = json.loads(card.read_text())
+        return {"length_angstrom": float(table["length_angstrom"]), "sigma_data": float(table["sigma_data"]),
+                "positions": np.array(table["positions"], dtype=np.float64), "energies": np.array(table["energies"], dtype=np.float64)}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{card}: expected what a sampler was trained for, it cannot be read ({error})") from None
 
 
 def _train_once(system: System, positions, folder: Path, budget: dict) -> None:
     """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch."""
-    energy = system.energy()
-    generator = np.random.default_rng(0)
-    x = np.asarray(positions) / system.units.length_angstrom
-    probes = torch.from_numpy(x + 0.05 * generator.standard_normal((4, *x.shape)))
-    u = energy(probes)[0].tolist()
-    card = folder / "potential.json"
-    if card.exists():
-        try:
-            known = json.loads(card.read_text())
-            same = np.shape(known["positions"]) == probes.shape
-            again = energy(torch.tensor(known["positions"], dtype=torch.float64))[0].tolist() if same else []
-            same = same and all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(again, known["energies"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{card}: expected what a sampler was trained for, it cannot be read ({error})") from None
-        if not same:
+    energy, length = system.energy(), system.units.length_angstrom
+    evaluate = lambda x: energy(torch.from_numpy(x / length))[0].numpy()  # noqa: E731
+    known = _read_card(folder)
+    if known is not None:
+        x = known["positions"]
+        if x.shape[1:] != np.shape(positions) or not np.allclose(evaluate(x), known["energies"], rtol=1e-5, atol=1e-5):
             raise FileFormatError(f"{folder}: holds a sampler for another potential; choose another folder (cache=) or remove it")
-    elif (folder / "state.safetensors").exists() or (folder / "model.safetensors").exists():
-        raise FileFormatError(f"{folder}: holds a run of unknown origin; pass it as checkpoint=, or choose another folder (cache=)")
-    if (folder / "model.safetensors").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(card, json.dumps({"positions": probes.tolist(), "energies": u}).encode())
-    native = isinstance(energy, LennardJones)
-    train(preset(system, "refined" if native else "frugal"), folder, system=system,
-          resume=(folder / "state.safetensors").exists(), **budget)
+    else:
+        # A few geometries and their energies: by them the potential is known again.
+        x = np.asarray(positions) + 0.05 * length * np.random.default_rng(0).standard_normal((4, *np.shape(positions)))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "potential.json", json.dumps({
+            "positions": x.tolist(), "energies": evaluate(x).tolist(), "length_angstrom": length, "sigma_data": system.sigma_data,
+        }).encode())
+    if not (folder / "model.safetensors").exists():
+        name = "refined" if isinstance(energy, LennardJones) else "frugal"
+        train(preset(system, name), folder, system=system, resume=(folder / "state.safetensors").exists(), **budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,9 +13,9 @@ import mdtraj
 import numpy as np
 import torch
 
-from .checks import FileFormatError, UsageError, check_int
+from .checks import FileFormatError, UsageError, check_float, check_int
 from .systems import SYSTEMS, System, get_system
-from .training.buffer import Buffer
+from .training.buffer import Buffer, relax
 from .training.loop import tune_step
 from .trajectory import read_ensemble, to_trajectory, write_ensemble
 
@@ -186,7 +187,8 @@ class WeightedEnsemble:
 
         Where Markov chains mix quickly this turns a poor sampler's output into equilibrium samples: the network spreads
         the chains, the chains make up for the network. All weights are equal afterwards; how far the chains got is not
-        in them, so compare two lengths. `ess` and errors stay those of the source, which is cautious: chains part.
+        in them, so compare two lengths. With ``resample``, `ess` and errors stay those of the source, which is cautious:
+        chains part. Samples far above the others are first relaxed.
 
         Parameters
         ----------
@@ -201,27 +203,39 @@ class WeightedEnsemble:
         Raises
         ------
         UsageError
-            No sample to start from, or a system whose energy is not known.
+            No sample to start from, a system whose energy is not known, or a step size that found no use.
         """
-        n_steps = check_int("n_steps", n_steps, 1)
+        n_steps, seed = check_int("n_steps", n_steps, 1), check_int("seed", seed, 0, 2**32 - 1)
+        start = time.perf_counter()
         source = self.resample(seed=seed) if resample else self
         alive = torch.from_numpy(np.isfinite(source.energies))
+        if not bool(alive.any()):
+            raise UsageError("energies: expected at least one finite one to start from, got none")
         energy = self.system.energy()
-        chains = Buffer.of(energy, torch.from_numpy(source.positions)[alive].float())
-        # To start with: for LJ-13 this is close to the best.
-        step = 0.15 * chains.force_scale() ** 2 if step is None else step
+        x = torch.from_numpy(source.positions)[alive]
+        # Exploded samples have forces that no Langevin step can follow: back among the others first.
+        u = torch.from_numpy(source.energies)[alive]
+        chains = Buffer.of(energy, relax(energy, x, 200, float(u.median()) + 10 * max(float(u.median() - u.quantile(0.1)), 1.0)).float())
+        # To start with, in units of the squared length over which a typical force matters; for LJ-13 close to the best.
+        step = 0.15 / float((chains.f.double() ** 2).mean((1, 2)).median()) if step is None else check_float("step", step, above=0.0)
         seeds = iter(np.random.SeedSequence(seed).generate_state(11))
         rounds, tuning = (10, n_steps // 30) if n_steps >= 30 else (0, 0)
         for _ in range(rounds):
             step = tune_step(step, chains.refine(energy, step, tuning, int(next(seeds))), gain=1.0)
         acceptance = chains.refine(energy, step, n_steps - rounds * tuning, int(next(seeds)))
-        n = len(chains.x)
+        if rounds and not 0.1 < acceptance < 0.97:
+            raise UsageError(f"step: expected a Langevin step that suits the energy, the acceptance is {acceptance:.3f} after tuning; "
+                             "pass step, or more n_steps to tune it")
+        positions = chains.x.double()
+        u, _ = energy(positions)
         log_z = 0.0 if math.isnan(source.log_z) or not resample else source.log_z
-        provenance = {**source.provenance, "refined": {"steps": n_steps, "seed": seed, "step": step, "acceptance": acceptance},
-                      "energy_calls": source.provenance.get("energy_calls", 0) + energy.calls}
+        before = source.provenance
+        provenance = {**before, "refined": {"steps": n_steps, "seed": seed, "step": step, "acceptance": acceptance},
+                      "energy_calls": before.get("energy_calls", 0) + energy.calls,
+                      "seconds": before.get("seconds", 0.0) + time.perf_counter() - start}
         if not resample:
             provenance["log_z_known"] = False
-        return WeightedEnsemble(chains.x.double().numpy(), chains.u.double().numpy(), np.full(n, log_z), self.system, provenance)
+        return WeightedEnsemble(positions.numpy(), u.numpy(), np.full(len(u), log_z), self.system, provenance)
 
     def save(self, path) -> list:
         """Write ``F.dcd`` (Å), ``F.pdb`` and ``F.npz``, all or none; returns the paths. See `trajectory.write_ensemble`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .checks import UsageError
-from .energies import BatchEnergy, DoubleWell, Energy, LennardJones
+from .energies import DoubleWell, Energy, LennardJones
 from .units import Units
 
 __all__ = ["SYSTEMS", "System", "get_system", "nearest_neighbour_distance"]
@@ -83,13 +83,13 @@ class System:
                    labels=labels)
 
     @classmethod
-    def of_energy(cls, energy: BatchEnergy, positions, name: str = "custom", labels=None) -> System:
+    def of_energy(cls, energy: Energy, positions, name: str = "custom", labels=None) -> System:
         """A system of a foreign potential, its scale taken from one ordinary configuration.
 
         Parameters
         ----------
-        energy : BatchEnergy
-            Its ``length_angstrom`` had best be near the distance of nearest neighbours, which is what the presets are
+        energy : Energy with the attributes ``units`` (Units) and ``elements`` (a symbol an atom)
+            An `energies.ASE`, an `energies.OpenMM`, or one of your own. Its ``length_angstrom`` had best be near the distance of nearest neighbours, which is what the presets are
             written for; see `nearest_neighbour_distance`.
         positions : array, shape (N, 3), in Å
         name : str
@@ -110,6 +110,8 @@ class System:
         if labels is not None and len(labels) != energy.n_atoms:
             raise UsageError(f"labels: expected one for each of {energy.n_atoms} atoms, got {len(labels)}")
         centred = (x - x.mean(0)) / energy.units.length_angstrom
+        if not centred.any():
+            raise UsageError("positions: expected an ordinary geometry, got all atoms in one place")
         sigma_data = float(np.sqrt((centred**2).sum() / ((energy.n_atoms - 1) * energy.n_dims)))
         return cls(name, f"{type(energy).__name__} potential", lambda: energy, energy.elements, energy.units, sigma_data,
                    labels=None if labels is None else tuple(map(int, labels)))

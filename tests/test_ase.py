@@ -14,7 +14,7 @@ from ase.optimize import BFGS
 
 import idem_md
 from idem_md.ase import BoltzmannSampler, LennardJonesCluster
-from idem_md.checks import FileFormatError, UsageError
+from idem_md.checks import BudgetExhausted, FileFormatError, UsageError
 from idem_md.training import TrainingConfig
 from idem_md import training
 
@@ -126,12 +126,15 @@ def copper():
 @pytest.mark.parametrize("make", [argon, copper])
 def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    dyn = BoltzmannSampler(make(), temperature_K=900, nfe=4, batch=8)
+    atoms = make()
+    atoms.positions += 3.0
+    dyn = BoltzmannSampler(atoms, temperature_K=900, nfe=4, batch=8)
     dyn.run(8)
+    assert np.allclose(atoms.positions.mean(0), make().positions.mean(0) + 3.0)  # they stay where they were
     (folder,) = (tmp_path / "idem-md").iterdir()
     assert make().get_chemical_formula() in folder.name and "900K" in folder.name
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    again = BoltzmannSampler(make(), temperature_K=900, nfe=4, batch=8)
+    again = BoltzmannSampler(atoms, temperature_K=900, nfe=4, batch=8)  # of another geometry by now
     again.run(8)
     assert again.log_weights == dyn.log_weights and (folder / "model.safetensors").stat().st_mtime_ns == written
     assert np.isfinite(dyn.log_weights).all()
@@ -164,8 +167,9 @@ def test_low_call_training_makes_no_calls_for_targets(tiny_presets, tmp_path):
     provenance = dyn.sampler.checkpoint.provenance
     # Filling: 11 x 16 (relaxing and storing) and 20 rounds of (1 + 1) x 16; an iteration: 16 x 3, and 4 fresh, relaxed, stored.
     filling, iteration = 11 * 16 + 20 * 2 * 16, 3 * 16
-    assert provenance["energy_calls"] == 900 or provenance["energy_calls"] <= 900
-    assert provenance["energy_calls"] >= filling + iteration
+    assert filling + iteration <= provenance["energy_calls"] <= 900 and provenance["iterations"] == 1 and not provenance["finished"]
+    with pytest.raises(BudgetExhausted, match="first buffer takes 816"):
+        BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "d", nfe=4, max_energy_calls=815).run(1)
     assert json.loads((tmp_path / "c" / "log.jsonl").read_text().splitlines()[0])["energy_calls"] == filling + iteration
 
 

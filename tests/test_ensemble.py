@@ -5,6 +5,7 @@ import json
 import mdtraj
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -210,6 +211,22 @@ def test_refinement_turns_poor_samples_into_equilibrium(lj13_sampler):
     assert np.array_equal(ensemble.refine(50, seed=3).positions, ensemble.refine(50, seed=3).positions)
     assert refined.ess == pytest.approx(400)  # weights were put aside
     assert ensemble.refine(1, seed=0).ess == ensemble.ess
+
+
+def test_refinement_brings_exploded_samples_back(lj13_samples):
+    """One sample at 1e5 kT or worse must neither stay there nor hold up the others."""
+    x = lj13_samples[:200].numpy().copy()
+    system = get_system("lj13")
+    for close in (0.5, 0.05):
+        x[3, 1] = x[3, 0] + [close, 0, 0]
+        u, _ = system.energy()(torch.from_numpy(x))
+        assert u[3] > 1e3
+        ensemble = WeightedEnsemble(x, u.numpy(), np.zeros(200), system, {"method": "mala"})
+        refined = ensemble.refine(400, seed=1, resample=False)
+        assert 0.4 < refined.provenance["refined"]["acceptance"] < 0.75
+        assert refined.energies.max() < 0 and np.abs(refined.positions - x).max((1, 2)).min() > 1e-2
+    with pytest.raises(UsageError, match="step: expected"):
+        ensemble.refine(30, step=-1.0)
 
 
 def test_an_ensemble_of_an_unknown_system_is_refused(tmp_path, lj13_sampler):

@@ -1,6 +1,7 @@
 """Targets, configuration, checkpoints, and runs that stop, resume and repeat."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -155,6 +156,25 @@ def test_an_abandoned_iteration_is_paid_for(tiny, tmp_path):
     assert part < whole and whole > free
 
 
+def test_a_run_resumes_with_its_own_system_only(tiny, tmp_path):
+    seen = []
+    train(tiny, tmp_path / "run", stop=lambda: len(seen) >= 6, on_step=lambda: seen.append(1))
+    other = replace(idem_md.get_system("lj13"), sigma_data=0.9)
+    with pytest.raises(ConfigError, match="sigma_data was 0.68"):
+        train(tiny, tmp_path / "run", system=other, resume=True)
+    train(tiny, tmp_path / "run", resume=True)
+
+
+def test_no_model_without_an_iteration(tiny, tmp_path):
+    free = train(tiny, tmp_path / "free")
+    first = json.loads((tmp_path / "free" / "log.jsonl").read_text().splitlines()[0])["energy_calls"]
+    with pytest.raises(BudgetExhausted, match="before the first iteration"):
+        train(tiny, tmp_path / "bound", max_energy_calls=first - 1)
+    assert not (tmp_path / "bound" / "model.safetensors").exists()
+    again = train(tiny, tmp_path / "bound", resume=True)
+    assert again.provenance["iterations"] == free.provenance["iterations"]
+
+
 @pytest.mark.parametrize("budget", [{"minutes": 0.0}, {"minutes": float("nan")}, {"max_energy_calls": 0}])
 def test_budgets_must_be_positive(tiny, tmp_path, budget):
     with pytest.raises(UsageError, match=next(iter(budget))):
@@ -172,6 +192,8 @@ def test_time_budget_shortens_the_schedule(tiny, tmp_path, monkeypatch, stopped_
     decay, order = tiny.optimizer.decay_fraction, {}
 
     def used(seconds, calls, *_):
+        if order and calls < min(order):  # the first buffer's
+            return 0.3
         iteration = order.setdefault(calls, len(order) + 1)  # every iteration ends at another number of calls
         return 0.3 + 0.7 * (1 - decay) / stopped_at * 1.0001 * iteration
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import ase
 import numpy as np
-from ase.calculators.calculator import BaseCalculator
+from ase.calculators.calculator import BaseCalculator, FileIOCalculator
+from ase.calculators.genericfileio import GenericFileIOCalculator
 
 from ..checks import UsageError, check_float
 from ..units import Units
@@ -27,11 +28,12 @@ class AseRecipe(Recipe):
     def build(self):
         """See `Recipe.build`."""
         atoms = self.atoms.copy()
+        centre = atoms.positions.mean(0)  # where the user put the cluster, for codes that have a box
         atoms.calc = self.calculator if isinstance(self.calculator, BaseCalculator) else self.calculator()
         length, kT = self.units.length_angstrom, self.units.kT_eV
 
         def evaluate(x: np.ndarray):
-            atoms.positions = x * length
+            atoms.positions = x * length + centre
             return atoms.get_potential_energy() / kT, atoms.get_forces() * (length / kT)
 
         return evaluate
@@ -71,15 +73,15 @@ class ASE(BatchEnergy):
             raise UsageError(f"atoms: expected no constraints, they are not supported, got {atoms.constraints}")
         units = Units(check_float("length_angstrom", length_angstrom, above=0.0),
                       check_float("temperature_K", temperature_K, above=0.0))
-        bare = ase.Atoms(atoms.numbers, atoms.positions)
-        for extra in ("initial_charges", "initial_magmoms"):
-            if atoms.has(extra):
-                bare.set_array(extra, atoms.get_array(extra))
-        bare.info = dict(atoms.info)  # total charge and spin, for calculators that read them there
+        shared = options.get("workers") is not None or options.get("executor") is not None
+        if shared and isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
+            raise UsageError("calculator: expected a factory that gives every process a directory of its own, got a calculator that "
+                             f"works with files, for {'workers' if options.get('workers') is not None else 'executor'}=")
+        bare = atoms.copy()  # without the calculator
         named = calculator.name if isinstance(calculator, BaseCalculator) else getattr(calculator, "__name__", None)
         self.calculator_name = named if isinstance(named, str) else type(calculator).__name__
+        super().__init__(len(atoms), 3, AseRecipe(bare, calculator, units), units, reference=atoms.positions, **options)
         self.elements = tuple(atoms.get_chemical_symbols())
-        super().__init__(len(atoms), 3, AseRecipe(bare, calculator, units), units, **options)
 
     @property
     def parameters(self) -> dict:

@@ -33,6 +33,11 @@ class Energy(ABC):
         self.calls = 0
         self.max_calls: int | None = None
 
+    @property
+    def parameters(self) -> dict:
+        """What defines the energy, as JSON, for provenances."""
+        return {}
+
     def count(self, n: int) -> None:
         """Book ``n`` evaluations, before they are made; raises `BudgetExhausted` if the budget does not allow them."""
         if self.max_calls is not None and self.calls + n > self.max_calls:
@@ -80,6 +85,8 @@ class Energy(ABC):
         return u, f
 
     def _check_chains(self, x, n_steps: int, centre=None) -> None:
+        if self.n_atoms < 2:
+            raise UsageError(f"{type(self).__name__}: expected two atoms or more, chains keep the centroid where it is")
         check_positions("x", x, self.n_atoms, self.n_dims)
         check_int("n_steps", n_steps, 0)
         if centre is not None:

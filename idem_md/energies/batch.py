@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import threading
 import uuid
 import weakref
 from abc import ABC, abstractmethod
@@ -24,8 +25,10 @@ DEFAULT_TRAP = 0.05
 
 OWN_POOL = "; processes of workers= are spawned: a script that asks for them needs if __name__ == '__main__':"
 
-# Evaluators built in this process, by the token of the energy they belong to: a worker builds each one once.
+# Evaluators built in this process, by the token of the energy they belong to: a worker builds each one once. They have a
+# state (the positions last set), so threads take turns.
 _built: dict[str, Callable] = {}
+_turn = threading.Lock()
 
 
 class Recipe(ABC):
@@ -39,14 +42,19 @@ class Recipe(ABC):
 def _evaluate_chunk(token: str, recipe: Recipe, x: np.ndarray):
     """Energies and forces of a few configurations, or (index, what happened) for the first that failed."""
     u, f = np.empty(len(x)), np.empty_like(x)
-    index = 0
-    try:
-        if token not in _built:
-            _built[token] = recipe.build()
-        for index, configuration in enumerate(x):
-            u[index], f[index] = _built[token](configuration)
-    except Exception as error:  # whatever a foreign calculator raises, it belongs to this configuration
-        return index, f"{type(error).__name__}: {error}"
+    index = None
+    with _turn:
+        try:
+            if token not in _built:
+                _built[token] = recipe.build()
+            for index, configuration in enumerate(x):
+                energy, force = _built[token](configuration)
+                if np.shape(energy) != () or np.shape(force) != configuration.shape:
+                    raise ValueError(f"expected one energy and forces of shape {configuration.shape}, got shapes "
+                                     f"{np.shape(energy)} and {np.shape(force)}")
+                u[index], f[index] = energy, force
+        except Exception as error:  # whatever a foreign calculator raises, it belongs to this configuration
+            return index, f"{type(error).__name__}: {error}"
     return u, f
 
 
@@ -91,12 +99,23 @@ class BatchEnergy(Energy):
         Spread them over this one instead: ``Client.get_executor()`` of Dask, ``mpi4py.futures.MPIPoolExecutor``, a pool
         of your own. It is not shut down.
     chunk_size : int
-        Configurations a task. The cut depends on nothing else, so neither do the numbers.
+        Configurations a task. The cut depends on nothing else; nor do the numbers, if the calculator has no memory.
+    reference : array, shape (N, D), optional
+        An ordinary geometry in Å, for the checks below; by default a lattice.
+
+    Attributes
+    ----------
+    units : Units
+    elements : tuple of str
+        Set by the subclass; ``("X",) * n_atoms`` otherwise.
 
     Raises
     ------
     UsageError
-        A potential that does not confine without a trap; something that does not pickle.
+        A potential that depends on where the centroid is; one that does not confine without a trap (judged by expanding
+        it as a whole: fragments that fly apart one by one are yours to think of); something that does not pickle.
+    EnergyError
+        The reference geometry cannot be evaluated.
 
     Notes
     -----
@@ -105,8 +124,9 @@ class BatchEnergy(Energy):
     """
 
     def __init__(self, n_atoms: int, n_dims: int, recipe: Recipe, units: Units, trap: float | None = None,
-                 workers: int | None = None, executor: Executor | None = None, chunk_size: int = 16):
+                 workers: int | None = None, executor: Executor | None = None, chunk_size: int = 16, reference=None):
         super().__init__(n_atoms, n_dims)
+        self.elements: tuple[str, ...] = ("X",) * n_atoms
         if workers is not None and executor is not None:
             raise UsageError("workers, executor: expected one of them at most")
         self.recipe, self.units, self.token = recipe, units, uuid.uuid4().hex
@@ -120,35 +140,47 @@ class BatchEnergy(Energy):
             except Exception as error:
                 raise UsageError(f"workers: expected a potential that pickles, to be sent to other processes; pass a factory "
                                  f"defined at the top of a module ({type(error).__name__}: {error})") from None
-        if self.trap == 0.0:
-            self._check_confined()
+        weakref.finalize(self, _built.pop, self.token, None)
+        self._check_potential(reference)
 
     def close(self) -> None:
         """Stop the processes of ``workers``; they start again when needed."""
         if self._pool is not None:
             self._pool.close()
 
-    def _check_confined(self) -> None:
-        """A potential that no longer grows between a thousand and two thousand Å would let atoms go for ever."""
-        side = int(np.ceil(self.n_atoms ** (1 / self.n_dims)))
-        lattice = np.stack(np.meshgrid(*[np.arange(float(side))] * self.n_dims, indexing="ij"), -1).reshape(-1, self.n_dims)
-        x = lattice[: self.n_atoms] * (1000 / self.units.length_angstrom)
-        u, _ = self._collect(np.stack([x, 2 * x]))
-        if not u[1] > u[0] + 1:
-            raise UsageError("trap: expected a positive stiffness (kT / Å^2), got 0 for a potential that lets atoms escape: its "
-                             "Boltzmann distribution cannot be normalised")
+    def _check_potential(self, reference) -> None:
+        """Refuse absolute external fields, and potentials from which atoms escape."""
+        x = None if reference is None else np.asarray(reference, dtype=np.float64) - np.mean(reference, axis=0)
+        if x is None or np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(len(x), 1)].min() < 0.5:
+            side = int(np.ceil(self.n_atoms ** (1 / self.n_dims)))
+            grid = np.stack(np.meshgrid(*[np.arange(float(side))] * self.n_dims, indexing="ij"), -1).reshape(-1, self.n_dims)
+            x = 3.0 * grid[: self.n_atoms]
+        x = x / self.units.length_angstrom
+        shift = 1.7 / self.units.length_angstrom
+        u, _ = self._collect(np.stack([x, x + shift]))
+        if not abs(u[1] - u[0]) <= 1e-3 * (1 + abs(u[0])) and np.isfinite(u).all():
+            raise UsageError("potential: expected one that does not depend on where the cluster is, its energy changed by "
+                             f"{u[1] - u[0]:.3g} kT on translation; external fields are not supported")
+        if self.trap == 0.0:
+            far = x * (1000 / (np.abs(x).max() * self.units.length_angstrom))
+            u, _ = self._collect(np.stack([far, 2 * far]))
+            # The volume open to the atoms grows by that factor; the Boltzmann factor has to fall faster.
+            if not u[1] - u[0] > (self.n_atoms - 1) * self.n_dims * np.log(2):
+                raise UsageError("trap: expected a positive stiffness (kT / Å^2), got 0 for a potential that lets atoms escape: "
+                                 "its Boltzmann distribution cannot be normalised")
 
     def _collect(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not len(x):
+            return np.empty(0), np.empty_like(x)
         starts = range(0, len(x), self.chunk_size)
         chunks = {first: x[first : first + self.chunk_size] for first in starts}
         results = self._here(chunks) if self._pool is None and self._executor is None else self._elsewhere(chunks)
         for first in starts:
             head, tail = results[first]
             if isinstance(tail, str):
+                if head is None:
+                    raise EnergyError(f"{type(self).__name__}: the calculator cannot be set up: {tail}")
                 raise EnergyError(f"{type(self).__name__}: configuration {first + head} failed: {tail}", first + head)
-            if head.shape != (len(chunks[first]),) or tail.shape != chunks[first].shape:
-                raise EnergyError(f"{type(self).__name__}: expected {len(chunks[first])} energies and their forces, got shapes "
-                                  f"{head.shape} and {tail.shape}", first)
         return tuple(np.concatenate([results[first][k] for first in starts]) for k in (0, 1))
 
     def _here(self, chunks: dict) -> dict:
@@ -156,43 +188,46 @@ class BatchEnergy(Energy):
         for first, x in chunks.items():
             results[first] = _evaluate_chunk(self.token, self.recipe, x)
             if isinstance(results[first][1], str):  # the rest would only cost time
-                return results | {k: results[first] for k in chunks if k not in results}
+                return {k: results.get(k, results[first]) for k in chunks}
         return results
 
     def _elsewhere(self, chunks: dict) -> dict:
-        results, lost = {}, dict.fromkeys(chunks)
-        for _ in range(2):
-            executor, futures = self._executor or self._pool.get(), {}
+        results, lost, futures = {}, [], {}
+        submit = lambda first: (self._executor or self._pool.get()).submit(_evaluate_chunk, self.token, self.recipe, chunks[first])  # noqa: E731
+        try:
+            for first in chunks:
+                futures[first] = submit(first)
+        except (BrokenExecutor, RuntimeError):
+            pass  # those that were not submitted count as lost
+        for first in chunks:
+            # The task itself never raises: an exception here is a worker that died, or an executor that failed.
             try:
-                for first in lost:
-                    futures[first] = executor.submit(_evaluate_chunk, self.token, self.recipe, chunks[first])
-            except BrokenExecutor:
-                pass  # those that were not submitted count as lost
-            before, lost = lost, {}
-            for first in before:
-                # The task itself never raises: an exception here is a worker that died, or an executor that failed.
-                try:
-                    results[first] = futures[first].result()
-                except KeyError:
-                    lost[first] = "not started, the executor was broken"
-                except Exception as error:
-                    lost[first] = f"{type(error).__name__}: {error}"
-            if not lost:
-                return results
-            if self._pool is not None:
+                results[first] = futures[first].result()
+            except Exception:
+                lost.append(first)
+        # A worker that dies takes down what the others were at. One by one, it is clear which part does it.
+        for first in lost:
+            if self._pool is not None and first == lost[0]:
                 self._pool.close()
-        first, cause = next(iter(lost.items()))
-        spans = ", ".join(f"{k} to {k + len(chunks[k]) - 1}" for k in list(lost)[:4])
-        raise EnergyError(f"{type(self).__name__}: workers failed twice on configurations {spans}{' ...' if len(lost) > 4 else ''} "
-                          f"({cause}{OWN_POOL if self._pool is not None else ''})", first)
+            try:
+                results[first] = submit(first).result()
+            except Exception as error:
+                if self._pool is not None:
+                    self._pool.close()
+                raise EnergyError(f"{type(self).__name__}: workers failed twice on configurations {first} to "
+                                  f"{first + len(chunks[first]) - 1} ({type(error).__name__}: {error}"
+                                  f"{OWN_POOL if self._pool is not None else ''})", first) from None
+        return results
 
     def evaluate(self, x):
-        """See `Energy.evaluate`. Always computed in float64."""
+        """See `Energy.evaluate`. Positions go out in float64; precision is the foreign code's."""
         u, f = (torch.from_numpy(a) for a in self._collect(x.detach().cpu().double().contiguous().numpy()))
-        # Overlaps: foreign code reports them as an infinite energy, with forces that are then of no use.
-        f = torch.where((u == torch.inf)[:, None, None], torch.zeros_like(f), f)
         if self.trap:
             k = self.trap * self.units.length_angstrom**2
             y = (x - x.mean(1, keepdim=True)).detach().cpu().double()
             u, f = u + 0.5 * k * (y**2).sum((1, 2)), f - k * y
-        return u.to(x.device, x.dtype), f.to(x.device, x.dtype)
+        u = u.to(x.device, x.dtype)
+        # Overlaps: energies beyond the range of the dtype are infinite, and their forces of no use. NaN stays NaN.
+        largest = torch.finfo(x.dtype).max
+        f = f.clamp(-largest, largest).to(x.device, x.dtype)
+        return u, torch.where((u == torch.inf)[:, None, None], torch.zeros_like(f), f)

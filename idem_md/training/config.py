@@ -161,6 +161,10 @@ def preset(system: str | System, name: str = "refined", seed: int = 0) -> Traini
     system = get_system(system)
     check_choice("preset", name, PRESETS)
     table = PRESETS[name].get(system.name, PRESETS[name].get("*"))
+    if table is not None and system.name not in PRESETS[name]:
+        # Lengths and noise levels are the system's, whatever the preset.
+        own = PRESETS["refined"].get(system.name, {})
+        table = {key: {**own.get(key, {}), **table.get(key, {})} for key in {**own, **table}}
     if table is None:
         raise UsageError(f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(PRESETS[name])}")
     return TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..checks import IdemError
+from ..checks import BudgetExhausted, IdemError
 from ..diffusion import Denoiser, DenoiserError, noise_grid, stratified_log_uniform
 from ..energies import Energy
 from ..geometry import centred, standard_normal
@@ -43,6 +43,8 @@ class TrainingState:
     system : System
     seconds : float
         Wall time so far.
+    filled : tuple[float, int]
+        Seconds and energy calls of the first buffer.
     """
 
     denoiser: Denoiser
@@ -55,6 +57,7 @@ class TrainingState:
     mala_step: float
     system: System
     seconds: float = 0.0
+    filled: tuple[float, int] = (0.0, 0)
 
 
 @dataclass
@@ -81,27 +84,40 @@ def tune_step(step: float, acceptance: float, gain: float = 0.3) -> float:
     return step * math.exp(gain * (acceptance - 0.57))
 
 
-def init(config: TrainingConfig, system: System, energy: Energy) -> TrainingState:
+def init(config: TrainingConfig, system: System, energy: Energy, expired=lambda: False) -> TrainingState:
     """Fresh weights and a buffer of noise, relaxed and refined on the energy.
+
+    Parameters
+    ----------
+    expired : callable () -> bool
+        Asked now and then; if true the time is up.
 
     Raises
     ------
     EnergyError
         No configuration of the buffer reached a finite energy.
+    BudgetExhausted
+        The budget of energy calls or of time does not even fill the buffer.
     """
+    b = config.buffer
+    rounds = 20 if b.warmup_steps else 0
+    needed = b.size * (b.relax_steps + 1 + rounds * (max(b.warmup_steps // 20, 1) + 1))
+    if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
+        raise BudgetExhausted(f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}")
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.optimizer.learning_rate)
-    b = config.buffer
     x = (system.sigma_data * standard_normal((b.size, energy.n_atoms, energy.n_dims), generator)).float()
     buffer = Buffer.of(energy, relax(energy, x, b.relax_steps))
     state = TrainingState(denoiser, ema, optimizer, buffer, generator, 0, config.optimizer.iterations, b.mala_step, system)
     # Short rounds, so that the step has settled before most of the work is done.
-    rounds = 20 if b.warmup_steps else 0
     for _ in range(rounds):
+        if expired():
+            raise BudgetExhausted(f"minutes: the time was up before the first buffer was made, after {energy.calls} of {needed} energy "
+                                  "calls; allow more time or a smaller buffer")
         acceptance = buffer.refine(energy, state.mala_step, max(b.warmup_steps // rounds, 1), _seed(generator))
         state.mala_step = tune_step(state.mala_step, acceptance)
     return state

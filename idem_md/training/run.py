@@ -39,7 +39,8 @@ def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_
     tensors |= {"buffer.x": b.x, "buffer.u": b.u, "buffer.f": b.f, "generator": state.generator.get_state()}
     write_tensors(path, "state", tensors, {
         "config": config.model_dump(), "iteration": state.iteration, "total": state.total, "mala_step": state.mala_step,
-        "seconds": state.seconds, "next": b.next, "energy_calls": energy_calls, "log": log})
+        "seconds": state.seconds, "filled": state.filled, "next": b.next, "energy_calls": energy_calls, "log": log,
+        "system": state.system.describe()})
 
 
 def load_state(path: Path, config: TrainingConfig, system: System) -> tuple[TrainingState, int, list[dict]]:
@@ -63,6 +64,9 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> tuple[Trai
                     old, new, key = old[inner], value[inner], f"{table}.{inner}"
                 raise ConfigError(f"{path}: cannot resume: {key} was {old!r} in that run, now it is {new!r}")
         part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        for key, value in system.describe().items():
+            if header["system"][key] != value:
+                raise ConfigError(f"{path}: cannot resume: the system's {key} was {header['system'][key]!r} in that run, now it is {value!r}")
         denoiser, ema = build_denoiser(config.network, system), build_denoiser(config.network, system)
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
@@ -76,7 +80,7 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> tuple[Trai
         generator.set_state(tensors["generator"])
         buffer = Buffer(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"], header["next"])
         state = TrainingState(denoiser, ema.eval().requires_grad_(False), optimizer, buffer, generator,
-                              header["iteration"], header["total"], header["mala_step"], system, header["seconds"])
+                              header["iteration"], header["total"], header["mala_step"], system, header["seconds"], tuple(header["filled"]))
         return state, header["energy_calls"], header["log"]
     except ConfigError:
         raise
@@ -137,8 +141,10 @@ def train(
         The folder has a run and ``resume`` is false, or has none and it is true.
     ConfigError, FileFormatError
         The state does not fit.
+    BudgetExhausted
+        A budget, or ``stop``, ends the run before its first iteration is complete.
     IdemError
-        The training diverged, or the call budget does not even fill the buffer.
+        The training diverged.
     """
     if minutes is not None:
         check_float("minutes", minutes, above=0.0)
@@ -168,7 +174,9 @@ def train(
     else:
         energy.max_calls = max_energy_calls
         try:
-            state, log = init(config, system, energy), []
+            limit = math.inf if minutes is None else 60 * minutes
+            state, log = init(config, system, energy, lambda: time.perf_counter() - start > limit), []
+            state.filled = (time.perf_counter() - start, energy.calls)
         except IdemError:
             (folder / CONFIG).unlink()
             for empty in made:
@@ -194,9 +202,8 @@ def train(
         state.seconds = earlier + time.perf_counter() - start
         entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
         log.append({**entry, "seconds": round(state.seconds, 2), "energy_calls": energy.calls})
-        # The first buffer is paid for once; what an iteration costs shows from the second on.
-        first = _used(log[0]["seconds"], log[0]["energy_calls"], minutes, max_energy_calls)
-        each = (used - first) / (len(log) - 1) if len(log) > 1 else used
+        # The first buffer is paid for once.
+        each = (used - _used(*state.filled, minutes, max_energy_calls)) / len(log)
         if 1 - used <= each * state.iteration * decay / (1 - decay) and state.iteration < (1 - decay) * state.total:
             # Rounded up: no step taken so far may lie in the decay of the shortened schedule.
             state.total = math.ceil(state.iteration / (1 - decay) - 1e-9)
@@ -206,5 +213,7 @@ def train(
         if used >= 1 and state.iteration < state.total:
             finished = False
             break
+    if state.iteration == 0:
+        raise BudgetExhausted(f"{folder}: stopped before the first iteration was complete, there is no model yet; resume goes on from here")
     _write_outputs(folder, config, state, energy, log, finished)
     return load_checkpoint(folder / MODEL)
