@@ -14,7 +14,7 @@ import idem_md
 def main(folder=".", n=200):
     """Both ways give the same numbers; returns the JSON object."""
     out = Path(folder) / "samples.dcd"
-    command = ["idem-md", "sample", "lj13", "-n", str(n), "--nfe", "25", "--seed", "7", "--out", str(out), "--json"]
+    command = [str(Path(sys.executable).parent / "idem-md"), "sample", "lj13", "-n", str(n), "--nfe", "25", "--seed", "7", "--out", str(out), "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:  # one line that says what was expected and what came
         raise SystemExit(done.stderr)

@@ -15,7 +15,7 @@ import torch
 
 from . import kernels
 from .checks import UsageError, check_int
-from .energies import Energy, LennardJones
+from .energies import ASE, Energy, LennardJones
 from .geometry import standard_normal
 from .systems import get_system
 
@@ -156,6 +156,28 @@ def bench_mala(energy, scale, batch, samples, repeats, device, reference) -> dic
                     repeats, device, energy, 4 * (3 * x.numel() + 2 * batch))
 
 
+def bench_workers(batch: int, repeats: int) -> dict:
+    """Cu13 with ASE's EMT: B configurations by two worker processes against one; numbers compared bit for bit."""
+    from ase.calculators.emt import EMT
+    from ase.cluster import Icosahedron
+
+    atoms = Icosahedron("Cu", 2)
+    noise = torch.randn(batch, 13, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.as_tensor(atoms.positions) + 0.1 * noise
+    pools = {n: ASE(atoms, EMT, temperature_K=1200, workers=n) for n in (1, 2)}
+    results, seconds = {n: pool(x) for n, pool in pools.items()}, {1: [], 2: []}  # the processes are running now
+    for _ in range(repeats):
+        for n, pool in pools.items():
+            start = time.perf_counter()
+            pool(x)
+            seconds[n].append(time.perf_counter() - start)
+    for pool in pools.values():
+        pool.close()
+    return {"seconds": statistics.median(seconds[2]), "reference_seconds": statistics.median(seconds[1]),
+            "speedup": statistics.median(a / b for a, b in zip(seconds[1], seconds[2])),
+            "identical": all(torch.equal(a, b) for a, b in zip(results[1], results[2]))}
+
+
 # Name -> (function, default batch, default samples or steps).
 BENCHMARKS = {"target": (bench_target, 512, 1024), "energy": (bench_energy, 65_536, None), "mala": (bench_mala, 4096, 500)}
 
@@ -167,7 +189,7 @@ def run_benchmark(name: str, system: str = "lj13", batch: int | None = None, sam
     Parameters
     ----------
     name : str
-        A key of `BENCHMARKS`.
+        A key of `BENCHMARKS`, or ``workers``: two processes against one on an ASE calculator.
     system : str
         A named Lennard-Jones system.
     batch, samples : int, optional
@@ -191,8 +213,13 @@ def run_benchmark(name: str, system: str = "lj13", batch: int | None = None, sam
     UsageError
         An unknown name, a system without native kernels, a device that is not there.
     """
+    if name == "workers":
+        if system != "lj13" or samples is not None or device != "cpu" or not reference:
+            raise UsageError("workers: expected neither system nor samples, device or reference; it is Cu13 with EMT on the CPU")
+        size = check_int("batch", 512 if batch is None else batch, 1)
+        return {"bench": name, "system": "Cu13, EMT", "batch": size, "repeats": repeats} | bench_workers(size, check_int("repeats", repeats, 1))
     if name not in BENCHMARKS:
-        raise UsageError(f"benchmark: expected one of {', '.join(BENCHMARKS)}, got {name!r}")
+        raise UsageError(f"benchmark: expected one of {', '.join(BENCHMARKS)}, workers, got {name!r}")
     fn, default_batch, default_samples = BENCHMARKS[name]
     batch = check_int("batch", default_batch if batch is None else batch, 1)
     if default_samples is None and samples is not None:

@@ -251,7 +251,7 @@ def compare(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help=f"{' or '.join(BENCHMARKS)}.")],
+    what: Annotated[str, typer.Argument(help=f"{', '.join(BENCHMARKS)} or workers.")],
     system: Annotated[str, typer.Option(help="A Lennard-Jones system.")] = "lj13",
     batch: Annotated[Optional[int], typer.Option(help="Configurations or chains.")] = None,
     samples: Annotated[Optional[int], typer.Option(help="Samples a score (target) or steps a chain (mala).")] = None,

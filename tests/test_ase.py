@@ -136,7 +136,8 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
     written = (folder / "model.safetensors").stat().st_mtime_ns
     again = BoltzmannSampler(atoms, temperature_K=900, nfe=4, batch=8)  # of another geometry by now
     again.run(8)
-    assert again.log_weights == dyn.log_weights and (folder / "model.safetensors").stat().st_mtime_ns == written
+    # The centroid is another by rounding.
+    assert np.allclose(again.log_weights, dyn.log_weights, rtol=1e-9) and (folder / "model.safetensors").stat().st_mtime_ns == written
     assert np.isfinite(dyn.log_weights).all()
     # From the files alone: the geometry and units are known, the potential is not.
     dyn.ensemble.save(tmp_path / "a.dcd")

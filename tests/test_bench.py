@@ -42,8 +42,13 @@ def test_operations_are_counted(n_atoms, n_dims):
 
 
 @pytest.mark.parametrize("arguments,name", [
-    (dict(name="speed"), "benchmark"), (dict(name="energy", samples=3), "samples"), (dict(name="target", system="binary"), "system"), (dict(name="energy", system="dw4"), "system"), (dict(name="energy", batch=0), "batch"),
+    (dict(name="speed"), "benchmark"), (dict(name="workers", samples=3), "workers"), (dict(name="energy", samples=3), "samples"), (dict(name="target", system="binary"), "system"), (dict(name="energy", system="dw4"), "system"), (dict(name="energy", batch=0), "batch"),
     (dict(name="energy", device="tpu"), "device"), (dict(name="mala", repeats=0), "repeats")])
 def test_bad_arguments_are_named(arguments, name):
     with pytest.raises(UsageError, match=f"{name}: expected"):
         run_benchmark(**arguments)
+
+
+def test_workers_give_the_same_numbers():
+    row = run_benchmark("workers", batch=40, repeats=1)
+    assert row["identical"] and row["speedup"] > 0

@@ -1,8 +1,6 @@
 """Every example runs; the tests call its `main` with small numbers."""
 
 import importlib.util
-import os
-import sys
 from pathlib import Path
 
 import idem_md
@@ -57,8 +55,7 @@ def test_openmm_system(capsys):
     assert abs(mean - md_mean) < 4.5 * (error**2 + md_error**2) ** 0.5 and "Langevin dynamics" in capsys.readouterr().out
 
 
-def test_pipeline(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+def test_pipeline(tmp_path, capsys):
     result = load("pipeline").main(tmp_path, n=60)
     assert result["n"] == 60 and capsys.readouterr().out.count("log_z") == 2
 
@@ -70,4 +67,4 @@ def test_cu13_emt(tmp_path, capsys):
         "buffer": {"size": 32, "fresh": 4, "sampling_steps": 4, "relax_steps": 5, "warmup_steps": 40, "refine_steps": 1},
         "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3}}, "test")
     energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, refine_steps=3, config=config)
-    assert all(len(u) == 20 for u in energies) and "all weights finite" in capsys.readouterr().out
+    assert all(len(u) == 20 for u in energies) and "all weights finite: True" in capsys.readouterr().out
