@@ -10,12 +10,21 @@ import math
 
 import torch
 
-__all__ = ["centred", "gaussian_log_density", "standard_normal", "subspace_dimension"]
+__all__ = ["centred", "cubic_lattice", "gaussian_log_density", "standard_normal", "subspace_dimension"]
 
 
 def centred(x: torch.Tensor) -> torch.Tensor:
     """Positions (B, N, D) with the centroid of each configuration moved to the origin."""
     return x - x.mean(dim=1, keepdim=True)
+
+
+def cubic_lattice(n_atoms: int, n_dims: int) -> torch.Tensor:
+    """The first ``n_atoms`` points (N, D), float64, of the smallest cubic lattice of unit spacing that has so many."""
+    side = 1
+    while side**n_dims < n_atoms:
+        side += 1
+    axis = torch.arange(float(side), dtype=torch.float64)
+    return torch.stack(torch.meshgrid(*[axis] * n_dims, indexing="ij"), -1).reshape(-1, n_dims)[:n_atoms]
 
 
 def subspace_dimension(n_atoms: int, n_dims: int, mean_free: bool = True) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from .checks import EnergyError, UsageError
 from .energies import Energy
-from .geometry import centred
+from .geometry import centred, cubic_lattice
 
 __all__ = ["check_energy", "loose_lattice"]
 
@@ -21,13 +21,9 @@ def loose_lattice(energy: Energy, n: int = 6, seed: int = 0) -> torch.Tensor:
     -------
     torch.Tensor, shape (n, N, D), float64
     """
-    side = 1
-    while side**energy.n_dims < energy.n_atoms:
-        side += 1
-    axis = torch.arange(float(side), dtype=torch.float64)
-    points = torch.stack(torch.meshgrid(*[axis] * energy.n_dims, indexing="ij"), -1).reshape(-1, energy.n_dims)
+    points = cubic_lattice(energy.n_atoms, energy.n_dims)
     noise = torch.randn(n, energy.n_atoms, energy.n_dims, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    unit = centred(points[: energy.n_atoms] + 0.06 * noise)
+    unit = centred(points + 0.06 * noise)
     candidates = [unit * 1.1**k for k in range(-20, 31)]
     usable = [(float((f * x).abs().max()), k) for k, x in enumerate(candidates)
               for u, f in [energy(x)] if bool(torch.isfinite(u).all()) and bool((f != 0).any())]

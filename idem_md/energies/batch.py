@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..checks import EnergyError, UsageError, check_float, check_int
+from ..geometry import cubic_lattice
 from ..units import Units
 from .base import Energy
 
@@ -152,9 +153,7 @@ class BatchEnergy(Energy):
         """Refuse absolute external fields, and potentials from which atoms escape."""
         x = None if reference is None else np.asarray(reference, dtype=np.float64) - np.mean(reference, axis=0)
         if x is None or np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(len(x), 1)].min() < 0.5:
-            side = int(np.ceil(self.n_atoms ** (1 / self.n_dims)))
-            grid = np.stack(np.meshgrid(*[np.arange(float(side))] * self.n_dims, indexing="ij"), -1).reshape(-1, self.n_dims)
-            x = 3.0 * grid[: self.n_atoms]
+            x = 3.0 * cubic_lattice(self.n_atoms, self.n_dims).numpy()
         x = x / self.units.length_angstrom
         shift = 1.7 / self.units.length_angstrom
         u, _ = self._collect(np.stack([x, x + shift]))

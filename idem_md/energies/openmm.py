@@ -10,6 +10,7 @@ import openmm
 from openmm import app, unit
 
 from ..checks import UsageError, check_choice, check_float, check_int
+from ..geometry import cubic_lattice
 from ..units import Units
 from .batch import BatchEnergy, Recipe
 
@@ -58,9 +59,7 @@ def fastest_platform(xml: str, units: Units, evaluations: int = 30) -> str:
         No platform can run it; says why.
     """
     n = openmm.XmlSerializer.deserialize(xml).getNumParticles()
-    side = int(np.ceil(n ** (1 / 3)))
-    lattice = np.stack(np.meshgrid(*[np.arange(float(side))] * 3, indexing="ij"), -1).reshape(-1, 3)[:n]
-    x = 3.0 * lattice / units.length_angstrom
+    x = 3.0 * cubic_lattice(n, 3).numpy() / units.length_angstrom
     seconds, failures = {}, {}
     for k in range(openmm.Platform.getNumPlatforms()):
         name = openmm.Platform.getPlatform(k).getName()
