@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .baselines import ENGINES, run_mala
+from .baselines import ENGINES
 from .bench import BENCHMARKS, run_benchmark
 from .checks import IdemError, UsageError, check_choice, check_int
 from .diffusion import KERNELS
@@ -215,15 +215,18 @@ def train(
 def baseline(
     system: Annotated[str, typer.Argument(help=f"One of {', '.join(SYSTEMS)}.")],
     engine: Annotated[str, typer.Option(help=f"{' or '.join(ENGINES)}.")] = "mala",
-    n: Annotated[int, typer.Option("-n", help="Number of samples; one independent chain each.")] = 2000,
-    steps: Annotated[int, typer.Option(help="Steps a chain.")] = 20_000,
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 2000,
+    steps: Annotated[Optional[int], typer.Option(help="Steps a chain; 20,000 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = Path("md.dcd"),
 ) -> None:
-    """Reference samples without a network: idem-md baseline lj13 --engine mala --out md.dcd"""
+    """Reference samples without a network: idem-md baseline lj13 --engine pt -n 10000 --out reference.dcd
+
+    mala: one independent chain a sample. pt: parallel tempering, samples from the coldest rungs. exact: by formula (gmm40).
+    """
     check_choice("engine", engine, ENGINES)
     check_writable(out)
-    ensemble = run_mala(system, n, steps, seed)
+    ensemble = ENGINES[engine](system, n, *(() if steps is None else (steps,)), seed=seed)
     ensemble.save(out)
     (mean, error), p = ensemble.mean_energy, ensemble.provenance
     typer.echo(f"{out}: {n} samples, mean energy {mean:.2f} ± {error:.2f} kT, {p['seconds']:.1f} s, "

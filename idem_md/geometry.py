@@ -1,7 +1,8 @@
 """Geometry of the mean-free subspace: projection, noise, Gaussian densities.
 
 A cluster of N atoms in D dimensions lives on the subspace of vanishing centroid, of dimension (N-1) D. Every
-Gaussian here is isotropic on that subspace, and every density is taken with respect to its volume.
+Gaussian here is isotropic on that subspace, and every density is taken with respect to its volume. One atom alone is no
+cluster but a point in a field (a mixture of Gaussians, say): it stays where it is, in all D dimensions.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ __all__ = ["centred", "cubic_lattice", "gaussian_log_density", "standard_normal"
 
 
 def centred(x: torch.Tensor) -> torch.Tensor:
-    """Positions (B, N, D) with the centroid of each configuration moved to the origin."""
-    return x - x.mean(dim=1, keepdim=True)
+    """Positions (B, N, D) with the centroid of each configuration moved to the origin; a single atom stays."""
+    return x - x.mean(dim=1, keepdim=True) if x.shape[1] > 1 else x
 
 
 def cubic_lattice(n_atoms: int, n_dims: int) -> torch.Tensor:
@@ -27,26 +28,25 @@ def cubic_lattice(n_atoms: int, n_dims: int) -> torch.Tensor:
     return torch.stack(torch.meshgrid(*[axis] * n_dims, indexing="ij"), -1).reshape(-1, n_dims)[:n_atoms]
 
 
-def subspace_dimension(n_atoms: int, n_dims: int, mean_free: bool = True) -> int:
-    """(N-1) D for particle systems, N D where translation is not removed."""
-    return (n_atoms - int(mean_free)) * n_dims
+def subspace_dimension(n_atoms: int, n_dims: int) -> int:
+    """(N-1) D for clusters, D for a single atom."""
+    return max(n_atoms - 1, 1) * n_dims
 
 
-def standard_normal(shape, generator: torch.Generator, dtype=torch.float64, mean_free: bool = True) -> torch.Tensor:
-    """Standard normal noise of ``shape`` (B, N, D), projected on the mean-free subspace if asked."""
-    eps = torch.randn(shape, generator=generator, dtype=dtype)
-    return centred(eps) if mean_free else eps
+def standard_normal(shape, generator: torch.Generator, dtype=torch.float64) -> torch.Tensor:
+    """Standard normal noise of ``shape`` (B, N, D), projected on the mean-free subspace."""
+    return centred(torch.randn(shape, generator=generator, dtype=dtype))
 
 
-def gaussian_log_density(x: torch.Tensor, mean: torch.Tensor, variance, mean_free: bool = True) -> torch.Tensor:
-    """Log density of an isotropic Gaussian on the (mean-free) subspace.
+def gaussian_log_density(x: torch.Tensor, mean: torch.Tensor, variance) -> torch.Tensor:
+    """Log density of an isotropic Gaussian on the mean-free subspace.
 
     log N = -|x - mean|^2 / (2 v) - d/2 log(2 pi v), with d = (N-1) D.
 
     Parameters
     ----------
     x, mean : torch.Tensor, shape (B, N, D)
-        Both mean-free if ``mean_free``.
+        Both mean-free.
     variance : float or torch.Tensor broadcastable to (B,)
         Variance per coordinate of the subspace; positive.
 
@@ -54,6 +54,6 @@ def gaussian_log_density(x: torch.Tensor, mean: torch.Tensor, variance, mean_fre
     -------
     torch.Tensor, shape (B,)
     """
-    d = subspace_dimension(x.shape[1], x.shape[2], mean_free)
+    d = subspace_dimension(x.shape[1], x.shape[2])
     v = torch.as_tensor(variance, dtype=x.dtype)
     return -0.5 * ((x - mean) ** 2).sum((1, 2)) / v - 0.5 * d * torch.log(2 * math.pi * v)

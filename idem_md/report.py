@@ -13,25 +13,15 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 
-from .analysis import aligned_w2, energy_w2, pair_distances, total_variation  # noqa: E402
+from .analysis import (ALIGNED_SAMPLES, EXPLOSION_MARGIN_KT, aligned_w2, energy_w2, exploded, pair_distances,  # noqa: E402
+                       total_variation)
 from .checks import UsageError  # noqa: E402
 from .ensemble import WeightedEnsemble  # noqa: E402
 from .files import write_atomic  # noqa: E402
 
-__all__ = ["compare", "exploded", "finite_or_none", "plot_histograms", "table"]
-
-# Raw samples this far above the reference's highest energy are called exploded: no thermal fluctuation gets there,
-# and a single one would decide E-W2. They are left out of the raw metrics, and counted.
-EXPLOSION_MARGIN_KT = 100.0
-# The published protocol of aligned W2.
-ALIGNED_SAMPLES = 2000
+__all__ = ["compare", "finite_or_none", "plot_histograms", "table"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito: told apart by colour-blind readers too
-
-
-def exploded(energies: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Mask of samples whose energy lies more than 100 kT above the highest of the reference, or is infinite."""
-    return ~(energies <= reference[np.isfinite(reference)].max() + EXPLOSION_MARGIN_KT)
 
 
 def _pair_metrics(a: WeightedEnsemble, b: WeightedEnsemble, aligned: bool) -> dict:

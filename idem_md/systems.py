@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .checks import UsageError
-from .energies import DoubleWell, Energy, LennardJones
+from .energies import DoubleWell, Energy, GaussianMixture, LennardJones
 from .units import Units
 
 __all__ = ["SYSTEMS", "System", "get_system", "nearest_neighbour_distance"]
@@ -142,6 +142,8 @@ SYSTEMS: dict[str, System] = {
                                     species=[0] * 10 + [1] * 3), ("Ar",) * 10 + ("Ne",) * 3, _ARGON, 0.64, None),
         System("dw4", "4 particles in 2D with a pairwise double well (literature benchmark)",
                DoubleWell, ("Ar",) * 4, Units(), 1.8, (-22.536, 0.002)),
+        System("gmm40", "a point in a mixture of 40 Gaussians in the plane (literature benchmark)",
+               GaussianMixture, ("Ar",), Units(), 23.0, (6.8594, 0.0002)),
     )
 }
 

@@ -48,7 +48,7 @@ def importance_target(energy: Energy, x_t, sigma, n_samples: int, seed: int, mix
     mix : bool
         Mix the two estimators by least variance; otherwise the paper's.
     max_norm : float, optional
-        Bound on the norm of the score of a configuration; larger ones are scaled down to it, as the paper does.
+        Bound on the norm of the score of an atom; larger ones are scaled down to it, as the paper's code does.
     """
     s_tsi, s_dsi, alpha, _, _ = energy.dem_scores(x_t, sigma, n_samples, seed)
     score = s_tsi
@@ -56,8 +56,7 @@ def importance_target(energy: Energy, x_t, sigma, n_samples: int, seed: int, mix
         a = alpha[:, None, None]
         score = a * s_tsi + (1 - a) * s_dsi
     if max_norm is not None:
-        norm = score.flatten(1).norm(dim=1)[:, None, None]
-        score = score * (max_norm / norm.clamp(min=max_norm))
+        score = score * (max_norm / score.norm(dim=-1, keepdim=True).clamp(min=max_norm))
     return x_t + sigma[:, None, None] ** 2 * score
 
 

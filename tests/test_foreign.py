@@ -303,9 +303,12 @@ def test_force_fields_refuse_other_numbers_of_atoms():
         app.ForceField("idem_md/lj13.xml").createSystem(topology_of(["Ar"] * 12), nonbondedMethod=app.NoCutoff)
 
 
-def test_chains_refuse_a_single_point():
-    with pytest.raises(UsageError, match="expected two atoms or more"):
-        GaussianMixture().mala(torch.zeros(2, 1, 2), 0.1, 3, 0)
+def test_chains_of_a_single_point_keep_its_place():
+    """One Gaussian off the origin: nothing is centred, and the moments are the Gaussian's."""
+    energy = GaussianMixture(torch.tensor([[5.0, -3.0]]), sd=2.0)
+    x, *_ = energy.mala(torch.zeros(4000, 1, 2), 1.0, 200, 0)
+    z = (x[:, 0] - energy.means.float()) / 2
+    assert (z.mean(0).abs() < 5 / 4000**0.5).all() and ((z**2).mean(0) - 1).abs().max() < 5 * (2 / 4000) ** 0.5
 
 
 def test_in_a_fresh_interpreter(tmp_path):

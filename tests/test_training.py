@@ -75,7 +75,7 @@ def test_score_clipping():
     x = 0.3 * standard_normal((4, 13, 3), torch.Generator().manual_seed(0), torch.float32)
     sigma = torch.full((4,), 0.05)
     target = importance_target(energy, x, sigma, 64, 0, False, max_norm=20.0)
-    norm = ((target - x) / sigma[:, None, None] ** 2).flatten(1).norm(dim=1)
+    norm = ((target - x) / sigma[:, None, None] ** 2).norm(dim=-1)
     assert (norm <= 20.01).all() and (norm > 19).any()
 
 

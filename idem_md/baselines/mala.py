@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from importlib.metadata import version
 
-import numpy as np
 import torch
 
 from ..checks import check_int
 from ..ensemble import WeightedEnsemble
-from ..geometry import standard_normal
 from ..systems import System, get_system
-from ..training.buffer import Buffer, relax
-from ..training.loop import tune_step
+from .common import draw_seed, equilibrate, finished, noise_chains
 
-__all__ = ["ENGINES", "run_mala"]
-
-ENGINES = ("mala",)
+__all__ = ["run_mala"]
 
 
 def run_mala(system: str | System, n: int, n_steps: int = 20_000, seed: int = 0) -> WeightedEnsemble:
@@ -43,19 +36,7 @@ def run_mala(system: str | System, n: int, n_steps: int = 20_000, seed: int = 0)
     energy = target.energy()
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
-    x = (target.sigma_data * standard_normal((n, energy.n_atoms, energy.n_dims), generator)).float()
-    chains = Buffer.of(energy, relax(energy, x, 200))
-    step, rounds = 1e-3 * target.sigma_data**2, 50
-    for _ in range(rounds):
-        acceptance = chains.refine(energy, step, max(n_steps // 5 // rounds, 1), int(torch.randint(2**62, (), generator=generator)))
-        step = tune_step(step, acceptance)
-    acceptance = chains.refine(energy, step, n_steps - n_steps // 5, int(torch.randint(2**62, (), generator=generator)))
-    positions = chains.x.double()
-    u, _ = energy(positions)
-    provenance = {
-        "system": target.name, "parameters": energy.parameters, "method": "mala", "seed": seed, "steps": n_steps, "step": step,
-        "acceptance": acceptance, "energy_calls": energy.calls, "seconds": time.perf_counter() - start,
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads", "log_z_known": False,
-        "versions": {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj")},
-    }
-    return WeightedEnsemble(positions.numpy(), u.numpy(), np.zeros(n), target, provenance)
+    chains = noise_chains(energy, target, n, generator)
+    step = equilibrate(energy, chains, 1e-3 * target.sigma_data**2, n_steps // 5, generator)
+    acceptance = chains.refine(energy, step, n_steps - n_steps // 5, draw_seed(generator))
+    return finished(target, energy, chains.x, start, method="mala", seed=seed, steps=n_steps, step=step, acceptance=acceptance)

@@ -1,37 +1,48 @@
-"""The denoiser D(x, sigma) = E[x_0 | x_t]: a raw network inside EDM preconditioning."""
+"""The denoiser D(x, sigma) = E[x_0 | x_t]: a raw network F between an input's and an output's scale."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-__all__ = ["Denoiser"]
+from ..checks import check_choice
+
+__all__ = ["OUTPUTS", "Denoiser"]
+
+OUTPUTS = ("denoiser", "score")
 
 
 class Denoiser(nn.Module):
-    """EDM-preconditioned denoiser (Karras et al., NeurIPS 2022, eq. 7).
+    """D(x, sigma) = c_skip x + c_out F(x, ln sigma).
 
-    D(x, sigma) = c_skip x + c_out F(x, ln sigma), with c_skip = s^2/(sigma^2 + s^2),
-    c_out = sigma s/sqrt(sigma^2 + s^2) and s = ``sigma_data``. The network scales its own input.
+    With ``output = "denoiser"`` the preconditioning of Karras et al. (NeurIPS 2022, eq. 7), c_skip = s^2/(sigma^2 + s^2)
+    and c_out = sigma s/sqrt(sigma^2 + s^2), s = ``sigma_data``: F has unit scale at every noise level. With ``"score"`` F is
+    the score itself, D = x + sigma^2 F, as in the iDEM paper. The network scales its own input.
 
     Parameters
     ----------
     net : nn.Module
         F(x_BND, log_sigma_B) -> (B, N, D).
     sigma_data : float
+    output : str
     """
 
-    def __init__(self, net: nn.Module, sigma_data: float):
+    def __init__(self, net: nn.Module, sigma_data: float, output: str = "denoiser"):
         super().__init__()
         self.net = net
         self.sigma_data = sigma_data
+        self.output = check_choice("output", output, OUTPUTS)
 
     def c_skip(self, sigma: torch.Tensor) -> torch.Tensor:
         """Weight of the input, shape of ``sigma``."""
+        if self.output == "score":
+            return torch.ones_like(sigma)
         return self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
 
     def c_out(self, sigma: torch.Tensor) -> torch.Tensor:
         """Scale of the network's output, shape of ``sigma``."""
+        if self.output == "score":
+            return sigma**2
         return sigma * self.sigma_data / torch.sqrt(sigma**2 + self.sigma_data**2)
 
     def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

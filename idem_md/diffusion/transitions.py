@@ -72,13 +72,13 @@ class Transition:
         a = self.sigma_s**2 / self.sigma_t**2
         return a * x + (1 - a) * denoised
 
-    def sample(self, x, denoised, generator: torch.Generator, mean_free: bool = True):
+    def sample(self, x, denoised, generator: torch.Generator):
         """Draw x_s; returns it with log q(x_s | x_t), shapes (B, N, D) and (B,)."""
         mean = self.mean(x, denoised)
-        y = mean + self.variance**0.5 * standard_normal(x.shape, generator, x.dtype, mean_free)
-        return y, gaussian_log_density(y, mean, self.variance, mean_free)
+        y = mean + self.variance**0.5 * standard_normal(x.shape, generator, x.dtype)
+        return y, gaussian_log_density(y, mean, self.variance)
 
 
-def forward_log_density(x_t, x_s, sigma_t: float, sigma_s: float, mean_free: bool = True) -> torch.Tensor:
+def forward_log_density(x_t, x_s, sigma_t: float, sigma_s: float) -> torch.Tensor:
     """log p(x_t | x_s) = log N(x_t; x_s, sigma_t^2 - sigma_s^2) of the noising process, shape (B,)."""
-    return gaussian_log_density(x_t, x_s, sigma_t**2 - sigma_s**2, mean_free)
+    return gaussian_log_density(x_t, x_s, sigma_t**2 - sigma_s**2)

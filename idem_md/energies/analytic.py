@@ -108,7 +108,16 @@ class GaussianMixture(Energy):
 
     def evaluate(self, x):
         """See `Energy.evaluate`."""
-        dx = x - self.means.to(x)  # (B, 1, D) - (M, D)
-        log_p = -0.5 * (dx**2).sum(-1) / self.sd**2 - self.n_dims * math.log(self.sd * math.sqrt(2 * math.pi)) - math.log(len(self.means))
-        f = -(torch.softmax(log_p, 1)[..., None] * dx).sum(1, keepdim=True) / self.sd**2
-        return -torch.logsumexp(log_p, 1), f
+        # Matrix products instead of differences: a tenth of the memory traffic. Near the origin of the means they cancel least.
+        means = self.means.to(x)
+        y = x[:, 0]
+        log_p = (y @ means.T - 0.5 * (means**2).sum(-1)) / self.sd**2
+        top = torch.logsumexp(log_p, 1)
+        constant = self.n_dims * math.log(self.sd * math.sqrt(2 * math.pi)) + math.log(len(means))
+        f = (torch.exp(log_p - top[:, None]) @ means - y) / self.sd**2
+        return 0.5 * (y**2).sum(-1) / self.sd**2 - top + constant, f[:, None]
+
+    def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """``n`` exact samples, shape (n, 1, D), float64."""
+        which = torch.randint(len(self.means), (n,), generator=generator)
+        return (self.means[which] + self.sd * torch.randn(n, self.n_dims, generator=generator, dtype=torch.float64))[:, None]

@@ -11,6 +11,9 @@ from ..geometry import centred, standard_normal
 
 __all__ = ["Energy", "dem_scores_reference"]
 
+# Of the importance-sampled target in plain torch: enough for vectorisation, little enough for the caches.
+CONFIGURATIONS_AT_ONCE = 16_384
+
 
 class Energy(ABC):
     """A reduced potential u = U/kT of N particles in D dimensions.
@@ -85,8 +88,6 @@ class Energy(ABC):
         return u, f
 
     def _check_chains(self, x, n_steps: int, centre=None) -> None:
-        if self.n_atoms < 2:
-            raise UsageError(f"{type(self).__name__}: expected two atoms or more, chains keep the centroid where it is")
         check_positions("x", x, self.n_atoms, self.n_dims)
         check_int("n_steps", n_steps, 0)
         if centre is not None:
@@ -221,10 +222,11 @@ class Energy(ABC):
     def dem_scores(self, x, sigma, n_samples: int, seed: int):
         """Importance-sampled scores at noised positions; see `dem_scores_reference`. Streams over the batch."""
         generator = torch.Generator().manual_seed(seed)
+        size = max(CONFIGURATIONS_AT_ONCE // n_samples, 1)
         parts = []
-        for x_1, sigma_1 in zip(x.split(1), sigma.split(1)):
-            eps = standard_normal((n_samples, *x.shape[1:]), generator, x.dtype)[None]
-            parts.append(dem_scores_reference(self, x_1, sigma_1, eps))
+        for x_b, sigma_b in zip(x.split(size), sigma.split(size)):
+            eps = standard_normal((len(x_b) * n_samples, *x.shape[1:]), generator, x.dtype)
+            parts.append(dem_scores_reference(self, x_b, sigma_b, eps.reshape(len(x_b), n_samples, *x.shape[1:])))
         return tuple(torch.cat(column) for column in zip(*parts))
 
 

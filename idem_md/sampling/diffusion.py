@@ -43,7 +43,7 @@ class Paths:
 @torch.no_grad()
 def sample_paths(
     denoise: Callable, energy: Energy, grid: torch.Tensor, error: DenoiserError, sigma_data: float, n: int,
-    generator: torch.Generator, kernel: str = "analytic", mean_free: bool = True,
+    generator: torch.Generator, kernel: str = "analytic",
     progress: Callable[[int], None] | None = None,
 ) -> Paths:
     """Draw ``n`` weighted samples.
@@ -76,12 +76,12 @@ def sample_paths(
     parts = []
     for first in range(0, n, CHUNK):
         shape = (min(CHUNK, n - first), energy.n_atoms, energy.n_dims)
-        x = start_variance**0.5 * standard_normal(shape, generator, mean_free=mean_free)
-        log_w = -gaussian_log_density(x, torch.zeros_like(x), start_variance, mean_free)
+        x = start_variance**0.5 * standard_normal(shape, generator)
+        log_w = -gaussian_log_density(x, torch.zeros_like(x), start_variance)
         for step in steps:
             denoised = denoise(x, torch.full(shape[:1], step.sigma_t, dtype=torch.float64))
-            y, log_q = step.sample(x, denoised, generator, mean_free)
-            log_w += forward_log_density(x, y, step.sigma_t, step.sigma_s, mean_free) - log_q
+            y, log_q = step.sample(x, denoised, generator)
+            log_w += forward_log_density(x, y, step.sigma_t, step.sigma_s) - log_q
             x = y
         ok = torch.isfinite(x).flatten(1).all(1) & torch.isfinite(log_w)
         u = torch.full(shape[:1], torch.inf, dtype=torch.float64)

@@ -6,7 +6,7 @@ import torch
 
 from ..checks import EnergyError
 from ..energies import Energy
-from ..geometry import centred
+from ..geometry import centred, subspace_dimension
 
 __all__ = ["Buffer", "relax"]
 
@@ -83,5 +83,4 @@ class Buffer:
 
     def force_scale(self) -> float:
         """s = <f^2>^(-1/2) per coordinate of the mean-free subspace."""
-        n = self.f.shape[1]
-        return float((self.f.double() ** 2).mean() * n / (n - 1)) ** -0.5
+        return float((self.f.double() ** 2).sum((1, 2)).mean() / subspace_dimension(*self.f.shape[1:])) ** -0.5

@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..checks import FileFormatError
+from ..checks import FileFormatError, UsageError
 from ..diffusion import Denoiser, DenoiserError
 from ..files import write_atomic
-from ..nets import PaiNN
+from ..nets import EGNN, MLP, PaiNN
 from ..systems import SYSTEMS, System, get_system
 from .config import NetworkConfig, TrainingConfig
 
@@ -59,9 +59,25 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def build_denoiser(config: NetworkConfig, system: System) -> Denoiser:
-    """A denoiser with fresh weights, drawn from torch's global generator."""
-    net = PaiNN(config.channels, config.layers, config.n_basis, config.length, system.sigma_data, config.cutoff, system.kinds)
-    return Denoiser(net, system.sigma_data)
+    """A denoiser with fresh weights, drawn from torch's global generator.
+
+    Raises
+    ------
+    UsageError
+        A network that does not suit the system.
+    """
+    points = len(system.elements) == 1
+    if points != (config.name == "mlp"):
+        raise UsageError(f"network.name: expected {'mlp' if points else 'painn or egnn'} for {system.name!r}, got {config.name!r}")
+    if config.name == "painn":
+        net = PaiNN(config.channels, config.layers, config.n_basis, config.length, system.sigma_data, config.cutoff, system.kinds)
+    elif config.name == "egnn":
+        if len(set(system.kinds)) > 1:
+            raise UsageError(f"network.name: expected painn for {system.name!r}, whose atoms are of several kinds, got 'egnn'")
+        net = EGNN(config.channels, config.layers)
+    else:
+        net = MLP(config.channels, config.layers, system.energy().n_dims, system.sigma_data)
+    return Denoiser(net, system.sigma_data, config.output)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..checks import ConfigError, UsageError, check_choice
 from ..systems import System, get_system
@@ -21,11 +21,28 @@ __all__ = ["BufferConfig", "NetworkConfig", "NoiseConfig", "OptimizerConfig", "P
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # Keys that belong to some values of ``name`` only: set beside another they would be silently ignored.
+    only: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self):
+        for key, names in self.only.items():
+            if self.name not in names and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is not used by {self.name!r}, only by {', '.join(names)}; leave it out")
+        return self
 
 
 class NetworkConfig(_Table):
-    """Size of the equivariant network; ``length`` is the natural length of the system in its own unit."""
+    """The network: ``painn`` (the default), ``egnn`` (the iDEM paper's) or, for a single point, ``mlp``.
 
+    ``length`` is the natural length of the system in its own unit. ``output`` is what the network predicts; see
+    `idem_md.diffusion.Denoiser`.
+    """
+
+    only = {"n_basis": ("painn",), "length": ("painn",), "cutoff": ("painn",)}
+
+    name: Literal["painn", "egnn", "mlp"] = "painn"
+    output: Literal["denoiser", "score"] = "denoiser"
     channels: int = Field(64, ge=8, le=512)
     layers: int = Field(4, ge=1)
     n_basis: int = Field(48, ge=4)
@@ -43,9 +60,11 @@ class NoiseConfig(_Table):
 class TargetConfig(_Table):
     """Training target (see `idem_md.targets`).
 
-    ``chains`` and ``chain_steps`` belong to ``posterior``; ``n_samples`` (K) and ``max_score_norm`` to ``mixed`` and
-    ``dem``.
+    ``chains`` and ``chain_steps`` belong to ``posterior``; ``n_samples`` (K) and ``max_score_norm``, of an atom, to
+    ``mixed`` and ``dem``.
     """
+
+    only = {"chains": ("posterior",), "chain_steps": ("posterior",), "n_samples": ("mixed", "dem"), "max_score_norm": ("mixed", "dem")}
 
     name: Literal["posterior", "buffer", "mixed", "dem"] = "posterior"
     chains: int = Field(2, ge=1)
@@ -55,8 +74,13 @@ class TargetConfig(_Table):
 
 
 class BufferConfig(_Table):
-    """Replay buffer: its size, samples added an outer iteration, and MALA steps a refinement (0: none)."""
+    """Replay buffer: its size, samples added an outer iteration, and MALA steps a refinement (0: none).
 
+    With ``train_on = "prior"`` the noised x_0 are drawn from N(0, sigma_max^2) instead, as pDEM does, and the buffer
+    only serves to measure.
+    """
+
+    train_on: Literal["buffer", "prior"] = "buffer"
     size: int = Field(8192, ge=16)
     fresh: int = Field(256, ge=1)
     sampling_steps: int = Field(30, ge=2)
@@ -74,7 +98,7 @@ class OptimizerConfig(_Table):
     inner_steps: int = Field(100, ge=1)
     iterations: int = Field(110, ge=1)
     warmup: int = Field(200, ge=0)
-    decay_fraction: float = Field(0.4, gt=0, lt=1)
+    decay_fraction: float = Field(0.4, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)
 
@@ -106,20 +130,52 @@ class TrainingConfig(_Table):
             key = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 raise ConfigError(f"{source}: unknown key '{key}'") from None
+            if first["type"] == "value_error":
+                raise ConfigError(f"{source}: {key}: {first['ctx']['error']}") from None
             raise ConfigError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from None
         if config.noise.sigma_min >= config.noise.sigma_max:
             raise ConfigError(f"{source}: noise.sigma_min: expected less than noise.sigma_max = {config.noise.sigma_max}, "
                               f"got {config.noise.sigma_min}")
         if config.buffer.fresh > config.buffer.size:
             raise ConfigError(f"{source}: buffer.fresh: expected at most buffer.size = {config.buffer.size}, got {config.buffer.fresh}")
+        if config.buffer.train_on == "prior" and config.target.name not in ("mixed", "dem"):
+            raise ConfigError(f"{source}: buffer.train_on: expected 'buffer' with the target {config.target.name!r}, whose x_0 must be "
+                              "samples of the system, got 'prior'")
         return config
 
 
-# Departures from the defaults above, by system; `idem` holds the settings of the iDEM paper where they fit.
+def _paper(train_on: str) -> dict[str, dict]:
+    """Settings of the iDEM paper and its code (github.com/jarridrb/DEM); README.md lists what differs.
+
+    Lengths and scores of GMM-40 are in the mixture's own unit here, fifty times the paper's.
+    """
+    table = {}
+    for name, k, clip, lo, hi, batch, channels, layers, rate, fresh in (
+            ("gmm40", 500, 1.4, 5e-4, 50.0, 512, 128, 3, 5e-4, 1000), ("dw4", 1000, 20.0, 1e-5, 3.0, 512, 128, 3, 1e-3, 1000),
+            ("lj13", 1000, 20.0, 0.01, 2.0, 512, 128, 5, 1e-3, 1000), ("lj55", 100, 20.0, 0.5, 4.0, 128, 128, 5, 1e-3, 128)):
+        table[name] = {
+            "network": {"name": "mlp" if name == "gmm40" else "egnn", "output": "denoiser" if name == "gmm40" else "score",
+                        "channels": channels, "layers": layers},
+            "noise": {"sigma_min": lo, "sigma_max": hi},
+            "target": {"name": "dem", "n_samples": k, "max_score_norm": clip},
+            "buffer": {"train_on": train_on, "size": 10_000, "fresh": fresh, "refine_steps": 0, "relax_steps": 0, "warmup_steps": 0,
+                       "sampling_steps": 100},
+            "optimizer": {"batch": batch, "learning_rate": rate, "warmup": 0, "decay_fraction": 0.0, "clip_norm": 0.5, "ema": 0.0},
+        }
+    return table
+
+
+# Departures from the defaults above, by system.
 PRESETS: dict[str, dict[str, dict]] = {
     "refined": {
         "*": {},
-        "lj55": {"noise": {"sigma_max": 4.0}, "buffer": {"mala_step": 3e-4, "warmup_steps": 5000}, "optimizer": {"batch": 64}},
+        "lj55": {"noise": {"sigma_max": 4.0},
+                 "buffer": {"mala_step": 3e-4, "warmup_steps": 5000, "fresh": 128, "refine_steps": 500},
+                 "optimizer": {"batch": 32, "inner_steps": 400, "iterations": 130}},
+        # In two dimensions importance sampling sees every mode from everywhere, so no chains are needed.
+        "gmm40": {"network": {"name": "mlp", "channels": 128}, "noise": {"sigma_min": 0.1, "sigma_max": 100.0},
+                  "target": {"name": "mixed", "n_samples": 1000},
+                  "buffer": {"relax_steps": 0, "warmup_steps": 100, "refine_steps": 20, "mala_step": 0.5}},
         "dw4": {"network": {"length": 4.0}, "noise": {"sigma_min": 0.02, "sigma_max": 8.0},
                 "target": {"name": "buffer"}, "buffer": {"mala_step": 1e-2, "warmup_steps": 500, "refine_steps": 20}},
     },
@@ -131,22 +187,14 @@ PRESETS: dict[str, dict[str, dict]] = {
               "buffer": {"size": 512, "fresh": 4, "relax_steps": 40, "warmup_steps": 600, "refine_steps": 6},
               "optimizer": {"iterations": 60}},
     },
-    "idem": {
-        name: {
-            "target": {"name": "dem", "n_samples": k, "max_score_norm": clip},
-            "noise": {"sigma_min": lo, "sigma_max": hi},
-            "network": {"length": length},
-            "buffer": {"refine_steps": 0, "relax_steps": 0, "warmup_steps": 0, "sampling_steps": 100},
-        }
-        for name, k, clip, lo, hi, length in (
-            ("lj13", 1000, 20.0, 0.01, 2.0, 1.0), ("lj55", 100, 20.0, 0.5, 4.0, 1.0), ("dw4", 1000, 20.0, 1e-2, 3.0, 4.0))
-    },
+    "idem": _paper("buffer"),
+    "pdem": _paper("prior"),
 }
 
 
 def preset(system: str | System, name: str = "refined", seed: int = 0) -> TrainingConfig:
-    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, or ``idem`` (the
-    paper's target and clipping).
+    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``idem`` and ``pdem``
+    (the iDEM paper's, from a replay buffer or from prior samples).
 
     Parameters
     ----------

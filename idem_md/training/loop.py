@@ -11,7 +11,7 @@ import torch
 from ..checks import BudgetExhausted, IdemError
 from ..diffusion import Denoiser, DenoiserError, noise_grid, stratified_log_uniform
 from ..energies import Energy
-from ..geometry import centred, standard_normal
+from ..geometry import centred, standard_normal, subspace_dimension
 from ..sampling import sample_paths
 from ..systems import System
 from ..targets import buffer_target, importance_target, posterior_target
@@ -191,8 +191,12 @@ def outer_iteration(config: TrainingConfig, energy: Energy, state: TrainingState
         if stop():
             return None
         step = state.iteration * o.inner_steps + k
-        idx = torch.randint(len(state.buffer.x), (o.batch,), generator=state.generator)
-        x_0, f_0 = state.buffer.x[idx], state.buffer.f[idx]
+        if config.buffer.train_on == "prior":
+            x_0 = hi * standard_normal((o.batch, energy.n_atoms, energy.n_dims), state.generator, torch.float32)
+            f_0 = None
+        else:
+            idx = torch.randint(len(state.buffer.x), (o.batch,), generator=state.generator)
+            x_0, f_0 = state.buffer.x[idx], state.buffer.f[idx]
         sigma = stratified_log_uniform(o.batch, lo, hi, state.generator)
         x_t = x_0 + sigma[:, None, None] * standard_normal(x_0.shape, state.generator, torch.float32)
         target = make_target(config, energy, state, x_t, sigma, x_0, f_0, force_scale)
@@ -238,6 +242,5 @@ def measure_error(config: TrainingConfig, state: TrainingState, levels: int = 33
         x_0 = state.buffer.x[idx]
         x_t = x_0 + sigma * standard_normal(x_0.shape, generator, torch.float32)
         d = state.ema(x_t, sigma.expand(samples))
-        n = x_0.shape[1]
-        mse.append(float(((d - x_0).double() ** 2).mean() * n / (n - 1)))
+        mse.append(float(((d - x_0).double() ** 2).sum((1, 2)).mean() / subspace_dimension(*x_0.shape[1:])))
     return DenoiserError(tuple(grid.tolist()), tuple(mse))

@@ -1,0 +1,46 @@
+"""A residual perceptron for a single point in a field, where there is no symmetry to keep."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from .painn import NoiseEmbedding, _mlp
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Module):
+    """Field F(x, ln sigma) of one "atom": Fourier features of the position, then residual blocks.
+
+    Parameters
+    ----------
+    channels, layers : int
+    n_dims : int
+    sigma_data : float
+        Scale of the data; the position enters as x / sqrt(sigma^2 + sigma_data^2), and as sines and cosines of 24 wave
+        numbers a dimension, from one over four times that scale to sixteen over it.
+    """
+
+    def __init__(self, channels: int = 128, layers: int = 4, n_dims: int = 2, sigma_data: float = 1.0):
+        super().__init__()
+        self.sigma_data = sigma_data
+        self.noise = NoiseEmbedding(channels)
+        waves = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), 24))
+        self.register_buffer("waves", waves, persistent=False)
+        self.inward = nn.Linear(n_dims * (1 + 2 * len(waves)), channels)
+        self.blocks = nn.ModuleList(_mlp(channels, channels, channels) for _ in range(layers))
+        self.outward = nn.Linear(channels, n_dims)
+
+    def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor) -> torch.Tensor:
+        """The field, shape (B, 1, D), float32, of positions (B, 1, D)."""
+        x = x_BND[:, 0]
+        scaled = x / torch.sqrt((2 * log_sigma_B).exp() + self.sigma_data**2)[:, None]
+        phase = (x / self.sigma_data)[..., None] * self.waves
+        features = torch.cat([scaled, phase.sin().flatten(1), phase.cos().flatten(1)], -1)
+        h = self.inward(features) + self.noise(log_sigma_B)
+        for block in self.blocks:
+            h = h + block(h)
+        return self.outward(h)[:, None]
