@@ -19,9 +19,11 @@ from .buffer import Buffer, relax
 from .checkpoint import build_denoiser
 from .config import TrainingConfig
 
-__all__ = ["TrainingState", "init", "measure_error", "outer_iteration", "tune_step"]
+__all__ = ["TrainingState", "init", "make_optimizers", "measure_error", "outer_iteration", "schedule", "tune_step"]
 
 LOSS_BINS = 8
+# Share of the steps of an outer iteration whose gradient may overflow before the training counts as diverged.
+MAX_SKIPPED = 0.02
 
 
 @dataclass
@@ -32,7 +34,8 @@ class TrainingState:
     ----------
     denoiser, ema : Denoiser
         The weights being trained and their exponential moving average.
-    optimizer : torch.optim.Optimizer
+    optimizers : tuple of torch.optim.Optimizer
+        See `make_optimizers`.
     buffer : Buffer
     generator : torch.Generator
         The one source of randomness.
@@ -49,7 +52,7 @@ class TrainingState:
 
     denoiser: Denoiser
     ema: Denoiser
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     buffer: Buffer
     generator: torch.Generator
     iteration: int
@@ -73,10 +76,29 @@ class IterationReport:
     buffer_mean_energy: float = math.nan
     acceptance: float = math.nan
     learning_rate: float = math.nan
+    skipped: int = 0
 
 
 def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
+
+
+def make_optimizers(config: TrainingConfig, denoiser: Denoiser) -> tuple[torch.optim.Optimizer, ...]:
+    """The configured optimisers, each with its full step size as ``initial_lr`` in its groups."""
+    o = config.optimizer
+    parameters = dict(denoiser.named_parameters())
+    matrices = {}
+    if o.name == "muon":
+        # Embeddings and rows of one have no spectrum worth evening out.
+        matrices = {name: p for name, p in parameters.items()
+                    if p.dim() == 2 and min(p.shape) > 1 and not name.startswith(("net.noise.", "net.kind."))}
+    optimizers = [torch.optim.Adam([p for name, p in parameters.items() if name not in matrices], lr=o.learning_rate)]
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices.values(), lr=o.matrix_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return tuple(optimizers)
 
 
 def tune_step(step: float, acceptance: float, gain: float = 0.3) -> float:
@@ -109,10 +131,9 @@ def init(config: TrainingConfig, system: System, energy: Energy, expired=lambda:
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.optimizer.learning_rate)
     x = (system.sigma_data * standard_normal((b.size, energy.n_atoms, energy.n_dims), generator)).float()
     buffer = Buffer.of(energy, relax(energy, x, b.relax_steps))
-    state = TrainingState(denoiser, ema, optimizer, buffer, generator, 0, config.optimizer.iterations, b.mala_step, system)
+    state = TrainingState(denoiser, ema, make_optimizers(config, denoiser), buffer, generator, 0, config.optimizer.iterations, b.mala_step, system)
     # Short rounds, so that the step has settled before most of the work is done.
     for _ in range(rounds):
         if expired():
@@ -123,15 +144,16 @@ def init(config: TrainingConfig, system: System, energy: Energy, expired=lambda:
     return state
 
 
-def learning_rate(config: TrainingConfig, total: int, step: int) -> float:
-    """Linear warm-up, constant, then a cosine to 1% over the last ``decay_fraction`` of ``total`` iterations."""
+def schedule(config: TrainingConfig, total: int, step: int) -> float:
+    """Share of the full step size: linear warm-up, constant, then a cosine to 1% over the last ``decay_fraction`` of ``total``
+    iterations."""
     o = config.optimizer
     last = total * o.inner_steps
     start = (1 - o.decay_fraction) * last
     decay = 1.0
     if step > start:
         decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min((step - start) / (last - start), 1.0)))
-    return o.learning_rate * min(1.0, (step + 1) / max(o.warmup, 1)) * decay
+    return min(1.0, (step + 1) / max(o.warmup, 1)) * decay
 
 
 def _renew_buffer(config, energy, state, report) -> None:
@@ -201,17 +223,26 @@ def outer_iteration(config: TrainingConfig, energy: Energy, state: TrainingState
         x_t = x_0 + sigma[:, None, None] * standard_normal(x_0.shape, state.generator, torch.float32)
         target = make_target(config, energy, state, x_t, sigma, x_0, f_0, force_scale)
         scale = state.denoiser.c_out(sigma)[:, None, None]
+        with torch.autocast("cpu", torch.bfloat16, enabled=o.precision == "bf16"):
+            denoised = state.denoiser(x_t, sigma)
         # 1 / c_out^2: every noise level weighs the same in units of the network's output.
-        loss_B = (((state.denoiser(x_t, sigma) - centred(target)) / scale) ** 2).mean((1, 2))
-        loss = loss_B.mean()
-        if not bool(torch.isfinite(loss)):
-            raise IdemError(f"training diverged: the loss is {float(loss)} at iteration {state.iteration}, step {k}")
-        for group in state.optimizer.param_groups:
-            group["lr"] = report.learning_rate = learning_rate(config, state.total, step)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, o.clip_norm)
-        state.optimizer.step()
+        loss_B = (((denoised - centred(target)) / scale) ** 2).mean((1, 2))
+        state.denoiser.zero_grad(set_to_none=True)
+        loss_B.mean().backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, o.clip_norm)
+        on_step()
+        if not bool(torch.isfinite(norm)):
+            # A rare configuration on which the network overflows: left out and counted, unless it is not rare.
+            report.skipped += 1
+            if report.skipped > max(MAX_SKIPPED * o.inner_steps, 1):
+                raise IdemError(f"training diverged: {report.skipped} of {k + 1} gradients of iteration {state.iteration} are not finite")
+            continue
+        share = schedule(config, state.total, step)
+        report.learning_rate = o.learning_rate * share
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * share
+            optimizer.step()
         with torch.no_grad():
             # The average starts short, or the first weights would linger in it.
             decay = min(o.ema, (1 + step) / (10 + step))
@@ -220,7 +251,6 @@ def outer_iteration(config: TrainingConfig, energy: Energy, state: TrainingState
         bins = ((torch.log(sigma / lo) / math.log(hi / lo)) * LOSS_BINS).long().clamp(0, LOSS_BINS - 1)
         totals[0].index_add_(0, bins, loss_B.detach().double())
         totals[1].index_add_(0, bins, torch.ones(o.batch, dtype=torch.float64))
-        on_step()
     state.iteration += 1
     report.loss = float(totals[0].sum() / totals[1].sum())
     report.loss_by_sigma = (totals[0] / totals[1].clamp(min=1)).tolist()

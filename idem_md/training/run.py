@@ -19,7 +19,7 @@ from ..systems import System, get_system
 from .buffer import Buffer
 from .checkpoint import Checkpoint, build_denoiser, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from .config import TrainingConfig
-from .loop import IterationReport, TrainingState, init, measure_error, outer_iteration
+from .loop import IterationReport, TrainingState, init, make_optimizers, measure_error, outer_iteration
 
 __all__ = ["load_state", "save_state", "train"]
 
@@ -33,8 +33,9 @@ def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_
     """Write everything that `load_state` needs, as one safetensors file."""
     tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
-    for i, slots in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in slots.items()}
+    for n, optimizer in enumerate(state.optimizers):
+        for i, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in slots.items()}
     b = state.buffer
     tensors |= {"buffer.x": b.x, "buffer.u": b.u, "buffer.f": b.f, "generator": state.generator.get_state()}
     write_tensors(path, "state", tensors, {
@@ -70,16 +71,17 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> tuple[Trai
         denoiser, ema = build_denoiser(config.network, system), build_denoiser(config.network, system)
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
-        optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.optimizer.learning_rate)
-        slots: dict[int, dict] = {}
-        for key, value in part("optimizer.").items():
-            index, name = key.split(".")
-            slots.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizers = make_optimizers(config, denoiser)
+        for n, optimizer in enumerate(optimizers):
+            slots: dict[int, dict] = {}
+            for key, value in part(f"optimizer.{n}.").items():
+                index, name = key.split(".")
+                slots.setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
         generator = torch.Generator()
         generator.set_state(tensors["generator"])
         buffer = Buffer(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"], header["next"])
-        state = TrainingState(denoiser, ema.eval().requires_grad_(False), optimizer, buffer, generator,
+        state = TrainingState(denoiser, ema.eval().requires_grad_(False), optimizers, buffer, generator,
                               header["iteration"], header["total"], header["mala_step"], system, header["seconds"], tuple(header["filled"]))
         return state, header["energy_calls"], header["log"]
     except ConfigError:
