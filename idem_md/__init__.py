@@ -16,8 +16,8 @@ _HOME = {
     "systems": ("SYSTEMS", "System", "get_system"),
     "training": ("Checkpoint", "TrainingConfig", "preset", "train"),
 }
-_MODULES = ("analysis", "ase", "baselines", "bench", "checks", "diffusion", "energies", "ensemble", "geometry", "kernels", "nets",
-            "report", "sampler", "sampling", "systems", "targets", "testing", "training", "trajectory", "units")
+_MODULES = ("analysis", "ase", "baselines", "bench", "checks", "diffusion", "energies", "ensemble", "evaluate", "figures", "geometry", "kernels", "nets",
+            "report", "reproduce", "sampler", "sampling", "systems", "targets", "testing", "training", "trajectory", "units")
 _ORIGIN = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted((*_ORIGIN, "energies", "testing"))

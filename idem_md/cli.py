@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .baselines import ENGINES
-from .bench import BENCHMARKS, run_benchmark
 from .checks import IdemError, UsageError, check_choice, check_int
+from .cli_bench import app as bench_app
 from .diffusion import KERNELS
 from .ensemble import load_ensemble
 from .report import compare as compare_ensembles
@@ -34,6 +34,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(name="idem-md", pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Equilibrium samples of molecular systems with honest weights, from an energy function alone.")
+app.add_typer(bench_app, name="bench")
 # Progress and messages go to stderr; stdout carries results only.
 err = Console(stderr=True)
 # Below this the weights rest on a few samples, and an error estimated from them is itself a guess.
@@ -250,20 +251,6 @@ def compare(
         labels = [str(p) for p in ensembles]
     summary = compare_ensembles({label: load_ensemble(p) for label, p in zip(labels, ensembles)}, out, aligned)
     typer.echo(json.dumps(summary) if as_json else report_table(summary))
-
-
-@app.command()
-def bench(
-    what: Annotated[str, typer.Argument(help=f"{', '.join(BENCHMARKS)} or workers.")],
-    system: Annotated[str, typer.Option(help="A Lennard-Jones system.")] = "lj13",
-    batch: Annotated[Optional[int], typer.Option(help="Configurations or chains.")] = None,
-    samples: Annotated[Optional[int], typer.Option(help="Samples a score (target) or steps a chain (mala).")] = None,
-    repeats: Annotated[int, typer.Option(help="Calls timed; the median is given.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    reference: Annotated[bool, typer.Option(help="Also time plain torch.")] = True,
-) -> None:
-    """Time the native kernels against plain torch, one JSON line: idem-md bench target"""
-    _print_json(run_benchmark(what, system, batch, samples, repeats, device, reference))
 
 
 def main() -> None:

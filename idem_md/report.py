@@ -6,22 +6,16 @@ import io
 import json
 from pathlib import Path
 
-import matplotlib
+import numpy as np
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-
-from .analysis import (ALIGNED_SAMPLES, EXPLOSION_MARGIN_KT, aligned_w2, energy_w2, exploded, pair_distances,  # noqa: E402
+from .analysis import (ALIGNED_SAMPLES, EXPLOSION_MARGIN_KT, aligned_w2, energy_w2, exploded,
                        total_variation)
-from .checks import UsageError  # noqa: E402
-from .ensemble import WeightedEnsemble  # noqa: E402
-from .files import write_atomic  # noqa: E402
+from .checks import UsageError
+from .ensemble import WeightedEnsemble
+from .figures import plot_histograms
+from .files import write_atomic
 
-__all__ = ["compare", "finite_or_none", "plot_histograms", "table"]
-
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito: told apart by colour-blind readers too
+__all__ = ["compare", "finite_or_none", "table"]
 
 
 def _pair_metrics(a: WeightedEnsemble, b: WeightedEnsemble, aligned: bool) -> dict:
@@ -58,44 +52,6 @@ def _summary(e: WeightedEnsemble) -> dict:
             "raw_median_energy": finite_or_none(np.median(e.energies)), "raw_sd_energy": float(finite.std()),
             "log_z": finite_or_none(e.log_z), "log_z_err": finite_or_none(e.log_z_err),
             "cost": {k: e.provenance.get(k) for k in ("seconds", "nfe", "energy_calls", "hardware")}}
-
-
-def _is_weighted(e: WeightedEnsemble) -> bool:
-    return float(np.ptp(e.weights)) > 1e-12
-
-
-def plot_histograms(ensembles: dict[str, WeightedEnsemble], file) -> None:
-    """Energy and pair-distance histograms as PNG; a dashed line shows the samples before weighting."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.7), layout="constrained")
-    pooled = np.concatenate([e.energies[np.isfinite(e.energies)] for e in ensembles.values()])
-    lo, hi = np.quantile(pooled, [0.0005, 0.9995])
-    energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 40)
-    distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
-    top = max(float(np.nanquantile(d, 0.9995)) for d in distances.values())
-    distance_edges = np.linspace(0, 1.05 * top, 120)
-    for (label, e), colour in zip(ensembles.items(), _COLOURS):
-        w, d = e.weights, distances[label]
-        alive = w > 0
-        panels = ((axes[0], e.energies, energy_edges, w), (axes[1], d, distance_edges, w[:, None]))
-        for axis, values, edges, weight in panels:
-            weight = np.broadcast_to(weight, values.shape)
-            axis.hist(values[alive].ravel(), edges, weights=weight[alive].ravel(), density=True, histtype="step",
-                      color=colour, lw=1.8, label=f"{label}, weighted" if _is_weighted(e) else label)
-            if _is_weighted(e):
-                ok = np.isfinite(e.energies)
-                axis.hist(values[ok].ravel(), edges, density=True, histtype="step", color=colour, lw=1.2, ls="--",
-                          label=f"{label}, raw")
-    axes[0].set(xlabel="energy u (kT)", ylabel="probability density (1/kT)")
-    axes[1].set(xlabel="pair distance (reduced length)", ylabel="probability density")
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_ylim(bottom=0)
-    # Outside the axes, where no curve can pass below it; lines instead of the boxes that step histograms get.
-    handles, labels = axes[0].get_legend_handles_labels()
-    lines = [Line2D([], [], color=h.get_edgecolor(), ls=h.get_linestyle(), lw=1.8) for h in handles]
-    figure.legend(lines, labels, loc="outside upper center", ncols=min(len(lines), 3), frameon=False, fontsize=9)
-    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
 
 
 def compare(ensembles: dict[str, WeightedEnsemble], out: Path, aligned: bool = True) -> dict:

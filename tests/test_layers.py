@@ -9,7 +9,7 @@ import idem_md
 LAYERS = {
     "checks": 0, "units": 0, "files": 0, "forcefields": 0, "geometry": 1, "kernels": 1, "energies": 2, "systems": 3, "testing": 3, "bench": 4,
     "diffusion": 4, "nets": 4, "targets": 4, "sampling": 5, "training": 6, "trajectory": 7, "analysis": 7,
-    "ensemble": 8, "baselines": 9, "sampler": 9, "report": 9, "evaluate": 10, "ase": 10, "cli": 11,
+    "ensemble": 8, "baselines": 9, "sampler": 9, "figures": 9, "report": 10, "evaluate": 10, "reproduce": 10, "ase": 10, "cli_bench": 11, "cli": 12,
 }
 ROOT = Path(idem_md.__file__).parent
 

@@ -5,7 +5,7 @@ import torch
 
 from idem_md import UsageError, kernels
 from idem_md.diffusion import Denoiser
-from idem_md.nets import PaiNN
+from idem_md.nets import EGNN, MLP, PaiNN
 
 
 @pytest.fixture(params=[(13, 3, 64), (5, 2, 16)], ids=["13x3", "5x2"])
@@ -50,8 +50,13 @@ def test_cutoff_is_smooth():
     assert (a[0] - a[1]).abs().max() < 1e-3
 
 
-def test_equivariance(case):
+@pytest.mark.parametrize("kind", ["painn", "egnn"])
+def test_equivariance(case, kind):
     net, x, log_sigma = case
+    if kind == "egnn":
+        net = EGNN(channels=16, layers=3)
+        for layer in net.layers:  # made to move atoms, which at first it hardly does
+            torch.nn.init.normal_(layer.coordinate[2].weight, std=0.3)
     d = x.shape[2]
     q, _ = torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(3)))
     order = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(4))
@@ -127,3 +132,34 @@ def test_fused_kernel_refuses_what_it_cannot_do(case):
     net, x, log_sigma = case
     with pytest.raises(UsageError, match="native"):
         net(x.requires_grad_(), log_sigma, native=True)
+
+
+def test_egnn_layer_is_its_formula():
+    """One layer against the sums written out, atom by atom."""
+    torch.manual_seed(2)
+    net = EGNN(channels=8, layers=1)
+    x, log_sigma = torch.randn(2, 4, 3), torch.tensor([-1.0, 0.5])
+    layer = net.layers[0]
+    out = net(x, log_sigma)
+    for b in range(2):
+        h = net.embedding(log_sigma[b].reshape(1, 1))
+        move = torch.zeros(4, 3)
+        for i in range(4):
+            for j in set(range(4)) - {i}:
+                dx = x[b, i] - x[b, j]
+                r2 = (dx**2).sum().reshape(1, 1)
+                m = layer.edge(torch.cat([h, h, r2, r2], -1))
+                m = m * layer.attention(m)
+                move[i] += 15.0 * layer.coordinate(m)[0] * dx / (torch.sqrt(r2[0] + 1e-8) + 1)
+        assert torch.allclose(out[b], move - move.mean(0), atol=1e-5)
+
+
+def test_perceptron_keeps_the_place_of_a_point():
+    """No symmetry: a shifted point has another field; far away it stays finite."""
+    torch.manual_seed(3)
+    net = MLP(channels=16, layers=2, n_dims=2, sigma_data=20.0)
+    x, log_sigma = 20 * torch.randn(5, 1, 2), torch.linspace(-2, 4, 5)
+    out = net(x, log_sigma)
+    assert out.shape == x.shape
+    assert (net(x + 3.0, log_sigma) - out).abs().max() > 1e-3
+    assert torch.isfinite(net(1e6 * x, log_sigma)).all()

@@ -108,7 +108,9 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path):
+@pytest.mark.parametrize("optimizer", [{}, {"name": "muon", "precision": "bf16"}], ids=["adam", "muon"])
+def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, optimizer):
+    tiny = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update=optimizer)})
     train(tiny, tmp_path / "whole")
     for steps in (3, 9):  # within the first iteration, and in the third
         folder = tmp_path / f"stopped{steps}"
@@ -288,3 +290,52 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
         write_tensors(path, "model", tensors, header)
     with pytest.raises(FileFormatError, match="model.safetensors"):
         load_sampler(tmp_path)
+
+
+@pytest.mark.parametrize("table,message", [
+    ({"target": {"name": "buffer", "chains": 5}}, "chains is not used by 'buffer', only by posterior"),
+    ({"network": {"name": "egnn", "cutoff": 2.0}}, "cutoff is not used by 'egnn', only by painn"),
+    ({"optimizer": {"matrix_rate": 0.1}}, "matrix_rate is not used by 'adam', only by muon"),
+    ({"buffer": {"train_on": "prior"}}, "buffer.train_on: expected 'buffer' with the target 'posterior'")])
+def test_settings_that_would_be_ignored_are_errors(table, message):
+    with pytest.raises(ConfigError, match=message):
+        idem_md.TrainingConfig.parse({"system": "lj13", **table}, "test")
+
+
+@pytest.mark.parametrize("name,system", [("idem", "lj13"), ("pdem", "dw4"), ("idem", "gmm40"), ("pdem", "gmm40"), ("refined", "dw4"),
+                                         ("refined", "gmm40")])
+def test_every_kind_of_preset_trains(name, system, tmp_path):
+    """Cut to a second: networks, targets and optimisers as preset."""
+    config = preset(system, name)
+    config = config.model_copy(update={
+        "network": config.network.model_copy(update={"channels": 16, "layers": 2}),
+        "buffer": config.buffer.model_copy(update={"size": 32, "fresh": 4, "sampling_steps": 4, "warmup_steps": 0, "refine_steps": 0}),
+        "optimizer": config.optimizer.model_copy(update={"batch": 8, "inner_steps": 3, "iterations": 2})})
+    if config.target.name in ("mixed", "dem"):
+        config = config.model_copy(update={"target": config.target.model_copy(update={"n_samples": 16})})
+    checkpoint = train(config, tmp_path / "run")
+    assert checkpoint.provenance["iterations"] == 2
+    ensemble = load_sampler(tmp_path / "run").sample(4, nfe=3)
+    assert ensemble.positions.shape == (4, len(ensemble.system.elements), 2 if system != "lj13" else 3)
+
+
+def test_overflowing_gradients_are_skipped_and_counted_until_they_are_not_rare(tiny, monkeypatch):
+    from idem_md.training import loop
+
+    system = idem_md.get_system("lj13")
+    energy = system.energy()
+    state = loop.init(tiny, system, energy)
+    honest, bad = loop.make_target, {1}
+    calls = iter(range(1000))
+
+    def target(*args):
+        value = honest(*args)
+        return value * torch.inf if next(calls) in bad else value
+
+    monkeypatch.setattr(loop, "make_target", target)
+    report = loop.outer_iteration(tiny, energy, state)
+    assert report.skipped == 1
+    assert all(bool(torch.isfinite(p).all()) for p in state.denoiser.parameters())
+    bad.update(range(1000))
+    with pytest.raises(idem_md.IdemError, match="training diverged: 2 of 2 gradients"):
+        loop.outer_iteration(tiny, energy, state)

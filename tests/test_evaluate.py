@@ -1,0 +1,173 @@
+"""The meter, the metrics' protocols, baselines, and the table from nothing: closed forms where there are any."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from idem_md import UsageError
+from idem_md.analysis import mode_weights, negative_log_likelihood, plain_w2, raw_metrics
+from idem_md.baselines import ENGINES, run_exact, run_tempering
+from idem_md.diffusion import Denoiser
+from idem_md.energies import GaussianMixture, Harmonic
+from idem_md.evaluate import compare_networks, held_out_error, measure_score, score_error
+from idem_md.geometry import standard_normal
+from idem_md.reproduce import raw_table, reproduce
+from idem_md.training import preset
+from idem_md.training.checkpoint import build_denoiser
+
+K, SIGMA = 4.0, 0.4
+
+
+@pytest.fixture(scope="module")
+def harmonic():
+    """Equilibrium samples of a harmonic cluster and its exact denoiser, x_t k^-1/(k^-1 + sigma^2)."""
+    x = K**-0.5 * standard_normal((400, 5, 3), torch.Generator().manual_seed(0))
+    return Harmonic(5, 3, K), x, lambda x, sigma: x / (1 + K * sigma[:, None, None] ** 2)
+
+
+def test_meter_reads_zero_for_the_exact_denoiser(harmonic):
+    energy, x, exact = harmonic
+    row = score_error(exact, energy, x, SIGMA, 0.1, chains=4, n_steps=100)
+    assert abs(row.error) < 4.5 * row.standard_error and row.standard_error < 0.1
+    assert 0.3 < row.acceptance < 1 and row.target_noise > 0
+    # |x_t - D|^2/sigma^2 = d sigma^2 / (1/k + sigma^2) on average, d = 12.
+    assert row.size == pytest.approx(12 * SIGMA**2 / (1 / K + SIGMA**2), rel=0.1)
+
+
+def test_meter_reads_a_known_error(harmonic):
+    """D off by a constant vector: |shift|^2 / sigma^2 exactly, however noisy the chains."""
+    energy, x, exact = harmonic
+    shift = 0.1 * standard_normal((1, 5, 3), torch.Generator().manual_seed(1), torch.float32)
+    row = score_error(lambda x, s: exact(x, s) + shift, energy, x, SIGMA, 0.1, chains=4, n_steps=100, seed=1)
+    assert row.error == pytest.approx(float((shift**2).sum()) / SIGMA**2, abs=4.5 * row.standard_error)
+    assert row.error > 4.5 * row.standard_error
+
+
+def test_meter_refuses_one_sample(harmonic):
+    energy, x, exact = harmonic
+    with pytest.raises(UsageError, match="x_0"):
+        score_error(exact, energy, x[:1], SIGMA, 0.1)
+    with pytest.raises(UsageError, match="sigma"):
+        score_error(exact, energy, x, 0.0, 0.1)
+
+
+def test_meter_on_the_shipped_checkpoint(lj13_sampler):
+    """Far below what a network that does nothing would have; how far is for the benchmark to say."""
+    (row,) = measure_score(lj13_sampler, (0.05,), n=24, chains=8, n_steps=400)
+    assert 0 < row["error"] < 0.05 * row["size"]
+    assert row["checkpoint"] == lj13_sampler.checkpoint.digest
+
+
+def test_held_out_error_of_the_exact_denoiser(harmonic):
+    """|D - x_0|^2 per coordinate is sigma^2/(1 + k sigma^2); weighted with s^2 = 1/k it is one at every level."""
+    _, x, exact = harmonic
+    error, deviation = held_out_error(exact, x.repeat(10, 1, 1).float(), 0.05, 2.0, K**-0.5)
+    assert error == pytest.approx(1.0, abs=4.5 * deviation) and deviation < 0.02
+
+
+def test_networks_are_compared():
+    ours, theirs = compare_networks("dw4", seconds=0.2)
+    assert (ours["network"], theirs["network"]) == ("painn", "egnn")
+    for row in (ours, theirs):
+        assert row["steps"] >= 10 and row["held_out_error"] > 0 and row["milliseconds_per_sample"] > 0
+
+
+def test_plain_w2_of_a_shift_is_its_length():
+    x = np.random.default_rng(0).normal(size=(50, 4, 3))
+    shift = np.array([0.3, 0.0, 0.4])
+    assert plain_w2(x, x + shift) == pytest.approx(0.5 * 2, rel=1e-6)
+
+
+def test_mode_weights():
+    centres = np.array([[0.0, 0], [10, 0], [0, 10]])
+    x = np.array([[[0.1, 0]], [[9, 1]], [[11, 0]], [[1, 1]]])
+    assert mode_weights(x, centres).tolist() == [0.5, 0.5, 0.0]
+    assert mode_weights(x, centres, [1, 0, 0, 0]).tolist() == [1, 0, 0]
+
+
+def test_negative_log_likelihood_of_a_gaussian_is_its_entropy():
+    x = np.random.default_rng(1).normal(size=(4000, 1, 2))
+    value, error = negative_log_likelihood(lambda x: -0.5 * (x**2).sum((1, 2)) - np.log(2 * np.pi), x)
+    assert value == pytest.approx(1 + np.log(2 * np.pi), abs=4.5 * error) and error < 0.03
+    with pytest.raises(UsageError, match="log_density"):
+        negative_log_likelihood(lambda x: x[:, 0, 0] * np.nan, x)
+
+
+def test_raw_metrics_count_explosions_and_find_modes():
+    a, b = (run_exact("gmm40", 2000, seed=s) for s in (1, 2))
+    energy = GaussianMixture()
+    metrics = raw_metrics(a.positions, a.energies, b.positions, b.energies, energy.means)
+    assert metrics["modes"] == 40 and metrics["mode_tv"] < 0.1 and metrics["exploded"] == 0 and metrics["energy_w2"] < 0.2
+    u = a.energies.copy()
+    u[:3] = 1e5
+    worse = raw_metrics(a.positions, u, b.positions, b.energies)
+    assert worse["exploded"] == 3 and worse["energy_w2"] < 0.2 and worse["energy_w2_all"] > 1000
+    with pytest.raises(UsageError, match="every one of 2000"):
+        raw_metrics(a.positions, u + 1e6, b.positions, b.energies)
+
+
+@pytest.mark.parametrize("system,n_steps", [("lj13", 4000), ("dw4", 1000)])
+def test_tempering_baseline(system, n_steps):
+    e = run_tempering(system, 600, n_steps, seed=1)
+    exact, error = e.system.exact_mean_energy
+    assert abs(e.energies.mean() - exact) < 4.5 * np.hypot(e.energies.std() / 600**0.5, error)
+    assert 0.3 < e.provenance["acceptance"] < 0.9 and min(e.provenance["swaps"]) > 0.1
+    assert np.isnan(e.log_z)
+
+
+def test_tempering_spreads_samples_over_ladders():
+    e = run_tempering("lj13", 1500, 2000, seed=0)
+    assert len(e) == 1500 and e.provenance["ladders"] == 1000
+    with pytest.raises(UsageError, match="steps: expected at least"):
+        run_tempering("lj13", 100_000, 1000)
+
+
+def test_exact_baseline():
+    e = ENGINES["exact"]("gmm40", 4000, seed=3)
+    exact, error = e.system.exact_mean_energy
+    assert abs(e.energies.mean() - exact) < 4.5 * e.energies.std() / 4000**0.5
+    with pytest.raises(UsageError, match="engine: expected another than 'exact' for 'lj13'"):
+        run_exact("lj13", 5)
+    with pytest.raises(UsageError, match="steps: expected none"):
+        run_exact("gmm40", 5, 100)
+
+
+def test_networks_suit_their_systems():
+    from idem_md.systems import get_system
+
+    network = preset("gmm40").network
+    with pytest.raises(UsageError, match="network.name: expected painn or egnn for 'lj13'"):
+        build_denoiser(network, get_system("lj13"))
+    with pytest.raises(UsageError, match="network.name: expected mlp for 'gmm40'"):
+        build_denoiser(preset("lj13").network, get_system("gmm40"))
+    with pytest.raises(UsageError, match="atoms are of several kinds"):
+        build_denoiser(preset("lj13", "idem").network, get_system("binary"))
+
+
+def test_score_output_is_the_score():
+    denoiser = Denoiser(torch.nn.Module(), 0.7, "score")
+    denoiser.net = lambda x, log_sigma: 2 * x
+    x, sigma = torch.randn(3, 4, 2), torch.tensor([0.1, 1.0, 3.0])
+    assert torch.allclose((denoiser(x, sigma) - x) / sigma[:, None, None] ** 2, 2 * x, rtol=1e-4)
+    with pytest.raises(UsageError, match="output"):
+        Denoiser(torch.nn.Module(), 0.7, "noise")
+
+
+def test_the_table_from_nothing(tmp_path):
+    """A sketch of a run: everything is trained once, written, and found again."""
+    said = []
+    rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, minutes=0.01, n=64, on_run=said.append)
+    assert [r["settings"] for r in rows] == ["exact, second set", "refined", "published: iDEM"]
+    assert rows[1]["training_energy_calls"] > 0 and "plain_w2" in rows[1]
+    assert json.loads((tmp_path / "rows.json").read_text())[1]["seed"] == 0
+    assert (tmp_path / "table.md").read_text() == raw_table(rows)
+    for name in ("gmm40-energies.png", "gmm40-samples.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns
+    again = reproduce(["gmm40"], ["refined"], 1, tmp_path, minutes=0.01, n=64)
+    assert again[1]["energy_w2"] == rows[1]["energy_w2"]
+    assert (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="systems: expected some of"):
+        reproduce(["argon"], out=tmp_path)
