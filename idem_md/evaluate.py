@@ -140,7 +140,7 @@ def held_out_error(denoiser: Denoiser, x_0, lo: float, hi: float, sigma_data: fl
     return float(error.mean()), float(error.std() / math.sqrt(len(x_0)))
 
 
-def compare_networks(system: str = "lj13", seconds: float = 60.0, seed: int = 0) -> list[dict]:
+def compare_networks(system: str = "lj13", seconds: float = 60.0, seed: int = 0, n: int = 8192, n_steps: int = 10_000) -> list[dict]:
     """Our network and optimiser beside the iDEM paper's, trained for equal wall time on one buffer with one target.
 
     Both learn from stored samples and forces (target ``buffer``) at the noise levels of our preset, so network, optimiser,
@@ -153,6 +153,8 @@ def compare_networks(system: str = "lj13", seconds: float = 60.0, seed: int = 0)
     seconds : float
         Of optimiser steps, for each.
     seed : int
+    n, n_steps : int
+        Samples to learn from, and as many held out; steps of the Markov chains that made them.
 
     Returns
     -------
@@ -162,8 +164,8 @@ def compare_networks(system: str = "lj13", seconds: float = 60.0, seed: int = 0)
     seconds = check_float("seconds", seconds, above=0.0)
     target = get_system(system)
     ours = preset(target, "refined", seed)
-    x = torch.from_numpy(run_mala(target, 8192, 10_000, seed=seed + 1).positions).float()
-    held_out = torch.from_numpy(run_mala(target, 4096, 10_000, seed=seed + 2).positions).float()
+    x = torch.from_numpy(run_mala(target, n, n_steps, seed=seed + 1).positions).float()
+    held_out = torch.from_numpy(run_mala(target, n, n_steps, seed=seed + 2).positions).float()
     rows = []
     for name, theirs in (("ours", ours), ("idem", preset(target, "idem", seed))):
         buffer = ours.buffer.model_copy(update={"size": 16, "fresh": 1, "relax_steps": 0, "warmup_steps": 0, "refine_steps": 0,
