@@ -124,7 +124,7 @@ def test_interrupt_saves(trained):
 
 @pytest.mark.parametrize("args,message", [
     (["sample", "lj14"], "lj14"),
-    (["sample", "lj55"], "no checkpoint is shipped"),
+    (["sample", "argon"], "no checkpoint is shipped"),
     (["sample", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
     (["sample", "lj13", "-n", "-5"], "n: expected at least 1, got -5"),
     (["sample", "lj13", "--nfe", "1"], "nfe: expected at least 2, got 1"),
@@ -145,10 +145,10 @@ def test_interrupt_saves(trained):
     (["sample", "lj13", "--seeds", "1"], "--seeds"),
     (["nonsense"], "nonsense"),
     (["baseline", "lj14"], "lj14"),
-    (["baseline", "lj13", "--engine", "magic"], "engine: expected one of mala, got 'magic'"),
+    (["baseline", "lj13", "--engine", "magic"], "engine: expected one of mala, pt, exact, got 'magic'"),
     (["baseline", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
     (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
-    (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, frugal, idem, got 'magic'"),
+    (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, frugal, idem, pdem, got 'magic'"),
     (["train", "bad.toml"], "unknown key 'sede'"),
     (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),
     (["compare", "a.dcd"], "ensembles: expected two to four files, got 1"),
@@ -192,3 +192,13 @@ def test_few_effective_samples_are_warned_of():
 def test_error_reaches_the_shell(tmp_path):
     result = run("sample", "lj14", cwd=tmp_path, code=2)
     assert result.stderr.startswith("idem-md: system: expected one of lj13") and "Traceback" not in result.stderr
+
+
+def test_bench_prints_json_lines(tmp_path):
+    row = json.loads(run("bench", "energy", "--batch", 8, "--repeats", 1, cwd=tmp_path).stdout)
+    assert row["bench"] == "energy" and row["speedup"] > 0
+    lines = run("bench", "score", "lj13", "--sigma", 0.05, "--sigma", 0.1, "--samples", 4, "--chains", 2, "--steps", 20, cwd=tmp_path).stdout
+    assert [json.loads(line)["sigma"] for line in lines.splitlines()] == [0.05, 0.1]
+    refused = run("bench", "reproduce", "--systems", "argon", "--out", "r", cwd=tmp_path, code=2)
+    assert "systems: expected some of gmm40, dw4, lj13, lj55, got 'argon'" in refused.stderr
+    assert "--samples" in run("bench", "energy", "--samples", 3, cwd=tmp_path, code=2).stderr

@@ -166,7 +166,7 @@ def test_the_table_from_nothing(tmp_path):
     assert rows[1]["training_energy_calls"] > 0 and "plain_w2" in rows[1]
     assert json.loads((tmp_path / "rows.json").read_text())[1]["seed"] == 0
     assert (tmp_path / "table.md").read_text() == raw_table(rows)
-    for name in ("gmm40-energies.png", "gmm40-samples.png"):
+    for name in ("gmm40-energies.png", "gmm40-samples.png", "gmm40-scores.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     before = (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns
     again = reproduce(["gmm40"], ["refined"], 1, tmp_path, minutes=0.01, n=64)
