@@ -191,7 +191,7 @@ PRESETS: dict[str, dict[str, dict]] = {
         "gmm40": {"network": {"name": "mlp", "channels": 128}, "noise": {"sigma_min": 0.1, "sigma_max": 50.0},
                   "target": {"name": "mixed", "n_samples": 500},
                   "buffer": {"relax_steps": 0, "warmup_steps": 100, "refine_steps": 20, "mala_step": 0.5},
-                  "optimizer": {**_FAST, "precision": "float32", "iterations": 45}},
+                  "optimizer": {**_FAST, "precision": "float32", "iterations": 34}},
         "dw4": {"network": {"length": 4.0}, "noise": {"sigma_min": 0.02, "sigma_max": 8.0},
                 "target": {"name": "buffer"}, "buffer": {"size": 4096, "fresh": 64, "mala_step": 1e-2, "warmup_steps": 15_000, "refine_steps": 600},
                 "optimizer": {**_FAST, "iterations": 55}},
