@@ -22,7 +22,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito: told apar
 
 
 def _save(figure, file) -> None:
-    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
     plt.close(figure)
 
 
@@ -91,7 +91,7 @@ def _contours(axis, energy: GaussianMixture, half: float) -> None:
     ticks = torch.linspace(-half, half, 200, dtype=torch.float64)
     xy = torch.cartesian_prod(ticks, ticks)[:, None]
     u = energy(xy)[0].reshape(200, 200).T
-    axis.contour(ticks, ticks, -u, levels=np.linspace(-20, -5, 10), colors="#888888", linewidths=0.6)
+    axis.contour(ticks, ticks, -u, levels=[-20, -15, -10, -7], colors="#bbbbbb", linestyles="solid", linewidths=0.6)
     axis.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xlabel="x", ylabel="y")
 
 
