@@ -164,11 +164,12 @@ def raw_table(rows: list[dict]) -> str:
         for key in columns:
             values = [r[key] for r in members if key in r]
             failed = sum("failure" in r for r in members)
+            note = f"{failed} of {len(members)} seeds failed" if failed and key == "energy_w2" else ""
             if not values:
-                cells.append(f"all exploded ({failed} of {len(members)} seeds)" if failed and key == "energy_w2" else "–")
+                cells.append(note or "–")
                 continue
             f = ".2e" if key == "training_energy_calls" else ".0f" if key in ("training_seconds", "modes", "exploded") else ".3f" if "t" == key[0] or "mode_tv" == key else ".2f"
             mean = format(float(np.mean(values)), f)
-            cells.append(mean if len(values) == 1 else f"{mean} ({min(values):{f}} – {max(values):{f}})")
+            cells.append((mean if len(values) == 1 else f"{mean} ({min(values):{f}} – {max(values):{f}})") + (f"; {note}" if note else ""))
         lines.append(f"| {system} | {settings} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

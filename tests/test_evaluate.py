@@ -174,3 +174,9 @@ def test_the_table_from_nothing(tmp_path):
     assert (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UsageError, match="systems: expected some of"):
         reproduce(["argon"], out=tmp_path)
+
+
+def test_a_failed_seed_shows_in_the_table():
+    rows = [{"system": "lj13", "settings": "idem", "seed": s, **m} for s, m in enumerate(({"energy_w2": 2.0}, {"failure": "all exploded"}))]
+    assert "| 2.00; 1 of 2 seeds failed |" in raw_table(rows)
+    assert "| 1 of 1 seeds failed |" in raw_table([rows[1], {**rows[0], "settings": "refined"}])
