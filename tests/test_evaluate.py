@@ -16,6 +16,7 @@ from idem_md.geometry import standard_normal
 from idem_md.reproduce import raw_table, reproduce
 from idem_md.training import preset
 from idem_md.training.checkpoint import build_denoiser
+from idem_md.training.config import TargetConfig
 
 K, SIGMA = 4.0, 0.4
 
@@ -158,10 +159,15 @@ def test_score_output_is_the_score():
         Denoiser(torch.nn.Module(), 0.7, "noise")
 
 
-def test_the_table_from_nothing(tmp_path):
+def test_the_table_from_nothing(tmp_path, monkeypatch):
     """A sketch of a run: everything is trained once, written, and found again."""
+    full = preset("gmm40")
+    small = full.model_copy(update={
+        "buffer": full.buffer.model_copy(update={"size": 64, "fresh": 8, "sampling_steps": 4}), "target": TargetConfig(name="buffer"),
+        "optimizer": full.optimizer.model_copy(update={"inner_steps": 20, "iterations": 3})})
+    monkeypatch.setattr("idem_md.reproduce.preset", lambda *_: small)
     said = []
-    rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, minutes=0.01, n=64, on_run=said.append)
+    rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, n=64, on_run=said.append)
     assert [r["settings"] for r in rows] == ["exact, second set", "refined", "published: iDEM"]
     assert rows[1]["training_energy_calls"] > 0 and "plain_w2" in rows[1]
     assert json.loads((tmp_path / "rows.json").read_text())[1]["seed"] == 0
@@ -169,7 +175,7 @@ def test_the_table_from_nothing(tmp_path):
     for name in ("gmm40-energies.png", "gmm40-samples.png", "gmm40-scores.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     before = (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns
-    again = reproduce(["gmm40"], ["refined"], 1, tmp_path, minutes=0.01, n=64)
+    again = reproduce(["gmm40"], ["refined"], 1, tmp_path, n=64)
     assert again[1]["energy_w2"] == rows[1]["energy_w2"]
     assert (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UsageError, match="systems: expected some of"):
