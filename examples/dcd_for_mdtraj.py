@@ -1,6 +1,6 @@
 """Samples as DCD, analysed with MDTraj: a weighted pair distribution.
 
-    python examples/dcd_for_mdtraj.py [folder]
+python examples/dcd_for_mdtraj.py [folder]
 """
 
 import itertools
@@ -14,7 +14,8 @@ import idem_md
 
 
 def main(folder=".", n=500):
-    """Write lj13.dcd, .pdb and .npz, read them back with MDTraj, and return the weighted mean radius of gyration in nm."""
+    """Write lj13.dcd, .pdb and .npz, read them back with MDTraj, and return the weighted mean radius of gyration in
+    nm."""
     path = Path(folder) / "lj13.dcd"
     idem_md.load_sampler("lj13").sample(n, nfe=50, seed=0).save(path)
 

@@ -1,6 +1,6 @@
 """An OpenMM System as the potential: weighted samples of it beside Langevin dynamics of it.
 
-    python examples/openmm_system.py
+python examples/openmm_system.py
 """
 
 import numpy as np
@@ -11,15 +11,6 @@ import idem_md
 from idem_md.energies import OpenMM
 
 TEMPERATURE = 59.9
-
-
-def cluster_topology(elements):
-    """A topology of free atoms, one residue each."""
-    topology = app.Topology()
-    chain = topology.addChain()
-    for symbol in elements:
-        topology.addAtom(symbol, app.Element.getBySymbol(symbol), topology.addResidue(symbol.upper(), chain))
-    return topology
 
 
 def langevin(system, positions_nm, steps, seed):
@@ -33,13 +24,15 @@ def langevin(system, positions_nm, steps, seed):
     energies = []
     for _ in range(steps // 50):
         integrator.step(50)
-        energies.append(context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / kT)
+        energies.append(
+            context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / kT
+        )
     return np.array(energies[len(energies) // 5 :])
 
 
 def main(n=400, steps=20_000):
     """Print both means; returns them with their standard errors."""
-    topology = cluster_topology(["Ar"] * 13)
+    topology = idem_md.get_system("lj13").openmm_topology()  # free atoms, a residue each
     system = app.ForceField("idem_md/lj13.xml").createSystem(topology, nonbondedMethod=app.NoCutoff)
 
     # trap=0: this force field brings its own. A bare cluster would get a weak one.
@@ -49,7 +42,10 @@ def main(n=400, steps=20_000):
     ensemble = idem_md.load_sampler("lj13", system=named).sample(n, nfe=50, seed=0)
     mean, error = ensemble.mean_energy
     print(f"platform {energy.platform}; {ensemble.ess:.0f} effective samples of {n}, log Z = {ensemble.log_z:.2f}")
-    print(f"weighted samples:  mean energy {mean:.2f} +- {error:.2f} kT, {ensemble.provenance['energy_calls']} energy calls")
+    print(
+        f"weighted samples:  mean energy {mean:.2f} +- {error:.2f} kT, "
+        f"{ensemble.provenance['energy_calls']} energy calls"
+    )
 
     u = langevin(system, start / 10, steps, seed=1)
     blocks = u[: len(u) // 10 * 10].reshape(10, -1).mean(1)

@@ -17,9 +17,10 @@ import torch
 from matplotlib.ticker import NullFormatter
 
 from idem_md import get_system
-from idem_md.baselines import run_mala
+from idem_md.baselines import ENGINES
+from idem_md.chains import posterior_mean
 from idem_md.geometry import standard_normal
-from idem_md.targets import buffer_target, posterior_mala
+from idem_md.targets import dem_scores, mix_with_force
 
 SIGMAS, DRAWS = (0.01, 0.1, 0.2, 0.8), (64, 256, 1024, 4096, 16384)
 NAMES, COLOURS = ("$S_T$ (forces)", "$S_D$ (displacements)", "mix"), ("tab:red", "tab:blue", "black")
@@ -33,8 +34,10 @@ def rms(a):
 def true_scores(energy, x_0, x_t, sigma, chains, steps):
     """Scores (D - x_t) / sigma^2 by posterior averages, and their rms error from the spread over chains."""
     s = torch.full((len(x_t),), sigma)
-    halves = [posterior_mala(energy, x_t, s, x_0, 6e-4, chains, steps, seed) for seed in (1, 3)]  # a call uses its seed and the next
-    a, b = ((buffer_target(x_t, s, p.mean, p.force, FORCE_SCALE) - x_t) / sigma**2 for p in halves)
+    halves = [
+        posterior_mean(energy, x_t, s, x_0, 6e-4, chains, steps, seed) for seed in (1, 3)
+    ]  # a call uses its seed and the next
+    a, b = ((mix_with_force(x_t, s, p.mean, p.force, FORCE_SCALE) - x_t) / sigma**2 for p in halves)
     return (a + b) / 2, rms(a - b) / 2
 
 
@@ -44,7 +47,9 @@ def measure(energy, x_0, sigma, draws, repeats, chains, steps):
     truth, truth_error = true_scores(energy, x_0, x_t, sigma, chains, steps)
     rows = []
     for k in draws:
-        s_t, s_d, alpha, _, ess = energy.dem_scores(x_t.repeat(repeats, 1, 1), torch.full((repeats * len(x_t),), sigma), k, 7)
+        s_t, s_d, alpha, _, ess = dem_scores(
+            energy, x_t.repeat(repeats, 1, 1), torch.full((repeats * len(x_t),), sigma), k, 7
+        )
         a = alpha[:, None, None]
         row = [k, float(ess.mean())]
         noises, biases = [], []
@@ -61,19 +66,32 @@ def measure(energy, x_0, sigma, draws, repeats, chains, steps):
 def main(folder=".", points=32, repeats=64, draws=DRAWS, chains=32, steps=4000):
     """Measure, print and draw; returns {sigma: (rows, scale)}."""
     energy = get_system("lj13").energy()
-    x_0 = torch.as_tensor(run_mala("lj13", points, seed=1).positions, dtype=torch.float32)
+    x_0 = torch.as_tensor(ENGINES["mala"].run("lj13", points, seed=1).positions, dtype=torch.float32)
     figure, axes = plt.subplots(1, len(SIGMAS), figsize=(13, 3.6), sharex=True, constrained_layout=True)
     results = {}
     print(f"{'sigma':>6} {'K':>6} {'ess':>7} | noise S_T    S_D    mix | bias S_T    S_D    mix | true scale")
     for sigma, axis in zip(SIGMAS, axes):
         rows, scale = results[sigma] = measure(energy, x_0, sigma, draws, repeats, chains, steps)
         for k, ess, noise, bias in rows:
-            print(f"{sigma:6g} {k:6d} {ess:7.1f} | " + " ".join(f"{v:8.3g}" for v in noise) + " | "
-                  + " ".join(f"{v:8.2g}" for v in bias) + f" | {scale:.3g}")
+            print(
+                f"{sigma:6g} {k:6d} {ess:7.1f} | "
+                + " ".join(f"{v:8.3g}" for v in noise)
+                + " | "
+                + " ".join(f"{v:8.2g}" for v in bias)
+                + f" | {scale:.3g}"
+            )
         for i, (name, colour) in enumerate(zip(NAMES, COLOURS)):
             axis.loglog(draws, [row[2][i] for row in rows], "o-", color=colour, markersize=4, label=f"{name}, noise")
-            axis.loglog(draws, [row[3][i] or float("nan") for row in rows], "s--", color=colour, markersize=4,
-                        markerfacecolor="none", alpha=0.7, label=f"{name}, bias")
+            axis.loglog(
+                draws,
+                [row[3][i] or float("nan") for row in rows],
+                "s--",
+                color=colour,
+                markersize=4,
+                markerfacecolor="none",
+                alpha=0.7,
+                label=f"{name}, bias",
+            )
         axis.axhline(scale, color="grey", linewidth=6, alpha=0.25, label="rms of the true score")
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set(title=f"$\\sigma$ = {sigma:g}", xlabel="draws K")

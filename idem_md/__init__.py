@@ -4,30 +4,124 @@ Names are imported when first used: OpenMM imports this package whenever it look
 need little of it.
 """
 
+from __future__ import annotations
+
 from importlib import import_module as _import_module
-from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
-__version__ = _version("idem-md")
+if TYPE_CHECKING:
+    from . import (
+        analysis,
+        ase,
+        baselines,
+        benchmarks,
+        chains,
+        checkpoint,
+        diffusion,
+        energies,
+        ensemble,
+        errors,
+        geometry,
+        native,
+        nets,
+        report,
+        sampler,
+        systems,
+        targets,
+        testing,
+        training,
+        units,
+    )
+    from .checkpoint import Checkpoint
+    from .ensemble import WeightedEnsemble, load_ensemble
+    from .errors import (
+        BudgetExhausted,
+        ConfigError,
+        EnergyError,
+        FileFormatError,
+        IdemError,
+        Interrupted,
+        ResultError,
+        UsageError,
+    )
+    from .sampler import Sampler, load_sampler
+    from .systems import SYSTEMS, System, get_system
+    from .training import TrainingConfig, preset, train
 
+    __version__: str
+
+__all__ = [
+    "SYSTEMS",
+    "BudgetExhausted",
+    "Checkpoint",
+    "ConfigError",
+    "EnergyError",
+    "FileFormatError",
+    "IdemError",
+    "Interrupted",
+    "ResultError",
+    "Sampler",
+    "System",
+    "TrainingConfig",
+    "UsageError",
+    "WeightedEnsemble",
+    "analysis",
+    "ase",
+    "baselines",
+    "benchmarks",
+    "chains",
+    "checkpoint",
+    "diffusion",
+    "energies",
+    "ensemble",
+    "errors",
+    "geometry",
+    "get_system",
+    "load_ensemble",
+    "load_sampler",
+    "native",
+    "nets",
+    "preset",
+    "report",
+    "sampler",
+    "systems",
+    "targets",
+    "testing",
+    "train",
+    "training",
+    "units",
+]
+
+# Where the names above that are no modules come from; a test compares this with what type checkers see.
 _HOME = {
-    "checks": ("BudgetExhausted", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError"),
+    "checkpoint": ("Checkpoint",),
     "ensemble": ("WeightedEnsemble", "load_ensemble"),
+    "errors": (
+        "BudgetExhausted",
+        "ConfigError",
+        "EnergyError",
+        "FileFormatError",
+        "IdemError",
+        "Interrupted",
+        "ResultError",
+        "UsageError",
+    ),
     "sampler": ("Sampler", "load_sampler"),
     "systems": ("SYSTEMS", "System", "get_system"),
-    "training": ("Checkpoint", "TrainingConfig", "preset", "train"),
+    "training": ("TrainingConfig", "preset", "train"),
 }
-_MODULES = ("analysis", "ase", "baselines", "bench", "checks", "diffusion", "energies", "ensemble", "evaluate", "figures", "geometry", "kernels", "nets",
-            "report", "reproduce", "sampler", "sampling", "systems", "targets", "testing", "training", "trajectory", "units")
 _ORIGIN = {name: module for module, names in _HOME.items() for name in names}
-
-__all__ = sorted((*_ORIGIN, "energies", "testing"))
 
 
 def __getattr__(name: str):
-    if name in _ORIGIN:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("idem-md")
+    elif name in _ORIGIN:
         value = getattr(_import_module(f".{_ORIGIN[name]}", __name__), name)
-    elif name in _MODULES:
-        value = _import_module(f".{name}", __name__)
+    elif name in __all__:
+        return _import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -35,4 +129,4 @@ def __getattr__(name: str):
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*globals(), *__all__})

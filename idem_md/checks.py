@@ -6,53 +6,21 @@ import numbers
 
 import torch
 
-__all__ = ["BudgetExhausted", "ConfigError", "EnergyError", "FileFormatError", "IdemError", "UsageError", "all_finite",
-           "check_choice", "check_float", "check_int", "check_positions"]
+from .errors import EnergyError, UsageError
 
-
-class IdemError(Exception):
-    """Base of all errors raised on purpose; its message is one line a user can act on."""
-
-
-class UsageError(IdemError, ValueError):
-    """An argument is not what the function accepts."""
-
-
-class ConfigError(IdemError, ValueError):
-    """A configuration file or table is malformed."""
-
-
-class FileFormatError(IdemError, ValueError):
-    """A file is missing, truncated, corrupt, or not ours."""
-
-
-class EnergyError(IdemError, ArithmeticError):
-    """An energy or force is not a number, or its evaluation failed.
-
-    Attributes
-    ----------
-    index : int or None
-        The first configuration of the batch that failed.
-    """
-
-    def __init__(self, message: str, index: int | None = None):
-        super().__init__(message)
-        self.index = index
-
-
-class BudgetExhausted(IdemError):
-    """A limit on energy calls would be exceeded by the next evaluation."""
+__all__ = ["all_finite", "check_choice", "check_float", "check_int", "check_positions"]
 
 
 def check_int(name: str, value, minimum: int | None = None, maximum: int | None = None) -> int:
     """Return ``value`` as an int, or raise `UsageError`; booleans are not integers here."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise UsageError(f"{name}: expected an integer, got {value!r}")
+    value = int(value)
     if minimum is not None and value < minimum:
         raise UsageError(f"{name}: expected at least {minimum}, got {value}")
     if maximum is not None and value > maximum:
         raise UsageError(f"{name}: expected at most {maximum}, got {value}")
-    return int(value)
+    return value
 
 
 def check_float(name: str, value, minimum: float | None = None, above: float | None = None) -> float:

@@ -1,12 +1,14 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, one by one and in sets."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["write_atomic"]
+__all__ = ["atomic_set", "write_atomic"]
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -22,3 +24,25 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+@contextmanager
+def atomic_set(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Write several files of one folder, all or none: gives paths to write to, and moves them into place at the end.
+
+    Parameters
+    ----------
+    paths : mapping
+        Where the files are to be, by any key; all in one existing folder.
+
+    Yields
+    ------
+    dict
+        By the same keys, where to write them.
+    """
+    folder = next(iter(paths.values())).parent
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".idem-md-") as scratch:
+        new = {key: Path(scratch) / path.name for key, path in paths.items()}
+        yield new
+        for key, path in paths.items():
+            os.replace(new[key], path)

@@ -16,4 +16,4 @@ def directory() -> str:
         return str(beside)
     # An editable installation keeps these files elsewhere than the sources: by the record of what was installed.
     found = (f for f in files("idem-md") or () if f.parts[-2:] == ("idem_md", "lj13.xml"))
-    return next((str(f.locate().parent.parent) for f in found), str(beside))
+    return next((str(Path(str(f.locate())).parent.parent) for f in found), str(beside))

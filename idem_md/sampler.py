@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from .checks import FileFormatError, UsageError, check_choice, check_int
-from .diffusion import KERNELS, noise_grid
+from .checkpoint import Checkpoint, load_checkpoint
+from .checks import check_choice, check_int
+from .diffusion import PROPOSALS, PlainLastStep, noise_grid, sample_paths
 from .ensemble import WeightedEnsemble
-from .sampling import sample_paths
+from .errors import FileFormatError, UsageError
+from .provenance import provenance
 from .systems import SYSTEMS, System
-from .training import Checkpoint, load_checkpoint
 
 __all__ = ["METHODS", "Sampler", "checkpoint_path", "load_sampler"]
 
@@ -40,7 +39,9 @@ def checkpoint_path(source) -> Path:
     if path.is_dir():
         return path / "model.safetensors"
     if not path.exists():
-        raise UsageError(f"system: expected one of {', '.join(SYSTEMS)}, a run folder or a checkpoint file, got {str(source)!r}")
+        raise UsageError(
+            f"system: expected one of {', '.join(SYSTEMS)}, a run folder or a checkpoint file, got {str(source)!r}"
+        )
     return path
 
 
@@ -63,12 +64,21 @@ class Sampler:
     def __init__(self, checkpoint: Checkpoint, system: System | None = None):
         self.checkpoint = checkpoint
         self.system = checkpoint.system if system is None else system
-        if self.system.kinds != checkpoint.system.kinds:
-            raise UsageError(f"system: expected {len(checkpoint.system.kinds)} atoms of kinds {checkpoint.system.kinds} as in the "
-                             f"checkpoint, got {self.system.kinds}")
+        kinds = checkpoint.system.kinds
+        if self.system.kinds != kinds:
+            raise UsageError(
+                f"system: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {self.system.kinds}"
+            )
 
-    def sample(self, n: int, nfe: int = 25, seed: int = 0, method: str = "diffusion", kernel: str = "analytic",
-               progress: Callable[[int], None] | None = None) -> WeightedEnsemble:
+    def sample(
+        self,
+        n: int,
+        nfe: int = 25,
+        seed: int = 0,
+        method: str = "diffusion",
+        kernel: str = "analytic",
+        progress: Callable[[int], None] | None = None,
+    ) -> WeightedEnsemble:
         """Draw ``n`` samples with importance weights.
 
         Parameters
@@ -79,10 +89,10 @@ class Sampler:
         seed : int
             Same seed, same machine: same samples.
         method : str
-            ``diffusion``: the reverse diffusion; see `sampling.sample_paths`.
+            ``diffusion``: the reverse diffusion; see `diffusion.sample_paths`.
         kernel : str
-            Transition kernel: ``analytic`` or ``ddpm``.
-        progress : callable, optional
+            Transition kernel, one of `diffusion.PROPOSALS`: ``analytic`` or ``ddpm``.
+        progress : callable (int), optional
             Called with the number of samples finished since the last call.
 
         Raises
@@ -93,20 +103,39 @@ class Sampler:
         n, nfe = check_int("n", n, 1), check_int("nfe", nfe, 2)
         seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
         check_choice("method", method, METHODS)
-        check_choice("kernel", kernel, KERNELS)
-        noise, energy = self.checkpoint.config.noise, self.system.energy()
+        checkpoint, energy = self.checkpoint, self.system.energy()
+        proposal = PROPOSALS.find(kernel)(checkpoint.denoiser, checkpoint.accuracy)
         start = time.perf_counter()
         paths = sample_paths(
-            self.checkpoint.denoiser, energy, noise_grid(noise.sigma_min, noise.sigma_max, nfe), self.checkpoint.error,
-            self.checkpoint.system.sigma_data, n, torch.Generator().manual_seed(seed), kernel, progress=progress)
-        seconds = time.perf_counter() - start
-        provenance = {
-            "system": self.system.name, "parameters": energy.parameters, "checkpoint": self.checkpoint.digest,
-            "seed": seed, "method": method, "kernel": kernel, "nfe": paths.nfe, "energy_calls": energy.calls,
-            "failed": paths.failed, "seconds": seconds, "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "versions": {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj")},
-        }
-        return WeightedEnsemble(paths.positions.numpy(), paths.energies.numpy(), paths.log_weights.numpy(), self.system, provenance)
+            proposal,
+            PlainLastStep(checkpoint.accuracy),
+            energy,
+            noise_grid(*checkpoint.noise_range, nfe),
+            checkpoint.system.sigma_data,
+            n,
+            torch.Generator().manual_seed(seed),
+            progress or (lambda _: None),
+        )
+        record = provenance(
+            self.system.name,
+            energy.parameters,
+            energy.calls,
+            start,
+            checkpoint=checkpoint.digest,
+            seed=seed,
+            method=method,
+            kernel=kernel,
+            nfe=paths.nfe,
+            failed=paths.failed,
+        )
+        return WeightedEnsemble(
+            paths.positions.numpy(),
+            paths.energies.numpy(),
+            paths.log_weights.numpy(),
+            self.system,
+            record,
+            kind="importance",
+        )
 
 
 def load_sampler(source, system: System | None = None) -> Sampler:

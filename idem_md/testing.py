@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from .checks import EnergyError, UsageError
 from .energies import Energy
+from .errors import EnergyError, IdemError, UsageError
 from .geometry import centred, cubic_lattice
 
-__all__ = ["check_energy", "loose_lattice"]
+__all__ = ["ContractError", "check_energy", "loose_lattice"]
+
+
+class ContractError(IdemError, AssertionError):
+    """An implementation does not keep the energy contract; says which property failed and by how much."""
+
+
+def _require(condition: bool, message: str) -> None:
+    """`assert`, but also under ``python -O``."""
+    if not condition:
+        raise ContractError(message)
 
 
 def loose_lattice(energy: Energy, n: int = 6, seed: int = 0) -> torch.Tensor:
@@ -22,17 +34,30 @@ def loose_lattice(energy: Energy, n: int = 6, seed: int = 0) -> torch.Tensor:
     torch.Tensor, shape (n, N, D), float64
     """
     points = cubic_lattice(energy.n_atoms, energy.n_dims)
-    noise = torch.randn(n, energy.n_atoms, energy.n_dims, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    noise = torch.randn(
+        n, energy.n_atoms, energy.n_dims, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     unit = centred(points + 0.06 * noise)
     candidates = [unit * 1.1**k for k in range(-20, 31)]
-    usable = [(float((f * x).abs().max()), k) for k, x in enumerate(candidates)
-              for u, f in [energy(x)] if bool(torch.isfinite(u).all()) and bool((f != 0).any())]
-    assert usable, "no spacing of a lattice gave finite energies and forces; pass positions"
+    usable = [
+        (float((f * x).abs().max()), k)
+        for k, x in enumerate(candidates)
+        for u, f in [energy(x)]
+        if bool(torch.isfinite(u).all()) and bool((f != 0).any())
+    ]
+    if not usable:
+        raise UsageError("x: expected positions; no spacing of a lattice gave finite energies and forces")
     return candidates[min(usable)[1]]
 
 
-def check_energy(energy: Energy, x: torch.Tensor | None = None, *, symmetric: bool = True, force_tolerance: float = 1e-4,
-                 dtypes=(torch.float32, torch.float64)) -> None:
+def check_energy(
+    energy: Energy,
+    x: torch.Tensor | None = None,
+    *,
+    symmetric: bool = True,
+    force_tolerance: float = 1e-4,
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64),
+) -> None:
     """Check an energy on given positions; returns nothing or raises.
 
     Shapes and dtypes, forces against central differences, invariance to translation, rotation, reflection and
@@ -51,24 +76,24 @@ def check_energy(energy: Energy, x: torch.Tensor | None = None, *, symmetric: bo
 
     Raises
     ------
-    AssertionError
+    ContractError
         Says which property failed and by how much.
     """
     x = loose_lattice(energy) if x is None else x
-    assert x.dim() == 3 and len(x) >= 2 and x.dtype == torch.float64, "x: expected (B >= 2, N, D) in float64"
+    _require(x.dim() == 3 and len(x) >= 2 and x.dtype == torch.float64, "x: expected (B >= 2, N, D) in float64")
     for dtype in dtypes:
         y = x.to(dtype)
         before, calls = y.clone(), energy.calls
         u, f = energy(y)
-        assert torch.equal(y, before), "the input was changed"
-        assert energy.calls == calls + len(y), f"calls: expected +{len(y)}, got +{energy.calls - calls}"
-        assert u.shape == (len(y),) and f.shape == y.shape, f"shapes: got u {tuple(u.shape)}, f {tuple(f.shape)}"
-        assert u.dtype == dtype and f.dtype == dtype, f"dtypes: expected {dtype}, got u {u.dtype}, f {f.dtype}"
-        assert bool(torch.isfinite(u).all()), "energies of ordinary configurations must be finite"
+        _require(torch.equal(y, before), "the input was changed")
+        _require(energy.calls == calls + len(y), f"calls: expected +{len(y)}, got +{energy.calls - calls}")
+        _require(u.shape == (len(y),) and f.shape == y.shape, f"shapes: got u {tuple(u.shape)}, f {tuple(f.shape)}")
+        _require(u.dtype == dtype and f.dtype == dtype, f"dtypes: expected {dtype}, got u {u.dtype}, f {f.dtype}")
+        _require(bool(torch.isfinite(u).all()), "energies of ordinary configurations must be finite")
         scale = 1 + u.abs()
         tol = 1e-4 if dtype == torch.float32 else 1e-9
         singles = torch.cat([energy(y[b : b + 1])[0] for b in range(len(y))])
-        assert bool(((singles - u).abs() <= tol * scale).all()), "a batch differs from its members one by one"
+        _require(bool(((singles - u).abs() <= tol * scale).all()), "a batch differs from its members one by one")
         if symmetric:
             generator = torch.Generator().manual_seed(0)
             q, _ = torch.linalg.qr(torch.randn(y.shape[2], y.shape[2], generator=generator, dtype=torch.float64))
@@ -76,10 +101,15 @@ def check_energy(energy: Energy, x: torch.Tensor | None = None, *, symmetric: bo
             order = torch.randperm(y.shape[1], generator=generator)
             mirror = torch.ones(y.shape[2], dtype=torch.float64)
             mirror[0] = -1
-            moves = {"translation": x + 1.7, "rotation": x @ q.T, "reflection": (x @ q.T) * mirror, "permutation": x[:, order]}
+            moves = {
+                "translation": x + 1.7,
+                "rotation": x @ q.T,
+                "reflection": (x @ q.T) * mirror,
+                "permutation": x[:, order],
+            }
             for name, moved in moves.items():
                 worst = float(((energy(moved.to(dtype))[0] - u).abs() / scale).max())
-                assert worst <= 10 * tol, f"{name}: energy changed by {worst:.1e} relative"
+                _require(worst <= 10 * tol, f"{name}: energy changed by {worst:.1e} relative")
     u, f = energy(x)
     h = 1e-5
     generator = torch.Generator().manual_seed(1)
@@ -89,10 +119,10 @@ def check_energy(energy: Energy, x: torch.Tensor | None = None, *, symmetric: bo
     expected = -(f * direction).sum((1, 2))
     size = f.flatten(1).norm(dim=1) * direction.flatten(1).norm(dim=1)
     worst = float(((slope - expected).abs() / size.clamp(min=1e-12)).max())
-    assert worst <= force_tolerance, f"forces differ from central differences by {worst:.1e} relative"
+    _require(worst <= force_tolerance, f"forces differ from central differences by {worst:.1e} relative")
     for bad, error in ((x[:, :-1], UsageError), (x.long(), UsageError), (x * torch.nan, EnergyError)):
         try:
             energy(bad)
         except error:
             continue
-        raise AssertionError(f"expected {error.__name__} for bad input, got none")
+        raise ContractError(f"expected {error.__name__} for bad input, got none")

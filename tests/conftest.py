@@ -8,13 +8,13 @@ from idem_md.energies import LennardJones
 @pytest.fixture(scope="session")
 def lj13_samples():
     """1024 near-equilibrium LJ-13 configurations, float64, from native MALA."""
+    from idem_md.chains import relax, run_mala
     from idem_md.geometry import standard_normal
-    from idem_md.training.buffer import relax
 
     energy = LennardJones(13, epsilon=2.0, r_min=1.0, trap=1.0)
     x = 0.68 * standard_normal((1024, 13, 3), torch.Generator().manual_seed(5))
     x = relax(energy, x, 200).float()
-    x, *_ = energy.mala(x, 6e-4, 4000, seed=1)
+    x, *_ = run_mala(energy, x, 6e-4, 4000, seed=1)
     return x.double()
 
 
@@ -24,7 +24,9 @@ def lj13_sampler():
 
 
 TINY = {
-    "system": "lj13", "seed": 3, "network": {"channels": 16, "layers": 2, "n_basis": 12},
+    "system": "lj13",
+    "seed": 3,
+    "network": {"channels": 16, "layers": 2, "n_basis": 12},
     "target": {"chains": 2, "chain_steps": 4},
     "buffer": {"size": 64, "fresh": 8, "sampling_steps": 4, "warmup_steps": 40, "refine_steps": 10},
     "optimizer": {"batch": 16, "inner_steps": 4, "iterations": 5},

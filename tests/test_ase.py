@@ -14,9 +14,9 @@ from ase.optimize import BFGS
 
 import idem_md
 from idem_md.ase import BoltzmannSampler, LennardJonesCluster
-from idem_md.checks import BudgetExhausted, FileFormatError, UsageError
-from idem_md.training import TrainingConfig
-from idem_md import training
+from idem_md.checkpoint import build_denoiser
+from idem_md.errors import BudgetExhausted, FileFormatError, UsageError
+from idem_md.training import PRESETS, TrainingConfig
 
 KT = 59.9 * units.kB
 
@@ -33,25 +33,43 @@ def test_calculator_is_ases_own_potential():
     atoms.rattle(0.2, seed=1)
     other = atoms.copy()
     other.calc = AseLennardJones(epsilon=119.8 * units.kB, sigma=3.822 / 2 ** (1 / 6), rc=1e4, smooth=False)
-    shift = other.calc.parameters.epsilon * 4 * ((other.calc.parameters.sigma / 1e4) ** 12 - (other.calc.parameters.sigma / 1e4) ** 6)
+    shift = (
+        other.calc.parameters.epsilon
+        * 4
+        * ((other.calc.parameters.sigma / 1e4) ** 12 - (other.calc.parameters.sigma / 1e4) ** 6)
+    )
     assert abs(atoms.get_potential_energy() - other.get_potential_energy() - 78 * shift) < 1e-10
     assert np.allclose(atoms.get_forces(), other.get_forces(), atol=1e-10)
     BFGS(atoms, logfile=None).run(fmax=1e-5, steps=200)
     assert abs(atoms.get_potential_energy() / (119.8 * units.kB) + 44.326801) < 1e-5  # the global minimum of LJ-13
 
 
-@pytest.mark.parametrize("make,message", [
-    (lambda: LennardJonesCluster(sigma=3.4), "sigma: expected one of epsilon, r_min, trap"),
-    (lambda: Atoms("Ar2", [[0, 0, 0], [4, 0, 0]], pbc=True, cell=[20] * 3, calculator=LennardJonesCluster()).get_potential_energy(), "periodic"),
-    (lambda: Atoms("Ar2", [[0, 0, 0], [4, 0, 0]], calculator=LennardJonesCluster(epsilon=-1.0)).get_potential_energy(), "epsilon: expected"),
-    (lambda: BoltzmannSampler(Atoms("Ar2", [[0, 0, 0], [4, 0, 0]]), 60), "atoms: expected a calculator"),
-    (lambda: BoltzmannSampler(argon(), -60), "temperature_K: expected"),
-    (lambda: BoltzmannSampler(argon(0.0), 60, trap=0), "trap: expected a positive"),
-    (lambda: BoltzmannSampler(argon(), 60, workers=2), "workers: expected none"),
-    (lambda: BoltzmannSampler(argon(), 60, nfe=1), "nfe: expected"),
-    (lambda: BoltzmannSampler(argon(), 60).ensemble, "ensemble: expected at least one step"),
-    (lambda: BoltzmannSampler(Icosahedron("Ar", 3, latticeconstant=5.4), 60), "atoms: expected a calculator"),
-    (lambda: BoltzmannSampler(argon(), 60, checkpoint="lj99").run(1), "system: expected one of")])
+@pytest.mark.parametrize(
+    "make,message",
+    [
+        (lambda: LennardJonesCluster(sigma=3.4), "sigma: expected one of epsilon, r_min, trap"),
+        (
+            lambda: Atoms(
+                "Ar2", [[0, 0, 0], [4, 0, 0]], pbc=True, cell=[20] * 3, calculator=LennardJonesCluster()
+            ).get_potential_energy(),
+            "periodic",
+        ),
+        (
+            lambda: Atoms(
+                "Ar2", [[0, 0, 0], [4, 0, 0]], calculator=LennardJonesCluster(epsilon=-1.0)
+            ).get_potential_energy(),
+            "epsilon: expected",
+        ),
+        (lambda: BoltzmannSampler(Atoms("Ar2", [[0, 0, 0], [4, 0, 0]]), 60), "atoms: expected a calculator"),
+        (lambda: BoltzmannSampler(argon(), -60), "temperature_K: expected"),
+        (lambda: BoltzmannSampler(argon(0.0), 60, trap=0), "trap: expected a positive"),
+        (lambda: BoltzmannSampler(argon(), 60, workers=2), "workers: expected none"),
+        (lambda: BoltzmannSampler(argon(), 60, nfe=1), "nfe: expected"),
+        (lambda: BoltzmannSampler(argon(), 60).ensemble, "ensemble: expected at least one step"),
+        (lambda: BoltzmannSampler(Icosahedron("Ar", 3, latticeconstant=5.4), 60), "atoms: expected a calculator"),
+        (lambda: BoltzmannSampler(argon(), 60, checkpoint="lj99").run(1), "system: expected one of"),
+    ],
+)
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(UsageError, match=message):
         make()
@@ -59,12 +77,14 @@ def test_bad_arguments_are_named(make, message):
 
 def test_behaves_like_a_dynamics_object(tmp_path):
     atoms, path, log = argon(), tmp_path / "ar13.traj", tmp_path / "ar13.log"
-    dyn = BoltzmannSampler(atoms, temperature_K=60, checkpoint="lj13", nfe=20, batch=40, seed=3, trajectory=path, logfile=str(log))
+    dyn = BoltzmannSampler(
+        atoms, temperature_K=60, checkpoint="lj13", nfe=20, batch=40, seed=3, trajectory=path, logfile=str(log)
+    )
     seen, every = [], []
     dyn.attach(lambda: seen.append((dyn.nsteps, atoms.info["log_weight"])), interval=10)
     dyn.attach(lambda start: every.append(atoms.positions.copy() + start), 1, 0.0)
     dyn.run(60)
-    last = [done for done in dyn.irun(20)]
+    last = list(dyn.irun(20))
     assert last == [False] * 19 + [True]
     assert [n for n, _ in seen] == list(range(10, 81, 10)) and len(every) == 80 and dyn.get_number_of_steps() == 80
     frames = read(path, ":")
@@ -95,7 +115,7 @@ def test_failed_samples_keep_their_place(monkeypatch):
         e = real(*args, **kwargs)
         x, u, w = e.positions.copy(), e.energies.copy(), e.log_weights.copy()
         x[1], u[1], w[1] = np.nan, np.inf, -np.inf
-        return idem_md.WeightedEnsemble(x, u, w, e.system, e.provenance)
+        return idem_md.WeightedEnsemble(x, u, w, e.system, e.provenance, e.kind)
 
     monkeypatch.setattr(dyn._sampler, "sample", sample)
     dyn.run(1)
@@ -109,11 +129,21 @@ def test_failed_samples_keep_their_place(monkeypatch):
 @pytest.fixture
 def tiny_presets(monkeypatch):
     """Training in a second."""
-    tiny = {"network": {"channels": 16, "layers": 2, "n_basis": 12}, "target": {"name": "buffer"},
-            "buffer": {"size": 16, "fresh": 4, "sampling_steps": 4, "relax_steps": 10, "warmup_steps": 20, "refine_steps": 2},
-            "optimizer": {"batch": 8, "inner_steps": 4, "iterations": 2}}
-    monkeypatch.setitem(training.config.PRESETS, "frugal", {"*": tiny})
-    monkeypatch.setitem(training.config.PRESETS, "refined", {"*": tiny})
+    tiny = {
+        "network": {"channels": 16, "layers": 2, "n_basis": 12},
+        "target": {"name": "buffer"},
+        "buffer": {
+            "size": 16,
+            "fresh": 4,
+            "sampling_steps": 4,
+            "relax_steps": 10,
+            "warmup_steps": 20,
+            "refine_steps": 2,
+        },
+        "optimizer": {"batch": 8, "inner_steps": 4, "iterations": 2},
+    }
+    monkeypatch.setitem(PRESETS._parts, "frugal", {"any": tiny})
+    monkeypatch.setitem(PRESETS._parts, "refined", {"any": tiny})
 
 
 def copper():
@@ -137,12 +167,18 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
     again = BoltzmannSampler(atoms, temperature_K=900, nfe=4, batch=8)  # of another geometry by now
     again.run(8)
     # The centroid is another by rounding.
-    assert np.allclose(again.log_weights, dyn.log_weights, rtol=1e-9) and (folder / "model.safetensors").stat().st_mtime_ns == written
+    assert (
+        np.allclose(again.log_weights, dyn.log_weights, rtol=1e-9)
+        and (folder / "model.safetensors").stat().st_mtime_ns == written
+    )
     assert np.isfinite(dyn.log_weights).all()
     # From the files alone: the geometry and units are known, the potential is not.
     dyn.ensemble.save(tmp_path / "a.dcd")
     loaded = idem_md.load_ensemble(tmp_path / "a.dcd")
-    assert loaded.system.elements == tuple(make().get_chemical_symbols()) and loaded.to_ase()[0].symbols.get_chemical_formula() == make().get_chemical_formula()
+    assert (
+        loaded.system.elements == tuple(make().get_chemical_symbols())
+        and loaded.to_ase()[0].symbols.get_chemical_formula() == make().get_chemical_formula()
+    )
     with pytest.raises(UsageError, match="pass system="):
         idem_md.load_sampler(folder).sample(2, nfe=2)
 
@@ -166,9 +202,14 @@ def test_low_call_training_makes_no_calls_for_targets(tiny_presets, tmp_path):
     dyn = BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "c", nfe=4, batch=2, max_energy_calls=900)
     dyn.run(2)
     provenance = dyn.sampler.checkpoint.provenance
-    # Filling: 11 x 16 (relaxing and storing) and 20 rounds of (1 + 1) x 16; an iteration: 16 x 3, and 4 fresh, relaxed, stored.
+    # Filling: 11 x 16 (relaxing and storing) and 20 rounds of (1 + 1) x 16; an iteration: 16 x 3, and 4 fresh,
+    # relaxed, stored.
     filling, iteration = 11 * 16 + 20 * 2 * 16, 3 * 16
-    assert filling + iteration <= provenance["energy_calls"] <= 900 and provenance["iterations"] == 1 and not provenance["finished"]
+    assert (
+        filling + iteration <= provenance["energy_calls"] <= 900
+        and provenance["iterations"] == 1
+        and not provenance["finished"]
+    )
     with pytest.raises(BudgetExhausted, match="first buffer takes 816"):
         BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "d", nfe=4, max_energy_calls=815).run(1)
     assert json.loads((tmp_path / "c" / "log.jsonl").read_text().splitlines()[0])["energy_calls"] == filling + iteration
@@ -178,7 +219,7 @@ def test_kinds_of_atoms_break_permutation_symmetry_between_them_only():
     system = idem_md.get_system("binary")
     assert system.kinds == (0,) * 10 + (1,) * 3
     torch.manual_seed(0)
-    denoiser = training.checkpoint.build_denoiser(TrainingConfig.parse({"system": "binary"}, "test").network, system)
+    denoiser = build_denoiser(TrainingConfig.parse({"system": "binary"}, "test").network, system)
     x = torch.randn(3, 13, 3)
     sigma = torch.tensor([0.05, 0.3, 1.0])
     with torch.no_grad():

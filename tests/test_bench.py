@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from idem_md.bench import BENCHMARKS, run_benchmark, score_reference
-from idem_md.checks import UsageError
-from idem_md.energies import LennardJones, dem_scores_reference, lennard_jones_reference
+from idem_md.benchmarks import BENCHMARKS, bench_workers, run_benchmark, score_reference
+from idem_md.energies import LennardJones, lennard_jones_reference
+from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
+from idem_md.targets import dem_scores_reference
 from idem_md.testing import loose_lattice
 
 
@@ -41,14 +42,23 @@ def test_operations_are_counted(n_atoms, n_dims):
     assert 0 <= LennardJones(n_atoms, n_dims=n_dims).flop - by_hand < 30
 
 
-@pytest.mark.parametrize("arguments,name", [
-    (dict(name="speed"), "benchmark"), (dict(name="workers", samples=3), "workers"), (dict(name="energy", samples=3), "samples"), (dict(name="target", system="binary"), "system"), (dict(name="energy", system="dw4"), "system"), (dict(name="energy", batch=0), "batch"),
-    (dict(name="energy", device="tpu"), "device"), (dict(name="mala", repeats=0), "repeats")])
+@pytest.mark.parametrize(
+    "arguments,name",
+    [
+        (dict(name="speed"), "benchmark"),
+        (dict(name="energy", samples=3), "samples"),
+        (dict(name="target", system="binary"), "system"),
+        (dict(name="energy", system="dw4"), "system"),
+        (dict(name="energy", batch=0), "batch"),
+        (dict(name="energy", device="tpu"), "device"),
+        (dict(name="mala", repeats=0), "repeats"),
+    ],
+)
 def test_bad_arguments_are_named(arguments, name):
     with pytest.raises(UsageError, match=f"{name}: expected"):
         run_benchmark(**arguments)
 
 
 def test_workers_give_the_same_numbers():
-    row = run_benchmark("workers", batch=40, repeats=1)
+    row = bench_workers(batch=40, repeats=1)
     assert row["identical"] and row["speedup"] > 0

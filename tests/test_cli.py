@@ -57,9 +57,23 @@ def test_sample_writes_files_and_json(tmp_path):
     import mdtraj
     import torch
 
-    result = json.loads(run("sample", "lj13", "-n", 60, "--nfe", 6, "--seed", 1, "--out", "a.dcd", "--json", cwd=tmp_path).stdout)
-    assert set(result) == {"n", "ess", "ess_fraction", "log_z", "log_z_err", "nfe", "energy_calls", "seconds",
-                           "samples_per_second", "mean_energy", "mean_energy_err", "files"}
+    result = json.loads(
+        run("sample", "lj13", "-n", 60, "--nfe", 6, "--seed", 1, "--out", "a.dcd", "--json", cwd=tmp_path).stdout
+    )
+    assert set(result) == {
+        "n",
+        "ess",
+        "ess_fraction",
+        "log_z",
+        "log_z_err",
+        "nfe",
+        "energy_calls",
+        "seconds",
+        "samples_per_second",
+        "mean_energy",
+        "mean_energy_err",
+        "files",
+    }
     assert result["n"] == 60 and result["nfe"] == 6 and result["energy_calls"] == 60
     assert result["files"] == ["a.dcd", "a.pdb", "a.npz"]
     t = mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb"))
@@ -108,7 +122,13 @@ def test_interrupt_saves(trained):
 
     text = TINY_TOML.replace("iterations = 3", "iterations = 100000")
     (trained / "long.toml").write_text(text)
-    process = subprocess.Popen([COMMAND, "train", "long.toml", "--out", "long"], cwd=trained, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [COMMAND, "train", "long.toml", "--out", "long"],
+        cwd=trained,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     state = trained / "long" / "state.safetensors"
     for _ in range(600):
         if state.exists():
@@ -122,38 +142,41 @@ def test_interrupt_saves(trained):
     assert idem_md.load_sampler(trained / "long").sample(4, nfe=2).positions.shape == (4, 13, 3)
 
 
-@pytest.mark.parametrize("args,message", [
-    (["sample", "lj14"], "lj14"),
-    (["sample", "argon"], "no checkpoint is shipped"),
-    (["sample", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
-    (["sample", "lj13", "-n", "-5"], "n: expected at least 1, got -5"),
-    (["sample", "lj13", "--nfe", "1"], "nfe: expected at least 2, got 1"),
-    (["sample", "lj13", "--seed", "-1"], "seed: expected at least 0"),
-    (["sample", "lj13", "--method", "magic"], "method: expected one of diffusion, got 'magic'"),
-    (["sample", "lj13", "--kernel", "magic"], "kernel: expected one of ddpm, analytic, got 'magic'"),
-    (["sample", "lj13", "--out", "nowhere/a.dcd"], "nowhere"),
-    (["sample", "lj13", "--out", "a.xtc"], ".dcd"),
-    (["sample", "empty"], "model.safetensors"),
-    (["sample", "foreign.safetensors"], "foreign.safetensors"),
-    (["train", "lj14"], "lj14"),
-    (["train", "lj13", "--minutes", "-1"], "minutes: expected a number above 0.0, got -1.0"),
-    (["train", "lj13", "--minutes", "nan"], "minutes: expected a finite number"),
-    (["train", "lj13", "--max-energy-calls", "0"], "max_energy_calls: expected at least 1, got 0"),
-    (["train", "lj13", "--max-energy-calls", "10"], "budget of 10"),
-    (["train", "lj13", "--out", "bad.toml"], "out: cannot write"),
-    (["sample", "lj13", "-n", "many"], "Invalid value for '-n'"),
-    (["sample", "lj13", "--seeds", "1"], "--seeds"),
-    (["nonsense"], "nonsense"),
-    (["baseline", "lj14"], "lj14"),
-    (["baseline", "lj13", "--engine", "magic"], "engine: expected one of mala, pt, exact, got 'magic'"),
-    (["baseline", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
-    (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
-    (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, frugal, idem, pdem, got 'magic'"),
-    (["train", "bad.toml"], "unknown key 'sede'"),
-    (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),
-    (["compare", "a.dcd"], "ensembles: expected two to four files, got 1"),
-    (["compare", "a.dcd", "b.dcd"], "a.npz"),
-])
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        (["sample", "lj14"], "lj14"),
+        (["sample", "argon"], "no checkpoint is shipped"),
+        (["sample", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
+        (["sample", "lj13", "-n", "-5"], "n: expected at least 1, got -5"),
+        (["sample", "lj13", "--nfe", "1"], "nfe: expected at least 2, got 1"),
+        (["sample", "lj13", "--seed", "-1"], "seed: expected at least 0"),
+        (["sample", "lj13", "--method", "magic"], "method: expected one of diffusion, got 'magic'"),
+        (["sample", "lj13", "--kernel", "magic"], "kernel: expected one of ddpm, analytic, got 'magic'"),
+        (["sample", "lj13", "--out", "nowhere/a.dcd"], "nowhere"),
+        (["sample", "lj13", "--out", "a.xtc"], ".dcd"),
+        (["sample", "empty"], "model.safetensors"),
+        (["sample", "foreign.safetensors"], "foreign.safetensors"),
+        (["train", "lj14"], "lj14"),
+        (["train", "lj13", "--minutes", "-1"], "minutes: expected a number above 0.0, got -1.0"),
+        (["train", "lj13", "--minutes", "nan"], "minutes: expected a finite number"),
+        (["train", "lj13", "--max-energy-calls", "0"], "max_energy_calls: expected at least 1, got 0"),
+        (["train", "lj13", "--max-energy-calls", "10"], "budget of 10"),
+        (["train", "lj13", "--out", "bad.toml"], "out: cannot write"),
+        (["sample", "lj13", "-n", "many"], "Invalid value for '-n'"),
+        (["sample", "lj13", "--seeds", "1"], "--seeds"),
+        (["nonsense"], "nonsense"),
+        (["baseline", "lj14"], "lj14"),
+        (["baseline", "lj13", "--engine", "magic"], "engine: expected one of exact, mala, pt, got 'magic'"),
+        (["baseline", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
+        (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
+        (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, frugal, idem, pdem, got 'magic'"),
+        (["train", "bad.toml"], "unknown key 'sede'"),
+        (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),
+        (["compare", "a.dcd"], "ensembles: expected two to four files, got 1"),
+        (["compare", "a.dcd", "b.dcd"], "a.npz"),
+    ],
+)
 def test_user_errors_are_one_line_and_code_two(tmp_path, args, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign.safetensors").write_bytes(b"junk")
@@ -197,7 +220,22 @@ def test_error_reaches_the_shell(tmp_path):
 def test_bench_prints_json_lines(tmp_path):
     row = json.loads(run("bench", "energy", "--batch", 8, "--repeats", 1, cwd=tmp_path).stdout)
     assert row["bench"] == "energy" and row["speedup"] > 0
-    lines = run("bench", "score", "lj13", "--sigma", 0.05, "--sigma", 0.1, "--samples", 4, "--chains", 2, "--steps", 20, cwd=tmp_path).stdout
+    lines = run(
+        "bench",
+        "score",
+        "lj13",
+        "--sigma",
+        0.05,
+        "--sigma",
+        0.1,
+        "--samples",
+        4,
+        "--chains",
+        2,
+        "--steps",
+        20,
+        cwd=tmp_path,
+    ).stdout
     assert [json.loads(line)["sigma"] for line in lines.splitlines()] == [0.05, 0.1]
     refused = run("bench", "reproduce", "--systems", "argon", "--out", "r", cwd=tmp_path, code=2)
     assert "systems: expected some of gmm40, dw4, lj13, lj55, got 'argon'" in refused.stderr

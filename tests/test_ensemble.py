@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from idem_md import FileFormatError, UsageError, WeightedEnsemble, get_system, load_ensemble
+from idem_md import FileFormatError, ResultError, UsageError, WeightedEnsemble, get_system, load_ensemble
 
 SYSTEM = get_system("lj13")
 
@@ -19,7 +19,7 @@ def ensemble(n=50, seed=0, log_weights=None):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 13, 3))
     lw = rng.normal(size=n) if log_weights is None else log_weights
-    return WeightedEnsemble(x, rng.normal(size=n), lw, SYSTEM, {"seed": seed, "seconds": 1.0})
+    return WeightedEnsemble(x, rng.normal(size=n), lw, SYSTEM, {"seed": seed, "seconds": 1.0}, kind="importance")
 
 
 @given(arrays(np.float64, st.integers(2, 40), elements=st.floats(-50, 50)), st.floats(-1000, 1000))
@@ -66,15 +66,22 @@ def test_failed_samples_stay_in_the_count():
     x[3] = np.nan
     u = np.zeros(10)
     u[3] = np.inf
-    e = WeightedEnsemble(x, u, lw, SYSTEM)
+    e = WeightedEnsemble(x, u, lw, SYSTEM, kind="importance")
     assert len(e) == 10 and np.isclose(e.ess, 9) and np.isclose(e.ess_fraction, 0.9)
     assert np.isclose(e.log_z, np.log(0.9))
     assert np.allclose(e.expectation(lambda x: np.ones(len(x))), (1.0, 0.0))
 
 
-@pytest.mark.parametrize("change", [
-    {"positions": np.zeros((4, 13, 3))}, {"log_weights": np.array([0, 0, np.nan])}, {"log_weights": np.array([0, 0, np.inf])},
-    {"energies": np.array([0, np.nan, 0])}, {"positions": np.full((3, 13, 3), np.nan)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"positions": np.zeros((4, 13, 3))},
+        {"log_weights": np.array([0, 0, np.nan])},
+        {"log_weights": np.array([0, 0, np.inf])},
+        {"energies": np.array([0, np.nan, 0])},
+        {"positions": np.full((3, 13, 3), np.nan)},
+    ],
+)
 def test_nonsense_is_refused(change):
     good = {"positions": np.zeros((3, 13, 3)), "energies": np.zeros(3), "log_weights": np.zeros(3)}
     with pytest.raises(UsageError):
@@ -84,7 +91,7 @@ def test_nonsense_is_refused(change):
 def test_nothing_left_to_average():
     e = ensemble(3, log_weights=np.full(3, -np.inf))
     assert e.log_z == -np.inf
-    with pytest.raises(UsageError, match="every sample has weight zero"):
+    with pytest.raises(ResultError, match="every sample has weight zero"):
         e.ess  # noqa: B018
 
 
@@ -135,7 +142,9 @@ def test_views(tmp_path):
     frames = e.to_ase()
     assert len(frames) == 5 and frames[2].info["log_weight"] == e.log_weights[2]
     assert np.isclose(frames[2].get_potential_energy(), e.energies[2] * SYSTEM.units.kT_eV)
-    assert np.allclose(frames[0].get_distance(0, 1), np.linalg.norm(e.positions[0, 0] - e.positions[0, 1]) * 3.8220, rtol=1e-5)
+    assert np.allclose(
+        frames[0].get_distance(0, 1), np.linalg.norm(e.positions[0, 0] - e.positions[0, 1]) * 3.8220, rtol=1e-5
+    )
     assert e.to_mdtraj().n_frames == 5
 
 

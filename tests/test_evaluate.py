@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from idem_md import UsageError
-from idem_md.analysis import mode_weights, negative_log_likelihood, plain_w2, raw_metrics
-from idem_md.baselines import ENGINES, run_exact, run_tempering
+from idem_md import ResultError, UsageError
+from idem_md.analysis import Reference, mode_weights, negative_log_likelihood, plain_w2, raw_metrics
+from idem_md.baselines import ENGINES
+from idem_md.benchmarks import compare_networks, held_out_error, measure_score, raw_table, read_meter, reproduce
+from idem_md.checkpoint import build_denoiser
 from idem_md.diffusion import Denoiser
 from idem_md.energies import GaussianMixture, Harmonic
-from idem_md.evaluate import compare_networks, held_out_error, measure_score, score_error
 from idem_md.geometry import standard_normal
-from idem_md.reproduce import raw_table, reproduce
+from idem_md.targets import BufferTarget
 from idem_md.training import preset
-from idem_md.training.checkpoint import build_denoiser
-from idem_md.training.config import TargetConfig
 
 K, SIGMA = 4.0, 0.4
 
@@ -30,7 +29,7 @@ def harmonic():
 
 def test_meter_reads_zero_for_the_exact_denoiser(harmonic):
     energy, x, exact = harmonic
-    row = score_error(exact, energy, x, SIGMA, 0.1, chains=4, n_steps=100)
+    row = read_meter(exact, energy, x, SIGMA, 0.1, chains=4, n_steps=100)
     assert abs(row.error) < 4.5 * row.standard_error and row.standard_error < 0.1
     assert 0.3 < row.acceptance < 1 and row.target_noise > 0
     # |x_t - D|^2/sigma^2 = d sigma^2 / (1/k + sigma^2) on average, d = 12.
@@ -41,7 +40,7 @@ def test_meter_reads_a_known_error(harmonic):
     """D off by a constant vector: |shift|^2 / sigma^2 exactly, however noisy the chains."""
     energy, x, exact = harmonic
     shift = 0.1 * standard_normal((1, 5, 3), torch.Generator().manual_seed(1), torch.float32)
-    row = score_error(lambda x, s: exact(x, s) + shift, energy, x, SIGMA, 0.1, chains=4, n_steps=100, seed=1)
+    row = read_meter(lambda x, s: exact(x, s) + shift, energy, x, SIGMA, 0.1, chains=4, n_steps=100, seed=1)
     assert row.error == pytest.approx(float((shift**2).sum()) / SIGMA**2, abs=4.5 * row.standard_error)
     assert row.error > 4.5 * row.standard_error
 
@@ -49,9 +48,9 @@ def test_meter_reads_a_known_error(harmonic):
 def test_meter_refuses_one_sample(harmonic):
     energy, x, exact = harmonic
     with pytest.raises(UsageError, match="x_0"):
-        score_error(exact, energy, x[:1], SIGMA, 0.1)
+        read_meter(exact, energy, x[:1], SIGMA, 0.1)
     with pytest.raises(UsageError, match="sigma"):
-        score_error(exact, energy, x, 0.0, 0.1)
+        read_meter(exact, energy, x, 0.0, 0.1)
 
 
 def test_meter_on_the_shipped_checkpoint(lj13_sampler):
@@ -97,21 +96,23 @@ def test_negative_log_likelihood_of_a_gaussian_is_its_entropy():
 
 
 def test_raw_metrics_count_explosions_and_find_modes():
-    a, b = (run_exact("gmm40", 2000, seed=s) for s in (1, 2))
+    a, b = (ENGINES["exact"].run("gmm40", 2000, seed=s) for s in (1, 2))
     energy = GaussianMixture()
-    metrics = raw_metrics(a.positions, a.energies, b.positions, b.energies, energy.means)
-    assert metrics["modes"] == 40 and metrics["mode_tv"] < 0.1 and metrics["exploded"] == 0 and metrics["energy_w2"] < 0.2
+    metrics = raw_metrics(a.positions, a.energies, Reference.of(b), energy.means)
+    assert (
+        metrics["modes"] == 40 and metrics["mode_tv"] < 0.1 and metrics["exploded"] == 0 and metrics["energy_w2"] < 0.2
+    )
     u = a.energies.copy()
     u[:3] = 1e5
-    worse = raw_metrics(a.positions, u, b.positions, b.energies)
+    worse = raw_metrics(a.positions, u, Reference.of(b))
     assert worse["exploded"] == 3 and worse["energy_w2"] < 0.2 and worse["energy_w2_all"] > 1000
-    with pytest.raises(UsageError, match="every one of 2000"):
-        raw_metrics(a.positions, u + 1e6, b.positions, b.energies)
+    with pytest.raises(ResultError, match="every one of 2000"):
+        raw_metrics(a.positions, u + 1e6, Reference.of(b))
 
 
 @pytest.mark.parametrize("system,n_steps", [("lj13", 4000), ("dw4", 1000)])
 def test_tempering_baseline(system, n_steps):
-    e = run_tempering(system, 600, n_steps, seed=1)
+    e = ENGINES["pt"].run(system, 600, n_steps, seed=1)
     exact, error = e.system.exact_mean_energy
     assert abs(e.energies.mean() - exact) < 4.5 * np.hypot(e.energies.std() / 600**0.5, error)
     assert 0.3 < e.provenance["acceptance"] < 0.9 and min(e.provenance["swaps"]) > 0.1
@@ -119,29 +120,29 @@ def test_tempering_baseline(system, n_steps):
 
 
 def test_tempering_spreads_samples_over_ladders():
-    e = run_tempering("lj13", 1500, 2000, seed=0)
+    e = ENGINES["pt"].run("lj13", 1500, 2000, seed=0)
     assert len(e) == 1500 and e.provenance["ladders"] == 1000
     with pytest.raises(UsageError, match="steps: expected at least"):
-        run_tempering("lj13", 100_000, 1000)
+        ENGINES["pt"].run("lj13", 100_000, 1000)
 
 
 def test_exact_baseline():
-    e = ENGINES["exact"]("gmm40", 4000, seed=3)
+    e = ENGINES["exact"].run("gmm40", 4000, seed=3)
     exact, error = e.system.exact_mean_energy
     assert abs(e.energies.mean() - exact) < 4.5 * e.energies.std() / 4000**0.5
     with pytest.raises(UsageError, match="engine: expected another than 'exact' for 'lj13'"):
-        run_exact("lj13", 5)
+        ENGINES["exact"].run("lj13", 5)
     with pytest.raises(UsageError, match="steps: expected none"):
-        run_exact("gmm40", 5, 100)
+        ENGINES["exact"].run("gmm40", 5, 100)
 
 
 def test_networks_suit_their_systems():
     from idem_md.systems import get_system
 
     network = preset("gmm40").network
-    with pytest.raises(UsageError, match="network.name: expected painn or egnn for 'lj13'"):
+    with pytest.raises(UsageError, match="network.name: expected one for particles, painn or egnn, for 'lj13'"):
         build_denoiser(network, get_system("lj13"))
-    with pytest.raises(UsageError, match="network.name: expected mlp for 'gmm40'"):
+    with pytest.raises(UsageError, match="network.name: expected one for a single point, such as mlp, for 'gmm40'"):
         build_denoiser(preset("lj13").network, get_system("gmm40"))
     with pytest.raises(UsageError, match="atoms are of several kinds"):
         build_denoiser(preset("lj13", "idem").network, get_system("binary"))
@@ -162,10 +163,14 @@ def test_score_output_is_the_score():
 def test_the_table_from_nothing(tmp_path, monkeypatch):
     """A sketch of a run: everything is trained once, written, and found again."""
     full = preset("gmm40")
-    small = full.model_copy(update={
-        "buffer": full.buffer.model_copy(update={"size": 64, "fresh": 8, "sampling_steps": 4}), "target": TargetConfig(name="buffer"),
-        "optimizer": full.optimizer.model_copy(update={"inner_steps": 20, "iterations": 3})})
-    monkeypatch.setattr("idem_md.reproduce.preset", lambda *_: small)
+    small = full.model_copy(
+        update={
+            "buffer": full.buffer.model_copy(update={"size": 64, "fresh": 8, "sampling_steps": 4}),
+            "target": BufferTarget.Options(name="buffer"),
+            "optimizer": full.optimizer.model_copy(update={"inner_steps": 20, "iterations": 3}),
+        }
+    )
+    monkeypatch.setattr("idem_md.benchmarks.reproduction.preset", lambda *_: small)
     said = []
     rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, n=64, on_run=said.append)
     assert [r["settings"] for r in rows] == ["exact, second set", "refined", "published: iDEM"]
@@ -183,6 +188,9 @@ def test_the_table_from_nothing(tmp_path, monkeypatch):
 
 
 def test_a_failed_seed_shows_in_the_table():
-    rows = [{"system": "lj13", "settings": "idem", "seed": s, **m} for s, m in enumerate(({"energy_w2": 2.0}, {"failure": "all exploded"}))]
+    rows = [
+        {"system": "lj13", "settings": "idem", "seed": s, **m}
+        for s, m in enumerate(({"energy_w2": 2.0}, {"failure": "all exploded"}))
+    ]
     assert "| 2.00; 1 of 2 seeds failed |" in raw_table(rows)
     assert "| 1 of 1 seeds failed |" in raw_table([rows[1], {**rows[0], "settings": "refined"}])

@@ -52,7 +52,9 @@ def test_dcd_for_mdtraj(tmp_path, capsys):
 
 def test_openmm_system(capsys):
     (mean, error), (md_mean, md_error) = load("openmm_system").main()
-    assert abs(mean - md_mean) < 4.5 * (error**2 + md_error**2) ** 0.5 and "Langevin dynamics" in capsys.readouterr().out
+    assert (
+        abs(mean - md_mean) < 4.5 * (error**2 + md_error**2) ** 0.5 and "Langevin dynamics" in capsys.readouterr().out
+    )
 
 
 def test_pipeline(tmp_path, capsys):
@@ -62,9 +64,22 @@ def test_pipeline(tmp_path, capsys):
 
 def test_cu13_emt(tmp_path, capsys):
     """The whole of it with small numbers; what it gives with its own is in README."""
-    config = idem_md.TrainingConfig.parse({
-        "system": "cu13", "network": {"channels": 16, "layers": 2}, "target": {"name": "buffer"},
-        "buffer": {"size": 32, "fresh": 4, "sampling_steps": 4, "relax_steps": 5, "warmup_steps": 40, "refine_steps": 1},
-        "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3}}, "test")
+    config = idem_md.TrainingConfig.parse(
+        {
+            "system": "cu13",
+            "network": {"channels": 16, "layers": 2},
+            "target": {"name": "buffer"},
+            "buffer": {
+                "size": 32,
+                "fresh": 4,
+                "sampling_steps": 4,
+                "relax_steps": 5,
+                "warmup_steps": 40,
+                "refine_steps": 1,
+            },
+            "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3},
+        },
+        "test",
+    )
     energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, refine_steps=3, config=config)
     assert all(len(u) == 20 for u in energies) and "all weights finite: True" in capsys.readouterr().out

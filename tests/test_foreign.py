@@ -18,27 +18,25 @@ from ase.cluster import Icosahedron
 from openmm import app, unit
 
 import idem_md
-from idem_md.checks import EnergyError, UsageError
+from idem_md.chains import run_mala
 from idem_md.energies import ASE, GaussianMixture, LennardJones, OpenMM
+from idem_md.errors import EnergyError, UsageError
+from idem_md.systems.topology import openmm_topology
 from idem_md.testing import check_energy, loose_lattice
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # worker processes inherit it
 import failing_calculators as failing  # noqa: E402
 
 
-def topology_of(elements):
-    topology = app.Topology()
-    chain = topology.addChain()
-    for symbol in elements:
-        topology.addAtom(symbol, app.Element.getBySymbol(symbol), topology.addResidue(symbol.upper(), chain))
-    return topology
-
-
 def openmm_energy(name, **options):
     system = idem_md.get_system(name)
-    topology = topology_of(system.elements)
+    topology = system.openmm_topology()
     made = app.ForceField(f"idem_md/{name}.xml").createSystem(topology, nonbondedMethod=app.NoCutoff)
-    options = {"temperature": system.units.temperature_kelvin, "length_angstrom": system.units.length_angstrom, "trap": 0} | options
+    options = {
+        "temperature": system.units.temperature_kelvin,
+        "length_angstrom": system.units.length_angstrom,
+        "trap": 0,
+    } | options
     return OpenMM(made, topology, **options)
 
 
@@ -46,9 +44,17 @@ def ase_lj13(**options):
     from idem_md.ase import LennardJonesCluster
 
     units = idem_md.get_system("lj13").units
-    calculator = LennardJonesCluster(epsilon=2 * units.kT_eV, r_min=units.length_angstrom, trap=units.kT_eV / units.length_angstrom**2)
-    return ASE(Atoms("Ar13", np.zeros((13, 3))), calculator, temperature_K=units.temperature_kelvin,
-               length_angstrom=units.length_angstrom, trap=0, **options)
+    calculator = LennardJonesCluster(
+        epsilon=2 * units.kT_eV, r_min=units.length_angstrom, trap=units.kT_eV / units.length_angstrom**2
+    )
+    return ASE(
+        Atoms("Ar13", np.zeros((13, 3))),
+        calculator,
+        temperature_K=units.temperature_kelvin,
+        length_angstrom=units.length_angstrom,
+        trap=0,
+        **options,
+    )
 
 
 def copper(calculator=EMT, **options):
@@ -82,7 +88,9 @@ def test_force_fields_are_the_systems(name):
     assert torch.allclose(f_other, f, rtol=1e-4, atol=1e-4 * float(f.abs().max()))
 
 
-@pytest.mark.parametrize("make", [lambda: openmm_energy("lj13", platform="Reference"), ase_lj13, copper], ids=["openmm", "ase", "emt"])
+@pytest.mark.parametrize(
+    "make", [lambda: openmm_energy("lj13", platform="Reference"), ase_lj13, copper], ids=["openmm", "ase", "emt"]
+)
 def test_foreign_energies_keep_the_contract(make):
     check_energy(make())
 
@@ -104,7 +112,7 @@ def test_gmm40_is_a_normalised_mixture():
 def test_openmm_dynamics_has_the_exact_mean():
     """20,000 steps of LangevinMiddle on the force field, its error from blocks."""
     system = idem_md.get_system("lj13")
-    topology = topology_of(system.elements)
+    topology = system.openmm_topology()
     made = app.ForceField("idem_md/lj13.xml").createSystem(topology, nonbondedMethod=app.NoCutoff)
     integrator = openmm.LangevinMiddleIntegrator(59.9, 2.0, 0.02)
     integrator.setRandomNumberSeed(3)
@@ -116,7 +124,10 @@ def test_openmm_dynamics_has_the_exact_mean():
     u = []
     for _ in range(800):
         integrator.step(25)
-        u.append(context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) / system.units.kT_kJ_per_mol)
+        u.append(
+            context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+            / system.units.kT_kJ_per_mol
+        )
     blocks = np.array(u).reshape(16, -1).mean(1)
     error = blocks.std(ddof=1) / 4
     assert error < 1.0 and abs(np.mean(u) + 42.92) < 4 * error
@@ -124,12 +135,14 @@ def test_openmm_dynamics_has_the_exact_mean():
 
 def test_serialised_systems_and_units():
     energy = openmm_energy("lj13")
-    again = OpenMM(energy.recipe.xml, temperature=59.9 * unit.kelvin, platform="Reference", trap=0)  # x in Å
+    again = OpenMM(energy.xml, temperature=59.9 * unit.kelvin, platform="Reference", trap=0)  # x in Å
     x = loose_lattice(energy, n=3)
     (u, f), (u_again, f_again) = energy(x), again(x * 3.8220)
     assert torch.allclose(u, u_again, rtol=1e-6) and torch.allclose(f, f_again * 3.8220, rtol=1e-5, atol=1e-6)
     assert again.elements == ("Ar",) * 13  # guessed from the masses
-    assert energy.platform in [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
+    assert energy.platform in [
+        openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())
+    ]
 
 
 def system_with(change):
@@ -152,14 +165,20 @@ def periodic(system):
     system.addForce(force)
 
 
-@pytest.mark.parametrize("change,options,message", [
-    (periodic, {}, "no periodic boundary"), (lambda s: s.addConstraint(0, 1, 0.1), {}, "no constraints"),
-    (lambda s: s.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5)), {}, "no virtual sites"),
-    (lambda s: s.setParticleMass(1, 0.0), {}, "no particles without mass"),
-    (lambda s: None, dict(temperature=-3), "temperature: expected"), (lambda s: None, dict(platform="GPU9"), "platform: expected"),
-    (lambda s: None, dict(topology=topology_of(["Ar"])), "topology: expected 3"),
-    (lambda s: None, dict(workers=2, executor=ThreadPoolExecutor(1)), "workers, executor: expected one"),
-    (lambda s: s.removeForce(0), dict(trap=0), "trap: expected a positive")])
+@pytest.mark.parametrize(
+    "change,options,message",
+    [
+        (periodic, {}, "no periodic boundary"),
+        (lambda s: s.addConstraint(0, 1, 0.1), {}, "no constraints"),
+        (lambda s: s.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5)), {}, "no virtual sites"),
+        (lambda s: s.setParticleMass(1, 0.0), {}, "no particles without mass"),
+        (lambda s: None, dict(temperature=-3), "temperature: expected"),
+        (lambda s: None, dict(platform="GPU9"), "platform: expected"),
+        (lambda s: None, dict(topology=openmm_topology(["Ar"])), "topology: expected 3"),
+        (lambda s: None, dict(workers=2, executor=ThreadPoolExecutor(1)), "workers, executor: expected one"),
+        (lambda s: s.removeForce(0), dict(trap=0), "trap: expected a positive"),
+    ],
+)
 def test_openmm_systems_that_are_refused(change, options, message):
     with pytest.raises(UsageError, match=message):
         OpenMM(system_with(change), **({"temperature": 300} | options))
@@ -171,14 +190,22 @@ def test_what_is_not_a_system_is_refused(system):
         OpenMM(system, temperature=300)
 
 
-@pytest.mark.parametrize("make,message", [
-    (lambda: ASE(Atoms("Cu2", [[0, 0, 0], [2, 0, 0]], pbc=True, cell=[9, 9, 9]), EMT(), temperature_K=300), "no periodic"),
-    (lambda: ASE(Atoms("Cu2", [[0, 0, 0], [2, 0, 0]]), temperature_K=300), "calculator: expected"),
-    (lambda: ASE(Atoms("Cu2", [[0, 0, 0], [2, 0, 0]]), EMT(), temperature_K=0), "temperature_K: expected"),
-    (lambda: ASE(Atoms("Cu"), EMT(), temperature_K=300), "atoms: expected"),
-    (lambda: ASE("Cu13", EMT(), temperature_K=300), "atoms: expected"),
-    (lambda: copper(trap=0), "trap: expected a positive"), (lambda: copper(trap=-1.0), "trap: expected"),
-    (lambda: copper(lambda: EMT(), workers=2), "workers: expected a potential that pickles")])
+@pytest.mark.parametrize(
+    "make,message",
+    [
+        (
+            lambda: ASE(Atoms("Cu2", [[0, 0, 0], [2, 0, 0]], pbc=True, cell=[9, 9, 9]), EMT(), temperature_K=300),
+            "no periodic",
+        ),
+        (lambda: ASE(Atoms("Cu2", [[0, 0, 0], [2, 0, 0]]), temperature_K=300), "calculator: expected"),
+        (lambda: ASE(Atoms("Cu2", [[0, 0, 0], [2, 0, 0]]), EMT(), temperature_K=0), "temperature_K: expected"),
+        (lambda: ASE(Atoms("Cu"), EMT(), temperature_K=300), "atoms: expected"),
+        (lambda: ASE("Cu13", EMT(), temperature_K=300), "atoms: expected"),
+        (lambda: copper(trap=0), "trap: expected a positive"),
+        (lambda: copper(trap=-1.0), "trap: expected"),
+        (lambda: copper(lambda: EMT(), workers=2), "workers: expected a potential that pickles"),
+    ],
+)
 def test_ase_inputs_that_are_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
@@ -203,7 +230,10 @@ def test_executors_give_identical_numbers():
     pool.close()
     results.append(pool(x))  # starts again
     pool.close()
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster, distributed.Client(cluster) as client:
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         results.append(copper(EMT, executor=client.get_executor())(x))
     for u_other, f_other in results:
         assert torch.equal(u, u_other) and torch.equal(f, f_other)
@@ -225,7 +255,9 @@ def marked(n=50, at=None):
 
 
 @pytest.mark.parametrize("options", [{}, {"workers": 2}], ids=["here", "pool"])
-@pytest.mark.parametrize("calculator,cause", [(failing.Raises, "RuntimeError: SCF did not converge"), (failing.GivesNan, "u = nan")])
+@pytest.mark.parametrize(
+    "calculator,cause", [(failing.Raises, "RuntimeError: SCF did not converge"), (failing.GivesNan, "u = nan")]
+)
 def test_a_configuration_that_fails_is_named(calculator, cause, options):
     energy = springs(calculator, **options)
     with pytest.raises(EnergyError, match=cause) as caught:
@@ -278,7 +310,9 @@ def test_an_empty_batch_is_empty():
 def test_forces_of_the_wrong_shape_are_not_spread_over_the_atoms(monkeypatch):
     energy = springs(failing.Springs)
     monkeypatch.setattr(Atoms, "get_forces", lambda self: np.ones((1, 3)))
-    with pytest.raises(EnergyError, match="configuration 0 failed: ValueError: expected one energy and forces of shape"):
+    with pytest.raises(
+        EnergyError, match="configuration 0 failed: ValueError: expected one energy and forces of shape"
+    ):
         energy(marked(3))
 
 
@@ -300,24 +334,26 @@ def test_external_fields_and_unbound_ions_are_refused():
 
 def test_force_fields_refuse_other_numbers_of_atoms():
     with pytest.raises(ValueError, match="expected 13 atoms"):
-        app.ForceField("idem_md/lj13.xml").createSystem(topology_of(["Ar"] * 12), nonbondedMethod=app.NoCutoff)
+        app.ForceField("idem_md/lj13.xml").createSystem(openmm_topology(["Ar"] * 12), nonbondedMethod=app.NoCutoff)
 
 
 def test_chains_of_a_single_point_keep_its_place():
     """One Gaussian off the origin: nothing is centred, and the moments are the Gaussian's."""
     energy = GaussianMixture(torch.tensor([[5.0, -3.0]]), sd=2.0)
-    x, *_ = energy.mala(torch.zeros(4000, 1, 2), 1.0, 200, 0)
+    x, *_ = run_mala(energy, torch.zeros(4000, 1, 2), 1.0, 200, 0)
     z = (x[:, 0] - energy.means.float()) / 2
     assert (z.mean(0).abs() < 5 / 4000**0.5).all() and ((z**2).mean(0) - 1).abs().max() < 5 * (2 / 4000) ** 0.5
 
 
 def test_in_a_fresh_interpreter(tmp_path):
     """Nothing that the tests import is needed, and modules are there by name."""
-    code = ("import idem_md, openmm\n"
-            "s = openmm.System(); [s.addParticle(40.0) for _ in range(2)]\n"
-            "f = openmm.CustomBondForce('r^2'); f.addBond(0, 1, []); s.addForce(f)\n"
-            "assert idem_md.energies.OpenMM(s, temperature=300).elements == ('Ar', 'Ar')\n"
-            "assert idem_md.systems.SYSTEMS and idem_md.training.PRESETS and idem_md.analysis.energy_w2\n")
+    code = (
+        "import idem_md, openmm\n"
+        "s = openmm.System(); [s.addParticle(40.0) for _ in range(2)]\n"
+        "f = openmm.CustomBondForce('r^2'); f.addBond(0, 1, []); s.addForce(f)\n"
+        "assert idem_md.energies.OpenMM(s, temperature=300).elements == ('Ar', 'Ar')\n"
+        "assert idem_md.systems.SYSTEMS and idem_md.training.PRESETS and idem_md.analysis.energy_w2\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path)  # not beside the sources
 
 

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from scipy import stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from idem_md import kernels
-from idem_md.checks import EnergyError, UsageError
-from idem_md.energies import DoubleWell, Energy, Harmonic, LennardJones, dem_scores_reference, lennard_jones_reference
+from idem_md import native
+from idem_md.energies import DoubleWell, Energy, Harmonic, LennardJones, lennard_jones_reference
+from idem_md.errors import EnergyError, UsageError
 from idem_md.geometry import centred, standard_normal
+from idem_md.targets import dem_scores, dem_scores_reference
 from idem_md.testing import check_energy, loose_lattice
 
 PARAMETERS = dict(epsilon=2.0, r_min=1.0, trap=1.0)
@@ -35,15 +36,19 @@ def assert_close_to_reference(u, f, x, dtype, parameters, closest):
     assert ((f - f_ref).abs() / f_ref.abs().amax((1, 2), keepdim=True))[ok].max() < FORCE_TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("isa", native.instruction_sets())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mixed", [False, True], ids=["one species", "two"])
 @pytest.mark.parametrize("n_atoms,n_dims", [(2, 3), (5, 2), (13, 3), (55, 3)])
 def test_energy_forces_match_the_reference(isa, dtype, mixed, n_atoms, n_dims):
     x = standard_normal((37, n_atoms, n_dims), generator()).mul(n_atoms ** (1 / 3)).to(dtype)
-    energy = LennardJones(n_atoms, **(dict(SPECIES, species=[i % 2 for i in range(n_atoms)]) if mixed
-                                      else dict(epsilon=1.7, r_min=1.2)), trap=0.6, n_dims=n_dims)
-    u, f = kernels.lj_energy_forces(x, **energy._op, isa=isa)
+    energy = LennardJones(
+        n_atoms,
+        **(dict(SPECIES, species=[i % 2 for i in range(n_atoms)]) if mixed else dict(epsilon=1.7, r_min=1.2)),
+        trap=0.6,
+        n_dims=n_dims,
+    )
+    u, f = native.lj_energy_forces(x, **energy._op, isa=isa)
     assert_close_to_reference(u, f, x, dtype, energy.parameters, 0.36)
 
 
@@ -63,12 +68,17 @@ def test_equal_species_are_one_species():
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-10)
 
 
-@pytest.mark.parametrize("arguments,name", [
-    (dict(epsilon=[[1, 2], [2, 1]]), "epsilon"), (dict(species=[0, 1, 1]), "epsilon"),
-    (dict(species=[0, 1], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, 1]]), "species"),
-    (dict(species=[0, 1, 2], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, 1]]), "species"),
-    (dict(species=[0, 1, 1], epsilon=[[1, 2], [1, 1]], r_min=[[1, 1], [1, 1]]), "epsilon"),
-    (dict(species=[0, 1, 1], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, -1]]), "r_min")])
+@pytest.mark.parametrize(
+    "arguments,name",
+    [
+        (dict(epsilon=[[1, 2], [2, 1]]), "epsilon"),
+        (dict(species=[0, 1, 1]), "epsilon"),
+        (dict(species=[0, 1], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, 1]]), "species"),
+        (dict(species=[0, 1, 2], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, 1]]), "species"),
+        (dict(species=[0, 1, 1], epsilon=[[1, 2], [1, 1]], r_min=[[1, 1], [1, 1]]), "epsilon"),
+        (dict(species=[0, 1, 1], epsilon=[[1, 1], [1, 1]], r_min=[[1, 1], [1, -1]]), "r_min"),
+    ],
+)
 def test_bad_species_name_the_argument(arguments, name):
     with pytest.raises(UsageError, match=f"{name}: expected"):
         LennardJones(3, **arguments)
@@ -91,11 +101,18 @@ def test_overlaps_are_infinite_and_never_nan(dtype, separation, infinite):
 
 def test_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="sse9"):
-        kernels.lj_energy_forces(torch.zeros(1, 2, 3), **OP, isa="sse9")
+        native.lj_energy_forces(torch.zeros(1, 2, 3), **OP, isa="sse9")
 
 
-@pytest.mark.parametrize("energy,scale", [
-    (LennardJones(13, **PARAMETERS), 1.0), (DoubleWell(), 2.0), (Harmonic(5, 3, 2.0), 1.0), (LennardJones(6, n_dims=2), 1.0)])
+@pytest.mark.parametrize(
+    "energy,scale",
+    [
+        (LennardJones(13, **PARAMETERS), 1.0),
+        (DoubleWell(), 2.0),
+        (Harmonic(5, 3, 2.0), 1.0),
+        (LennardJones(6, n_dims=2), 1.0),
+    ],
+)
 def test_contract(energy, scale):
     shape = (6, energy.n_atoms, energy.n_dims)
     x = scale * standard_normal(shape, generator(2))
@@ -140,21 +157,23 @@ def test_positions_that_are_not_numbers_are_refused(bad, where):
         LennardJones(13, **PARAMETERS)(x)
 
 
-@pytest.mark.parametrize("x", [torch.zeros(13, 3), torch.zeros(1, 12, 3), torch.zeros(1, 13, 3, dtype=torch.int64), None])
+@pytest.mark.parametrize(
+    "x", [torch.zeros(13, 3), torch.zeros(1, 12, 3), torch.zeros(1, 13, 3, dtype=torch.int64), None]
+)
 def test_bad_positions_name_the_argument(x):
     with pytest.raises(UsageError, match="x: expected"):
         LennardJones(13, **PARAMETERS)(x)
 
 
-@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("isa", native.instruction_sets())
 @pytest.mark.parametrize("n,n_dims", [(7, 2), (7, 3), (13, 3)])
 @pytest.mark.parametrize("mixed", [False, True], ids=["one species", "two"])
 def test_target_matches_the_reference_fed_the_same_noise(isa, n, n_dims, mixed):
     k, sigma = 301, torch.tensor([0.01, 0.03, 0.1, 0.3, 1.0])
     energy = LennardJones(n, **(dict(SPECIES, species=[i % 3 % 2 for i in range(n)]) if mixed else {}), n_dims=n_dims)
     x = loose_lattice(energy, n=5).float()
-    got = kernels.dem_target(x, sigma, k, 5, **energy._op, isa=isa)
-    eps = kernels.noise(5 * k, n, n_dims, 5, isa=isa).reshape(5, k, n, n_dims)
+    got = native.lj_dem_scores(x, sigma, k, 5, **energy._op, isa=isa)
+    eps = native.noise(5 * k, n, n_dims, 5, isa=isa).reshape(5, k, n, n_dims)
     want = dem_scores_reference(energy, x.double(), sigma.double(), eps.double())
     scale = want[0].abs().amax((1, 2), keepdim=True)
     assert ((got[0] - want[0]).abs() / scale).max() < 1e-3
@@ -164,30 +183,33 @@ def test_target_matches_the_reference_fed_the_same_noise(isa, n, n_dims, mixed):
     assert ((got[4] - want[4]).abs() / want[4]).max() < 1e-3
 
 
-@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("isa", native.instruction_sets())
 @pytest.mark.parametrize("n", [5, 13])
 def test_a_nan_is_never_taken_for_an_overlap(isa, n):
     x = torch.zeros(2, n, 3)
     x[0] = loose_lattice(LennardJones(n))[0].float()
     x[0, 1, 2] = torch.nan
-    results = kernels.dem_target(x, torch.tensor([0.1, 1e-6]), 40, 0, **OP, isa=isa)
+    results = native.lj_dem_scores(x, torch.tensor([0.1, 1e-6]), 40, 0, **OP, isa=isa)
     assert all(torch.isnan(r[0]).any() for r in results)
     assert results[3][1] == -torch.inf and results[4][1] == 0 and not results[0][1].any() and not results[1][1].any()
 
 
-@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("isa", native.instruction_sets())
 @pytest.mark.parametrize("x", [torch.zeros(1, 3, 3), torch.tensor([[[0.0, 0, 0], [2e-3, 0, 0], [1, 1, 1]]])])
 def test_deep_wells_keep_forces_finite_at_overlaps(isa, x):
-    for energy in (LennardJones(3, 300.0, 0.4), LennardJones(3, [[300.0, 300], [300, 300]], [[0.4, 0.4], [0.4, 0.4]], species=[0, 1, 0])):
-        u, f = kernels.lj_energy_forces(x, **energy._op, isa=isa)
+    for energy in (
+        LennardJones(3, 300.0, 0.4),
+        LennardJones(3, [[300.0, 300], [300, 300]], [[0.4, 0.4], [0.4, 0.4]], species=[0, 1, 0]),
+    ):
+        u, f = native.lj_energy_forces(x, **energy._op, isa=isa)
         assert torch.isinf(u).all() or x.any()
         assert torch.isfinite(f).all()
 
 
-@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("isa", native.instruction_sets())
 def test_noise_is_standard_normal_and_mean_free(isa):
     n = 40_000
-    eps = kernels.noise(n, 5, 3, 11, isa=isa).double()
+    eps = native.noise(n, 5, 3, 11, isa=isa).double()
     assert eps.mean(1).abs().max() < 1e-5
     # On the mean-free subspace each coordinate has variance 1 - 1/N; kurtosis 3.
     z = eps * (5 / 4) ** 0.5
@@ -199,46 +221,68 @@ def test_noise_is_standard_normal_and_mean_free(isa):
     assert abs((z[1:, 0, 0] * z[:-1, 0, 0]).mean()) * n**0.5 < 4.5
     assert abs((z[:, 0, 0] * z[:, 0, 1]).mean()) * n**0.5 < 4.5
     # Rows depend on (seed, row) only.
-    assert torch.equal(kernels.noise(100, 5, 3, 11, isa=isa), kernels.noise(n, 5, 3, 11, isa=isa)[:100])
-    assert not torch.equal(kernels.noise(100, 5, 3, 12, isa=isa), kernels.noise(100, 5, 3, 11, isa=isa))
+    assert torch.equal(native.noise(100, 5, 3, 11, isa=isa), native.noise(n, 5, 3, 11, isa=isa)[:100])
+    assert not torch.equal(native.noise(100, 5, 3, 12, isa=isa), native.noise(100, 5, 3, 11, isa=isa))
 
 
-@pytest.mark.parametrize("isa", kernels.instruction_sets())
+@pytest.mark.parametrize("isa", native.instruction_sets())
 def test_target_does_not_depend_on_threads_or_batch(isa, lj13_samples):
     x, sigma = lj13_samples[:9].float(), torch.linspace(0.02, 1.0, 9)
-    one = kernels.dem_target(x, sigma, 100, 7, **OP, isa=isa)
+    one = native.lj_dem_scores(x, sigma, 100, 7, **OP, isa=isa)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        again = kernels.dem_target(x, sigma, 100, 7, **OP, isa=isa)
+        again = native.lj_dem_scores(x, sigma, 100, 7, **OP, isa=isa)
     finally:
         torch.set_num_threads(threads)
-    first = kernels.dem_target(x[:1], sigma[:1], 100, 7, **OP, isa=isa)
+    first = native.lj_dem_scores(x[:1], sigma[:1], 100, 7, **OP, isa=isa)
     for a, b, c in zip(one, again, first):
         assert torch.equal(a, b) and torch.equal(a[:1], c)
 
 
 def test_instruction_sets_draw_the_same_samples(lj13_samples):
     x, sigma = lj13_samples[:4].float(), torch.full((4,), 0.1)
-    results = [kernels.dem_target(x, sigma, 64, 7, **OP, isa=isa) for isa in kernels.instruction_sets()[:-1]]
+    results = [native.lj_dem_scores(x, sigma, 64, 7, **OP, isa=isa) for isa in native.instruction_sets()[:-1]]
     for other in results[1:]:
         assert torch.allclose(results[0][3], other[3], rtol=1e-3, atol=1e-3)
 
 
 def test_target_with_overlaps_only_is_zero_not_nan():
-    s_tsi, s_dsi, _, log_mean_exp, ess = kernels.dem_target(torch.zeros(1, 2, 3), torch.tensor([1e-6]), 16, 0, **OP)
+    s_tsi, s_dsi, _, log_mean_exp, ess = native.lj_dem_scores(torch.zeros(1, 2, 3), torch.tensor([1e-6]), 16, 0, **OP)
     assert not s_tsi.any() and not s_dsi.any() and ess.item() == 0 and log_mean_exp.item() == -torch.inf
 
 
-@pytest.mark.parametrize("op,args", [
-    (kernels.lj_energy_forces, lambda: (torch.randn(3, 3, 4).mT, [2.0], [1.0], 1.0)),
-    (kernels.dem_target, lambda: (torch.randn(3, 3, 4).mT, torch.tensor([0.1, 0.2, 0.3]), 8, 0, [2.0], [1.0], 1.0)),
-    (kernels.lj_energy_forces, lambda: (torch.randn(3, 4, 3), [2.0], [1.0], 1.0)),
-    (kernels.mala, lambda: (torch.randn(3, 4, 3), torch.tensor(1e-4), torch.tensor(1.0), 2, 0, [2.0], [1.0], 1.0)),
-    (kernels.tempering, lambda: (torch.randn(2, 2, 4, 3), torch.tensor([1e-4, 2e-4]), torch.tensor([1.0, 0.5]), 2, 1, 0,
-                                 [2.0], [1.0], 1.0)),
-    (kernels.dem_target, lambda: (torch.randn(3, 4, 3), torch.tensor([0.1, 0.2, 0.3]), 8, 0, [2.0], [1.0], 1.0)),
-    (kernels.pair_splines, lambda: (torch.randn(3, 4, 3), 12, 1.0, 0.05, -1.9, 0.4))])
+@pytest.mark.parametrize(
+    "op,args",
+    [
+        (native.lj_energy_forces, lambda: (torch.randn(3, 3, 4).mT, [2.0], [1.0], 1.0)),
+        (
+            native.lj_dem_scores,
+            lambda: (torch.randn(3, 3, 4).mT, torch.tensor([0.1, 0.2, 0.3]), 8, 0, [2.0], [1.0], 1.0),
+        ),
+        (native.lj_energy_forces, lambda: (torch.randn(3, 4, 3), [2.0], [1.0], 1.0)),
+        (
+            native.lj_mala,
+            lambda: (torch.randn(3, 4, 3), torch.tensor(1e-4), torch.tensor(1.0), 2, 0, [2.0], [1.0], 1.0),
+        ),
+        (
+            native.lj_tempering,
+            lambda: (
+                torch.randn(2, 2, 4, 3),
+                torch.tensor([1e-4, 2e-4]),
+                torch.tensor([1.0, 0.5]),
+                2,
+                1,
+                0,
+                [2.0],
+                [1.0],
+                1.0,
+            ),
+        ),
+        (native.lj_dem_scores, lambda: (torch.randn(3, 4, 3), torch.tensor([0.1, 0.2, 0.3]), 8, 0, [2.0], [1.0], 1.0)),
+        (native.pair_splines, lambda: (torch.randn(3, 4, 3), 12, 1.0, 0.05, -1.9, 0.4)),
+    ],
+)
 def test_custom_ops_are_well_formed(op, args):
     torch.library.opcheck(op, args())
 
@@ -248,41 +292,76 @@ def test_an_overflowing_sample_does_not_spoil_the_mix():
     energy = LennardJones(3, **PARAMETERS)
     x = centred(torch.tensor([[[0.0, 0, 0], [0.02, 0, 0], [1.0, 1.0, 0]]], dtype=torch.float64)).expand(64, -1, -1)
     sigma = torch.full((64,), 0.2, dtype=torch.float64)
-    _, _, alpha, _, ess = energy.dem_scores(x, sigma, 200, seed=0)
+    _, _, alpha, _, ess = dem_scores(energy, x.float(), sigma, 200, seed=0)
     eps = standard_normal((64 * 200, 3, 3), generator(1)).reshape(64, 200, 3, 3)
     _, _, alpha_ref, _, _ = dem_scores_reference(energy, x, sigma, eps)
     assert abs(alpha.double().mean() - alpha_ref.mean()) < 4.5 * ((alpha.var() + alpha_ref.var()) / 64) ** 0.5 + 1e-6
 
 
-@pytest.mark.parametrize("call", [
-    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 1), **OP),
-    lambda: kernels.lj_energy_forces(torch.randn(2, 4, 3).half(), **OP),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(2), torch.ones(()), 2, 0, **OP),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(-1.0), torch.ones(()), 2, 0, **OP),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.tensor(torch.nan), torch.ones(()), 2, 0, **OP),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), -2, 0, **OP),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2, 0, [2.0, 1.0], [1.0], 1.0),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2, 0, [2.0] * 4, [1.0] * 4, 1.0,
-                         torch.zeros(3, dtype=torch.uint8)),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2, 0, [2.0] * 4, [1.0] * 4, 1.0,
-                         torch.full((4,), 2, dtype=torch.uint8)),
-    lambda: kernels.tempering(torch.randn(3, 2, 4, 3), torch.ones(2), torch.tensor([0.5, 1.0]), 2, 1, 0, **OP),
-    lambda: kernels.tempering(torch.randn(3, 1, 4, 3), torch.ones(1), torch.tensor([0.5]), 2, 1, 0, **OP),
-    lambda: kernels.tempering(torch.randn(3, 2, 4, 3), torch.ones(3), torch.tensor([1.0, 0.5]), 2, 1, 0, **OP),
-    lambda: kernels.lj_energy_forces(torch.randn(3, 4, 3), **OP, isa="sse9"),
-    lambda: kernels.noise(3, 4, 4, 0),
-    lambda: kernels.count_flop(0, 3, **OP), lambda: kernels.count_flop(4, 7, **OP),
-    lambda: kernels.mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2**25, 0, **OP),
-    lambda: kernels.check_device("device", None),
-    lambda: LennardJones(3, species=5),
-    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(2), 4, 0, **OP),
-    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.full((3,), torch.nan), 4, 0, **OP),
-    lambda: kernels.dem_target(torch.randn(3, 4, 3), torch.ones(3), 0, 0, **OP),
-    lambda: kernels.pair_splines(torch.randn(3, 4, 4), 12, 1.0, 0.05, -1.9, 0.4),
-    lambda: kernels.message(torch.full((1, 1), 9, dtype=torch.int32), torch.ones(1, 1, 4), torch.ones(1, 1, 3),
-                            torch.ones(1, 2, 48), torch.ones(1, 2, 3, 16), torch.ones(12, 48)),
-    lambda: kernels.message(torch.zeros(1, 2, dtype=torch.int32), torch.ones(1, 1, 4), torch.ones(1, 1, 3),
-                            torch.ones(1, 2, 48), torch.ones(1, 2, 3, 16), torch.ones(12, 48))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: native.lj_energy_forces(torch.randn(2, 4, 1), **OP),
+        lambda: native.lj_energy_forces(torch.randn(2, 4, 3).half(), **OP),
+        lambda: native.lj_mala(torch.randn(3, 4, 3), torch.ones(2), torch.ones(()), 2, 0, **OP),
+        lambda: native.lj_mala(torch.randn(3, 4, 3), torch.tensor(-1.0), torch.ones(()), 2, 0, **OP),
+        lambda: native.lj_mala(torch.randn(3, 4, 3), torch.tensor(torch.nan), torch.ones(()), 2, 0, **OP),
+        lambda: native.lj_mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), -2, 0, **OP),
+        lambda: native.lj_mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2, 0, [2.0, 1.0], [1.0], 1.0),
+        lambda: native.lj_mala(
+            torch.randn(3, 4, 3),
+            torch.ones(()),
+            torch.ones(()),
+            2,
+            0,
+            [2.0] * 4,
+            [1.0] * 4,
+            1.0,
+            torch.zeros(3, dtype=torch.uint8),
+        ),
+        lambda: native.lj_mala(
+            torch.randn(3, 4, 3),
+            torch.ones(()),
+            torch.ones(()),
+            2,
+            0,
+            [2.0] * 4,
+            [1.0] * 4,
+            1.0,
+            torch.full((4,), 2, dtype=torch.uint8),
+        ),
+        lambda: native.lj_tempering(torch.randn(3, 2, 4, 3), torch.ones(2), torch.tensor([0.5, 1.0]), 2, 1, 0, **OP),
+        lambda: native.lj_tempering(torch.randn(3, 1, 4, 3), torch.ones(1), torch.tensor([0.5]), 2, 1, 0, **OP),
+        lambda: native.lj_tempering(torch.randn(3, 2, 4, 3), torch.ones(3), torch.tensor([1.0, 0.5]), 2, 1, 0, **OP),
+        lambda: native.lj_energy_forces(torch.randn(3, 4, 3), **OP, isa="sse9"),
+        lambda: native.noise(3, 4, 4, 0),
+        lambda: native.count_flop(0, 3, **OP),
+        lambda: native.count_flop(4, 7, **OP),
+        lambda: native.lj_mala(torch.randn(3, 4, 3), torch.ones(()), torch.ones(()), 2**25, 0, **OP),
+        lambda: native.check_device("device", None),
+        lambda: LennardJones(3, species=5),
+        lambda: native.lj_dem_scores(torch.randn(3, 4, 3), torch.ones(2), 4, 0, **OP),
+        lambda: native.lj_dem_scores(torch.randn(3, 4, 3), torch.full((3,), torch.nan), 4, 0, **OP),
+        lambda: native.lj_dem_scores(torch.randn(3, 4, 3), torch.ones(3), 0, 0, **OP),
+        lambda: native.pair_splines(torch.randn(3, 4, 4), 12, 1.0, 0.05, -1.9, 0.4),
+        lambda: native.message(
+            torch.full((1, 1), 9, dtype=torch.int32),
+            torch.ones(1, 1, 4),
+            torch.ones(1, 1, 3),
+            torch.ones(1, 2, 48),
+            torch.ones(1, 2, 3, 16),
+            torch.ones(12, 48),
+        ),
+        lambda: native.message(
+            torch.zeros(1, 2, dtype=torch.int32),
+            torch.ones(1, 1, 4),
+            torch.ones(1, 1, 3),
+            torch.ones(1, 2, 48),
+            torch.ones(1, 2, 3, 16),
+            torch.ones(12, 48),
+        ),
+    ],
+)
 def test_ops_refuse_what_would_be_read_out_of_bounds(call):
     with pytest.raises(UsageError, match="expected"):
         call()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from idem_md import UsageError, kernels
+from idem_md import UsageError, native
 from idem_md.diffusion import Denoiser
 from idem_md.nets import EGNN, MLP, PaiNN
 
@@ -84,10 +84,10 @@ def test_gradients_do_not_depend_on_threads(case):
     v = torch.randn(*x.shape, c // 3)
     gs, gv = torch.randn(*x.shape[:2], c // 3), torch.randn_like(v)
     threads = torch.get_num_threads()
-    many = kernels.messages._message_backward(*geometry, a, v, k, gs, gv)
+    many = native.messages._message_backward(*geometry, a, v, k, gs, gv)
     try:
         torch.set_num_threads(1)
-        one = kernels.messages._message_backward(*geometry, a, v, k, gs, gv)
+        one = native.messages._message_backward(*geometry, a, v, k, gs, gv)
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(p, q) for p, q in zip(many, one))

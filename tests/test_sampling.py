@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from idem_md.diffusion import KERNELS, DenoiserError, Transition, noise_grid
+from idem_md.diffusion import PROPOSALS, DenoiserAccuracy, Isotropic, PlainLastStep, noise_grid, sample_paths
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal, subspace_dimension
-from idem_md.sampling import sample_paths
 
 K = 25.0  # stiff enough that even four ddpm steps have weights of finite variance: v_q > v_p / 2 everywhere
 SCALE = K**-0.5  # standard deviation of a coordinate
@@ -18,7 +17,7 @@ def exact(x, sigma):
 
 
 def exact_error(levels):
-    return DenoiserError(tuple(levels), tuple(SCALE**2 * s**2 / (SCALE**2 + s**2) for s in levels))
+    return DenoiserAccuracy(tuple(levels), tuple(SCALE**2 * s**2 / (SCALE**2 + s**2) for s in levels))
 
 
 LEVELS = torch.logspace(-3, 1, 60).tolist()
@@ -27,7 +26,9 @@ LEVELS = torch.logspace(-3, 1, 60).tolist()
 def run(denoise, kernel, nfe, n=4000, energy=None, seed=0):
     energy = energy or Harmonic(4, 3, K)
     grid = noise_grid(0.3, 3.0, nfe)
-    return energy, sample_paths(denoise, energy, grid, exact_error(LEVELS), SCALE, n, torch.Generator().manual_seed(seed), kernel)
+    mse = exact_error(LEVELS)
+    proposal, last = PROPOSALS[kernel](denoise, mse), PlainLastStep(mse)
+    return energy, sample_paths(proposal, last, energy, grid, SCALE, n, torch.Generator().manual_seed(seed))
 
 
 def estimates(paths):
@@ -40,7 +41,7 @@ def estimates(paths):
     return log_z, log_z_err, mean, err, 1 / (p**2).sum() / len(w)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", PROPOSALS)
 @pytest.mark.parametrize("nfe", [4, 16, 64])
 def test_harmonic_log_z(kernel, nfe):
     energy, paths = run(exact, kernel, nfe)
@@ -51,9 +52,15 @@ def test_harmonic_log_z(kernel, nfe):
         assert ess > 0.99
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda x, s: 0.8 * exact(x, s), lambda x, s: exact(x, s) + 0.05 * standard_normal(x.shape, torch.Generator().manual_seed(9)),
-    lambda x, s: exact(x, 1.3 * s)], ids=["scaled", "shifted", "wrong noise"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x, s: 0.8 * exact(x, s),
+        lambda x, s: exact(x, s) + 0.05 * standard_normal(x.shape, torch.Generator().manual_seed(9)),
+        lambda x, s: exact(x, 1.3 * s),
+    ],
+    ids=["scaled", "shifted", "wrong noise"],
+)
 def test_a_wrong_denoiser_costs_ess_not_truth(wrong):
     energy, paths = run(wrong, "analytic", 16, n=20000)
     log_z, err, mean, mean_err, ess = estimates(paths)
@@ -83,14 +90,10 @@ def test_same_seed_same_paths():
 
 def test_transition_density_integrates_to_one():
     """Importance sampling of 1 = E_p[q/p] with p a wider Gaussian on the subspace."""
-    step = Transition.make("analytic", 1.0, 0.5, exact_error(LEVELS))
     x = standard_normal((1, 3, 2), torch.Generator().manual_seed(0)).expand(100_000, -1, -1)
-    denoised = 0.5 * x
-    g = torch.Generator().manual_seed(1)
-    from idem_md.geometry import gaussian_log_density
-
-    wide = 1.5 * step.variance
-    y = step.mean(x, denoised) + wide**0.5 * standard_normal(x.shape, g)
-    log_q = gaussian_log_density(y, step.mean(x, denoised), step.variance)
-    ratio = torch.exp(log_q - gaussian_log_density(y, step.mean(x, denoised), wide))
+    proposal = PROPOSALS["analytic"](lambda x, sigma: 0.5 * x, exact_error(LEVELS))
+    down = proposal.down(proposal.look(x, 1.0), 0.5)
+    wide = Isotropic(down.mean, 1.5 * down.variance)
+    y = wide.sample(torch.Generator().manual_seed(1))
+    ratio = torch.exp(down.log_density(y) - wide.log_density(y))
     assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5

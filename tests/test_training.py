@@ -8,12 +8,12 @@ import torch
 
 import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
+from idem_md.chains import relax
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
-from idem_md.targets import buffer_target, importance_target, posterior_target
+from idem_md.targets import TARGETS, Batch, DemTarget, MixedTarget, PosteriorTarget, mix_with_force
 from idem_md.training import load_checkpoint, load_config, preset
-from idem_md.training.buffer import relax
-from idem_md.training.loop import schedule
+from idem_md.training.optimisers import schedule
 
 K = 4.0
 
@@ -35,7 +35,7 @@ def z_score(target, exact):
 
 def test_buffer_target_is_unbiased_and_quieter(gaussian):
     energy, x_t, sigma, x_0, exact = gaussian
-    target = buffer_target(x_t, sigma, x_0, energy(x_0)[1], K**-0.5)
+    target = mix_with_force(x_t, sigma, x_0, energy(x_0)[1], K**-0.5)
     # For a Gaussian the mix at s = K^-1/2 is the posterior mean itself.
     assert (target - exact).abs().max() < 1e-9
     assert z_score(x_0, exact) < 4.5
@@ -44,16 +44,23 @@ def test_buffer_target_is_unbiased_and_quieter(gaussian):
 def test_posterior_target_is_unbiased_and_quieter(gaussian):
     energy, x_t, sigma, x_0, exact = (a[:2000] if isinstance(a, torch.Tensor) else a for a in gaussian)
     # A wrong force scale switches the mix off (c ~ 0), so the averaging itself is tested.
-    target, acceptance = posterior_target(energy, x_t, sigma, x_0, 1e-6, 0.1, chains=4, n_steps=20, seed=1)
-    assert 0.3 < acceptance < 1
+    options = PosteriorTarget.Options(name="posterior", chains=4, chain_steps=20)
+    batch = Batch(x_t, sigma, x_0, energy(x_0)[1], 1e-6, 0.1)
+    target = PosteriorTarget(options)(energy, batch, torch.Generator().manual_seed(1))
     assert z_score(target, exact) < 4.5
     assert target.std(0).mean() < 0.5 * x_0.std(0).mean()
 
 
-@pytest.mark.parametrize("mix", [False, True])
-def test_importance_targets_converge(gaussian, mix):
+def importance_target(kind, energy, x_t, sigma, n_samples, seed, **options):
+    batch = Batch(x_t, sigma, x_t * torch.nan, x_t * torch.nan, torch.nan, torch.nan)  # it may look at none of these
+    target = kind(kind.Options(name="test", n_samples=n_samples, **options))
+    return target(energy, batch, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", [DemTarget, MixedTarget])
+def test_importance_targets_converge(gaussian, kind):
     energy, x_t, sigma, _, exact = gaussian
-    target = importance_target(energy, x_t[:50], sigma[:50], 4000, seed=2, mix=mix)
+    target = importance_target(kind, energy, x_t[:50], sigma[:50], 4000, seed=2)
     assert (target.mean(0) - exact[0]).abs().max() < 0.01
     assert target.std() < 0.5
 
@@ -64,8 +71,8 @@ def test_mixed_target_is_quieter_than_both(lj13_samples):
     x = (lj13_samples[:64] + 0.1 * standard_normal((64, 13, 3), torch.Generator().manual_seed(0))).float()
     sigma = torch.full((64,), 0.1)
     spread = {}
-    for name, mix in (("dem", False), ("mixed", True)):
-        a, b = (importance_target(energy, x, sigma, 256, seed, mix) for seed in (1, 2))
+    for name, kind in (("dem", DemTarget), ("mixed", MixedTarget)):
+        a, b = (importance_target(kind, energy, x, sigma, 256, seed) for seed in (1, 2))
         spread[name] = (a - b).std()
     assert spread["mixed"] < 0.5 * spread["dem"]
 
@@ -74,7 +81,7 @@ def test_score_clipping():
     energy = LennardJones(13, epsilon=2.0)
     x = 0.3 * standard_normal((4, 13, 3), torch.Generator().manual_seed(0), torch.float32)
     sigma = torch.full((4,), 0.05)
-    target = importance_target(energy, x, sigma, 64, 0, False, max_norm=20.0)
+    target = importance_target(DemTarget, energy, x, sigma, 64, 0, max_score_norm=20.0)
     norm = ((target - x) / sigma[:, None, None] ** 2).norm(dim=-1)
     assert (norm <= 20.01).all() and (norm > 19).any()
 
@@ -93,11 +100,11 @@ def test_step_size_schedule():
     config = preset("lj13")
     o = config.optimizer
     last = o.iterations * o.inner_steps
-    rates = [schedule(config, o.iterations, s) for s in range(last)]
+    rates = [schedule(o, o.iterations, s) for s in range(last)]
     start = int((1 - o.decay_fraction) * last)
     assert rates[o.warmup] == 1 == rates[start]
     assert rates[-1] == pytest.approx(0.01, rel=0.01)
-    assert all(a >= b for a, b in zip(rates[start:], rates[start + 1:]))
+    assert all(a >= b for a, b in zip(rates[start:], rates[start + 1 :]))
 
 
 def weights(folder):
@@ -114,17 +121,13 @@ def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, optimizer):
     train(tiny, tmp_path / "whole")
     for steps in (3, 9):  # within the first iteration, and in the third
         folder = tmp_path / f"stopped{steps}"
-        seen = 0
-
-        def step():
-            nonlocal seen
-            seen += 1
-
+        seen = []
+        options = {"stop": lambda seen=seen, n=steps: len(seen) >= n, "on_step": lambda seen=seen: seen.append(1)}
         if steps < 4:
             with pytest.raises(BudgetExhausted, match="before the first iteration"):
-                train(tiny, folder, stop=lambda: seen >= steps, on_step=step)
+                train(tiny, folder, **options)
         else:
-            checkpoint = train(tiny, folder, stop=lambda: seen >= steps, on_step=step)
+            checkpoint = train(tiny, folder, **options)
             assert not checkpoint.provenance["finished"] and checkpoint.provenance["iterations"] == steps // 4
         checkpoint = train(tiny, folder, resume=True)
         assert checkpoint.provenance["finished"]
@@ -192,18 +195,18 @@ def test_budgets_must_be_positive(tiny, tmp_path, budget):
 def test_time_budget_shortens_the_schedule(tiny, tmp_path, monkeypatch, stopped_at):
     """A budget of which filling the buffer takes 0.3, and an iteration so much that after ``stopped_at`` of them just
     what the decay will take is left."""
-    from idem_md.training import run
+    from idem_md.training.budgets import Budget
 
     long = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 10**6})})
     decay, order = tiny.optimizer.decay_fraction, {}
 
-    def used(seconds, calls, *_):
+    def used(self, seconds, calls):
         if order and calls < min(order):  # the first buffer's
             return 0.3
         iteration = order.setdefault(calls, len(order) + 1)  # every iteration ends at another number of calls
         return 0.3 + 0.7 * (1 - decay) / stopped_at * 1.0001 * iteration
 
-    monkeypatch.setattr(run, "_used", used)
+    monkeypatch.setattr(Budget, "used", used)
     p = train(long, tmp_path / "run", minutes=1.0).provenance
     assert p["finished"] and p["iterations"] == p["planned"] == -(-stopped_at * 10 // 6)
     # The same run again by number of iterations alone.
@@ -221,7 +224,9 @@ def test_time_budget_is_kept(tiny, tmp_path):
 
 @pytest.mark.parametrize("target", ["buffer", "mixed", "dem"])
 def test_other_targets_train(tiny, tmp_path, target):
-    config = idem_md.TrainingConfig.parse({**tiny.model_dump(), "target": {"name": target} | ({} if target == "buffer" else {"n_samples": 8})}, "test")
+    config = idem_md.TrainingConfig.parse(
+        {**tiny.model_dump(), "target": {"name": target} | ({} if target == "buffer" else {"n_samples": 8})}, "test"
+    )
     assert train(config, tmp_path / "run").provenance["finished"]
 
 
@@ -242,15 +247,18 @@ def test_runs_are_not_overwritten(tiny, tmp_path):
         train(tiny.model_copy(update={"seed": 4}), tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("text,message", [
-    ("system = 'lj13'\nsede = 3", "unknown key 'sede'"),
-    ("system = 'lj13'\n[buffer]\nsizes = 3", "unknown key 'buffer.sizes'"),
-    ("system = 'lj13'\n[buffer]\nsize = 'big'", "buffer.size: .*got 'big'"),
-    ("system = 'lj99'", "expected one of lj13.*got 'lj99'"),
-    ("system = ", "not valid TOML"),
-    ("seed = 1", "system"),
-    ("system = 'lj13'\n[noise]\nsigma_min = 5.0", "sigma_min: expected less than"),
-])
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("system = 'lj13'\nsede = 3", "unknown key 'sede'"),
+        ("system = 'lj13'\n[buffer]\nsizes = 3", "unknown key 'buffer.sizes'"),
+        ("system = 'lj13'\n[buffer]\nsize = 'big'", "buffer.size: .*got 'big'"),
+        ("system = 'lj99'", "expected one of lj13.*got 'lj99'"),
+        ("system = ", "not valid TOML"),
+        ("seed = 1", "system"),
+        ("system = 'lj13'\n[noise]\nsigma_min = 5.0", "sigma_min: expected less than"),
+    ],
+)
 def test_bad_configurations_name_the_key(tmp_path, text, message):
     path = tmp_path / "c.toml"
     path.write_text(text)
@@ -271,7 +279,7 @@ def test_toml_and_preset_agree(tmp_path):
 def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
     from safetensors.torch import save_file
 
-    from idem_md.training.checkpoint import read_tensors, write_tensors
+    from idem_md.checkpoint import read_tensors, write_tensors
 
     train(tiny, tmp_path)
     path = tmp_path / "model.safetensors"
@@ -292,25 +300,36 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
         load_sampler(tmp_path)
 
 
-@pytest.mark.parametrize("table,message", [
-    ({"target": {"name": "buffer", "chains": 5}}, "chains is not used by 'buffer', only by posterior"),
-    ({"network": {"name": "egnn", "cutoff": 2.0}}, "cutoff is not used by 'egnn', only by painn"),
-    ({"optimizer": {"matrix_rate": 0.1}}, "matrix_rate is not used by 'adam', only by muon"),
-    ({"buffer": {"train_on": "prior"}}, "buffer.train_on: expected 'buffer' with the target 'posterior'")])
+@pytest.mark.parametrize(
+    "table,message",
+    [
+        ({"target": {"name": "buffer", "chains": 5}}, "unknown key 'target.chains'"),
+        ({"network": {"name": "egnn", "cutoff": 2.0}}, "unknown key 'network.cutoff'"),
+        ({"optimizer": {"matrix_rate": 0.1}}, "matrix_rate is not used by 'adam', only by muon"),
+        ({"buffer": {"train_on": "prior"}}, "buffer.train_on: expected 'buffer' with the target 'posterior'"),
+    ],
+)
 def test_settings_that_would_be_ignored_are_errors(table, message):
     with pytest.raises(ConfigError, match=message):
         idem_md.TrainingConfig.parse({"system": "lj13", **table}, "test")
 
 
-@pytest.mark.parametrize("name,system", [("idem", "lj13"), ("pdem", "dw4"), ("idem", "gmm40"), ("pdem", "gmm40"), ("refined", "dw4"),
-                                         ("refined", "gmm40")])
+@pytest.mark.parametrize(
+    "name,system",
+    [("idem", "lj13"), ("pdem", "dw4"), ("idem", "gmm40"), ("pdem", "gmm40"), ("refined", "dw4"), ("refined", "gmm40")],
+)
 def test_every_kind_of_preset_trains(name, system, tmp_path):
     """Cut to a second: networks, targets and optimisers as preset."""
     config = preset(system, name)
-    config = config.model_copy(update={
-        "network": config.network.model_copy(update={"channels": 16, "layers": 2}),
-        "buffer": config.buffer.model_copy(update={"size": 32, "fresh": 4, "sampling_steps": 4, "warmup_steps": 0, "refine_steps": 0}),
-        "optimizer": config.optimizer.model_copy(update={"batch": 8, "inner_steps": 3, "iterations": 2})})
+    config = config.model_copy(
+        update={
+            "network": config.network.model_copy(update={"channels": 16, "layers": 2}),
+            "buffer": config.buffer.model_copy(
+                update={"size": 32, "fresh": 4, "sampling_steps": 4, "warmup_steps": 0, "refine_steps": 0}
+            ),
+            "optimizer": config.optimizer.model_copy(update={"batch": 8, "inner_steps": 3, "iterations": 2}),
+        }
+    )
     if config.target.name in ("mixed", "dem"):
         config = config.model_copy(update={"target": config.target.model_copy(update={"n_samples": 16})})
     checkpoint = train(config, tmp_path / "run")
@@ -325,14 +344,15 @@ def test_overflowing_gradients_are_skipped_and_counted_until_they_are_not_rare(t
     system = idem_md.get_system("lj13")
     energy = system.energy()
     state = loop.init(tiny, system, energy)
-    honest, bad = loop.make_target, {1}
+    honest, bad = TARGETS["posterior"], {1}
     calls = iter(range(1000))
 
-    def target(*args):
-        value = honest(*args)
-        return value * torch.inf if next(calls) in bad else value
+    class Overflowing(honest):
+        def __call__(self, *args):
+            value = super().__call__(*args)
+            return value * torch.inf if next(calls) in bad else value
 
-    monkeypatch.setattr(loop, "make_target", target)
+    monkeypatch.setitem(TARGETS._parts, "posterior", Overflowing)
     report = loop.outer_iteration(tiny, energy, state)
     assert report.skipped == 1
     assert all(bool(torch.isfinite(p).all()) for p in state.denoiser.parameters())

@@ -1,10 +1,8 @@
-"""What a user would run otherwise: Markov chains on the same energy, with the same outputs."""
+"""What a user would run otherwise: Markov chains on the same energy, with the same outputs; one engine a file."""
 
-from .exact import run_exact
-from .mala import run_mala
-from .tempering import run_tempering
+from .base import ENGINES, Draws, Engine, register_engine
+from .exact import ExactEngine
+from .mala import MalaEngine
+from .pt import TemperingEngine
 
-__all__ = ["ENGINES", "run_exact", "run_mala", "run_tempering"]
-
-# Name -> function (system, n, n_steps, seed) -> WeightedEnsemble.
-ENGINES = {"mala": run_mala, "pt": run_tempering, "exact": run_exact}
+__all__ = ["ENGINES", "Draws", "Engine", "ExactEngine", "MalaEngine", "TemperingEngine", "register_engine"]

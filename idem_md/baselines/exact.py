@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import time
+from typing import ClassVar
 
 import torch
 
-from ..checks import UsageError, check_int
-from ..ensemble import WeightedEnsemble
-from ..systems import System, get_system
-from .common import finished
+from ..energies import Energy, ExactSamples
+from ..errors import UsageError
+from ..systems import System
+from .base import Draws, Engine, register_engine
 
-__all__ = ["run_exact"]
+__all__ = ["ExactEngine"]
 
 
-def run_exact(system: str | System, n: int, n_steps: int | None = None, seed: int = 0) -> WeightedEnsemble:
-    """Independent exact samples, equally weighted.
+@register_engine("exact")
+class ExactEngine(Engine):
+    """Independent samples by formula; gmm40 has one."""
 
-    Parameters
-    ----------
-    system : str or System
-        One whose energy has a method ``sample(n, generator)``: gmm40.
-    n, seed : int
-    n_steps : None
-        There are no steps; given for the sake of a common signature.
+    default_steps: ClassVar[int | None] = None
 
-    Raises
-    ------
-    UsageError
-        A system that has no formula, or a number out of range.
-    """
-    n, seed = check_int("n", n, 1), check_int("seed", seed, 0, 2**31 - 1)
-    if n_steps is not None:
-        raise UsageError(f"steps: expected none for exact samples, got {n_steps}")
-    target = get_system(system)
-    energy = target.energy()
-    if not hasattr(energy, "sample"):
-        raise UsageError(f"engine: expected another than 'exact' for {target.name!r}, which has no formula for its samples")
-    start = time.perf_counter()
-    x = energy.sample(n, torch.Generator().manual_seed(seed))
-    return finished(target, energy, x, start, method="exact", seed=seed)
+    def draw(self, system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator) -> Draws:
+        """See `Engine`."""
+        if not isinstance(energy, ExactSamples):
+            raise UsageError(
+                f"engine: expected another than 'exact' for {system.name!r}, which has no formula for its samples"
+            )
+        return Draws(energy.sample(n, generator), {})

@@ -15,9 +15,9 @@ OUTPUTS = ("denoiser", "score")
 class Denoiser(nn.Module):
     """D(x, sigma) = c_skip x + c_out F(x, ln sigma).
 
-    With ``output = "denoiser"`` the preconditioning of Karras et al. (NeurIPS 2022, eq. 7), c_skip = s^2/(sigma^2 + s^2)
-    and c_out = sigma s/sqrt(sigma^2 + s^2), s = ``sigma_data``: F has unit scale at every noise level. With ``"score"`` F is
-    the score itself, D = x + sigma^2 F, as in the iDEM paper. The network scales its own input.
+    With ``output = "denoiser"`` the preconditioning of Karras et al. (NeurIPS 2022, eq. 7), c_skip = s^2/(sigma^2 +
+    s^2) and c_out = sigma s/sqrt(sigma^2 + s^2), s = ``sigma_data``: F has unit scale at every noise level. With
+    ``"score"`` F is the score itself, D = x + sigma^2 F, as in the iDEM paper. The network scales its own input.
 
     Parameters
     ----------

@@ -11,8 +11,8 @@ from ..checks import check_float, check_int
 __all__ = ["noise_grid", "stratified_log_uniform"]
 
 
-def noise_grid(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> torch.Tensor:
-    """Descending noise levels sigma_N > ... > sigma_1, float64; one network evaluation each.
+def noise_grid(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> tuple[float, ...]:
+    """Descending noise levels sigma_N > ... > sigma_1; one network evaluation each.
 
     sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho (Karras et al., NeurIPS
     2022, eq. 5); the last step, from sigma_1 to 0, is not in the grid.
@@ -26,7 +26,8 @@ def noise_grid(sigma_min: float, sigma_max: float, n: int, rho: float = 7.0) -> 
     check_float("sigma_min", sigma_min, above=0.0)
     check_float("sigma_max", sigma_max, above=sigma_min)
     ramp = torch.linspace(0, 1, n, dtype=torch.float64)
-    return (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    levels = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    return tuple(levels.tolist())
 
 
 def stratified_log_uniform(n: int, lo: float, hi: float, generator: torch.Generator) -> torch.Tensor:

@@ -1,11 +1,68 @@
-"""Reduced potentials u = U/kT with forces; everything else is built on this contract."""
+"""Reduced potentials u = U/kT with forces; everything else is built on this contract.
+
+`ASE` and `OpenMM` are imported when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .analytic import DoubleWell, GaussianMixture, Harmonic
-from .ase import ASE
-from .base import Energy, dem_scores_reference
-from .batch import BatchEnergy, Recipe
+from .base import Energy
+from .capabilities import (
+    ChainRun,
+    DemScores,
+    ExactSamples,
+    HasWorkers,
+    Modes,
+    NativeChains,
+    NativeDemScores,
+    Physical,
+    TemperingRun,
+)
 from .lennard_jones import LennardJones, lennard_jones_reference
-from .openmm import OpenMM, fastest_platform
 
-__all__ = ["ASE", "BatchEnergy", "DoubleWell", "Energy", "GaussianMixture", "Harmonic", "LennardJones", "OpenMM", "Recipe",
-           "dem_scores_reference", "fastest_platform", "lennard_jones_reference"]
+if TYPE_CHECKING:
+    from .ase import ASE
+    from .foreign import ForeignEnergy, Recipe
+    from .openmm import OpenMM, fastest_platform
+
+__all__ = [
+    "ASE",
+    "ChainRun",
+    "DemScores",
+    "DoubleWell",
+    "Energy",
+    "ExactSamples",
+    "ForeignEnergy",
+    "GaussianMixture",
+    "Harmonic",
+    "HasWorkers",
+    "LennardJones",
+    "Modes",
+    "NativeChains",
+    "NativeDemScores",
+    "OpenMM",
+    "Physical",
+    "Recipe",
+    "TemperingRun",
+    "fastest_platform",
+    "lennard_jones_reference",
+]
+
+_LAZY = {
+    "ASE": "ase",
+    "ForeignEnergy": "foreign",
+    "OpenMM": "openmm",
+    "Recipe": "foreign",
+    "fastest_platform": "openmm",
+}
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    return value

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from ..checks import UsageError, check_float, check_int
+from ..checks import check_float, check_int
+from ..errors import UsageError
 from ..geometry import subspace_dimension
 from .base import Energy
 
@@ -96,7 +97,12 @@ class GaussianMixture(Energy):
     def __init__(self, means: torch.Tensor | None = None, sd: float = math.log1p(math.e)):
         if means is None:
             means = (torch.rand((40, 2), generator=torch.Generator().manual_seed(0)) - 0.5) * 80
-        if not isinstance(means, torch.Tensor) or means.dim() != 2 or not len(means) or not bool(torch.isfinite(means).all()):
+        if (
+            not isinstance(means, torch.Tensor)
+            or means.dim() != 2
+            or not len(means)
+            or not bool(torch.isfinite(means).all())
+        ):
             raise UsageError(f"means: expected a finite tensor of shape (M, D), got {means!r}")
         super().__init__(1, means.shape[1])
         self.means, self.sd = means.double(), check_float("sd", sd, above=0.0)
@@ -108,7 +114,8 @@ class GaussianMixture(Energy):
 
     def evaluate(self, x):
         """See `Energy.evaluate`."""
-        # Matrix products instead of differences: a tenth of the memory traffic. Near the origin of the means they cancel least.
+        # Matrix products instead of differences: a tenth of the memory traffic. Near the origin of the means they
+        # cancel least.
         means = self.means.to(x)
         y = x[:, 0]
         log_p = (y @ means.T - 0.5 * (means**2).sum(-1)) / self.sd**2
@@ -120,4 +127,6 @@ class GaussianMixture(Energy):
     def sample(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """``n`` exact samples, shape (n, 1, D), float64."""
         which = torch.randint(len(self.means), (n,), generator=generator)
-        return (self.means[which] + self.sd * torch.randn(n, self.n_dims, generator=generator, dtype=torch.float64))[:, None]
+        return (self.means[which] + self.sd * torch.randn(n, self.n_dims, generator=generator, dtype=torch.float64))[
+            :, None
+        ]

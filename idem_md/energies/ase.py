@@ -10,9 +10,10 @@ import numpy as np
 from ase.calculators.calculator import BaseCalculator, FileIOCalculator
 from ase.calculators.genericfileio import GenericFileIOCalculator
 
-from ..checks import UsageError, check_float
+from ..checks import check_float
+from ..errors import UsageError
 from ..units import Units
-from .batch import BatchEnergy, Recipe
+from .foreign import ForeignEnergy, Recipe
 
 __all__ = ["ASE"]
 
@@ -22,7 +23,7 @@ class AseRecipe(Recipe):
     """Atoms without a calculator, and the calculator or a function that makes one."""
 
     atoms: ase.Atoms
-    calculator: object
+    calculator: BaseCalculator | Callable[[], BaseCalculator]
     units: Units
 
     def build(self):
@@ -39,7 +40,7 @@ class AseRecipe(Recipe):
         return evaluate
 
 
-class ASE(BatchEnergy):
+class ASE(ForeignEnergy):
     """u = U/kT (+ trap) of free clusters and molecules, U from an ASE calculator.
 
     Parameters
@@ -52,16 +53,23 @@ class ASE(BatchEnergy):
     length_angstrom : float
         The unit of length of ``x``; 1 Å by default.
     trap, workers, executor, chunk_size
-        See `BatchEnergy`. The trap is reported in `parameters`.
+        See `ForeignEnergy`. The trap is reported in `parameters`.
 
     Raises
     ------
     UsageError
-        No calculator, periodic boundary conditions, constraints, or what `BatchEnergy` refuses.
+        No calculator, periodic boundary conditions, constraints, or what `ForeignEnergy` refuses.
     """
 
-    def __init__(self, atoms: ase.Atoms, calculator: BaseCalculator | Callable | None = None, *, temperature_K: float,
-                 length_angstrom: float = 1.0, **options):
+    def __init__(
+        self,
+        atoms: ase.Atoms,
+        calculator: BaseCalculator | Callable | None = None,
+        *,
+        temperature_K: float,
+        length_angstrom: float = 1.0,
+        **options,
+    ):
         if not isinstance(atoms, ase.Atoms) or len(atoms) < 2:
             raise UsageError(f"atoms: expected ase.Atoms of at least two atoms, got {atoms!r}")
         calculator = atoms.calc if calculator is None else calculator
@@ -71,12 +79,16 @@ class ASE(BatchEnergy):
             raise UsageError(f"atoms: expected no periodic boundary conditions, got pbc = {atoms.pbc.tolist()}")
         if atoms.constraints:
             raise UsageError(f"atoms: expected no constraints, they are not supported, got {atoms.constraints}")
-        units = Units(check_float("length_angstrom", length_angstrom, above=0.0),
-                      check_float("temperature_K", temperature_K, above=0.0))
+        units = Units(
+            check_float("length_angstrom", length_angstrom, above=0.0),
+            check_float("temperature_K", temperature_K, above=0.0),
+        )
         shared = options.get("workers") is not None or options.get("executor") is not None
         if shared and isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
-            raise UsageError("calculator: expected a factory that gives every process a directory of its own, got a calculator that "
-                             f"works with files, for {'workers' if options.get('workers') is not None else 'executor'}=")
+            raise UsageError(
+                "calculator: expected a factory that gives every process a directory of its own, got a calculator that "
+                f"works with files, for {'workers' if options.get('workers') is not None else 'executor'}="
+            )
         bare = atoms.copy()  # without the calculator
         named = calculator.name if isinstance(calculator, BaseCalculator) else getattr(calculator, "__name__", None)
         self.calculator_name = named if isinstance(named, str) else type(calculator).__name__
@@ -86,5 +98,9 @@ class ASE(BatchEnergy):
     @property
     def parameters(self) -> dict:
         """Calculator, temperature, units and trap."""
-        return {"calculator": self.calculator_name, "temperature_kelvin": self.units.temperature_kelvin,
-                "length_angstrom": self.units.length_angstrom, "trap_kT_per_angstrom2": self.trap}
+        return {
+            "calculator": self.calculator_name,
+            "temperature_kelvin": self.units.temperature_kelvin,
+            "length_angstrom": self.units.length_angstrom,
+            "trap_kT_per_angstrom2": self.trap,
+        }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
-from .. import kernels
-from ..checks import UsageError, check_float, check_int, check_positions
+from .. import native
+from ..checks import check_float, check_int
+from ..errors import UsageError
 from .base import Energy
+from .capabilities import ChainRun, DemScores, TemperingRun
 
 __all__ = ["LennardJones", "lennard_jones_reference"]
 
@@ -62,8 +65,12 @@ class LennardJones(Energy):
         self.r_min = self._by_species("r_min", r_min)
         self.trap = check_float("trap", trap, minimum=0.0)
         flat = lambda a: [a] if self.species is None else [v for row in a for v in row]  # noqa: E731
-        self._op = {"epsilon": flat(self.epsilon), "r_min": flat(self.r_min), "trap": self.trap,
-                    "species": None if self.species is None else torch.tensor(self.species, dtype=torch.uint8)}
+        self._op: dict[str, Any] = {
+            "epsilon": flat(self.epsilon),
+            "r_min": flat(self.r_min),
+            "trap": self.trap,
+            "species": None if self.species is None else torch.tensor(self.species, dtype=torch.uint8),
+        }
 
     def _by_species(self, name: str, value):
         if self.species is None:
@@ -80,57 +87,45 @@ class LennardJones(Energy):
     @property
     def parameters(self) -> dict:
         """The constructor's epsilon, r_min, trap and, where there are two, species."""
-        return {"epsilon": self.epsilon, "r_min": self.r_min, "trap": self.trap,
-                **({} if self.species is None else {"species": list(self.species)})}
+        return {
+            "epsilon": self.epsilon,
+            "r_min": self.r_min,
+            "trap": self.trap,
+            **({} if self.species is None else {"species": list(self.species)}),
+        }
 
     @property
     def flop(self) -> int:
-        """Floating-point operations of one energy with forces; see `kernels.count_flop`."""
-        return kernels.count_flop(self.n_atoms, self.n_dims, **self._op)
+        """Floating-point operations of one energy with forces; see `native.count_flop`."""
+        return native.count_flop(self.n_atoms, self.n_dims, **self._op)
 
     def evaluate(self, x):
         """See `Energy.evaluate`; runs the native kernel in the dtype of ``x``."""
-        return kernels.lj_energy_forces(x, **self._op)
+        return native.lj_energy_forces(x, **self._op)
 
-    def mala(self, x, step, n_steps: int, seed: int, beta=None, centre=None, stiffness=None, averages=False):
-        """Metropolis-adjusted Langevin chains run wholly in native code; see `kernels.mala`.
+    def native_mala(self, x, step, beta, n_steps, seed, centre, stiffness, averages) -> ChainRun:
+        """Metropolis-adjusted Langevin chains run wholly in native code; see `chains.run_mala` and `native.lj_mala`.
 
-        Runs in float32 and returns float32. A chain that starts at an infinite energy moves only if a proposal happens
-        to be finite. Counts one energy call a chain and step, and one more a chain for the start.
-
-        Raises
-        ------
-        UsageError
-            Wrong shapes, steps that are not positive, a negative number of steps.
-        EnergyError
-            NaN or infinite positions.
+        A chain that starts at an infinite energy moves only if a proposal happens to be finite.
         """
-        self._check_chains(x, n_steps, centre)
-        step = torch.as_tensor(step, dtype=torch.float32)
-        beta = torch.ones(()) if beta is None else torch.as_tensor(beta, dtype=torch.float32)
-        self.count(x.shape[0] * (n_steps + 1))
-        return kernels.mala(x.float(), step, beta, n_steps, seed, centre=centre, stiffness=stiffness,
-                            averages=averages, **self._op)
+        return ChainRun(
+            *native.lj_mala(
+                x, step, beta, n_steps, seed, centre=centre, stiffness=stiffness, averages=averages, **self._op
+            )
+        )
 
-    def parallel_tempering(self, x, step, beta, n_rounds: int, n_steps: int, seed: int):
-        """Replica exchange run wholly in native code, in float32; see `kernels.tempering`.
+    def native_tempering(self, x, step, beta, n_rounds, n_steps, seed) -> TemperingRun:
+        """Replica exchange run wholly in native code; see `chains.run_tempering` and `native.lj_tempering`."""
+        return TemperingRun(*native.lj_tempering(x, step, beta, n_rounds, n_steps, seed, **self._op))
 
-        Counts one energy call a replica and step, and one more a replica for the start.
-        """
-        self._check_ladders(x, n_rounds, n_steps)
-        self.count(x.shape[0] * x.shape[1] * (n_rounds * n_steps + 1))
-        step, beta = (torch.as_tensor(a, dtype=torch.float32) for a in (step, beta))
-        return kernels.tempering(x.float(), step, beta, n_rounds, n_steps, seed, **self._op)
-
-    def dem_scores(self, x, sigma, n_samples: int, seed: int):
-        """Importance-sampled scores at noised positions, fused and streamed; see `kernels.dem_target`."""
-        check_positions("x", x, self.n_atoms, self.n_dims)
-        self.count(x.shape[0] * n_samples)
-        return kernels.dem_target(x.float(), torch.as_tensor(sigma, dtype=torch.float32), n_samples, seed,
-                                  **self._op)
+    def native_dem_scores(self, x, sigma, n_samples, seed) -> DemScores:
+        """Importance-sampled scores, fused and streamed; see `targets.dem_scores` and `native.lj_dem_scores`."""
+        return DemScores(*native.lj_dem_scores(x, sigma, n_samples, seed, **self._op))
 
 
-def lennard_jones_reference(x: torch.Tensor, epsilon, r_min, trap: float, species=None) -> tuple[torch.Tensor, torch.Tensor]:
+def lennard_jones_reference(
+    x: torch.Tensor, epsilon, r_min, trap: float, species=None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`LennardJones` in plain torch, forces by the closed form; the reference that the kernels are tested against."""
     b, n, _ = x.shape
     if species is not None:

@@ -9,10 +9,11 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from ..checks import UsageError, check_choice, check_float, check_int
+from ..checks import check_choice, check_float, check_int
+from ..errors import UsageError
 from ..geometry import cubic_lattice
 from ..units import Units
-from .batch import BatchEnergy, Recipe
+from .foreign import ForeignEnergy, Recipe
 
 __all__ = ["OpenMM", "fastest_platform"]
 
@@ -60,13 +61,15 @@ def fastest_platform(xml: str, units: Units, evaluations: int = 30) -> str:
     """
     n = openmm.XmlSerializer.deserialize(xml).getNumParticles()
     x = 3.0 * cubic_lattice(n, 3).numpy() / units.length_angstrom
-    seconds, failures = {}, {}
+    seconds: dict[str, float] = {}
+    failures: dict[str, str] = {}
     for k in range(openmm.Platform.getNumPlatforms()):
         name = openmm.Platform.getPlatform(k).getName()
         try:
             evaluate = OpenMMRecipe(xml, name, units, 3).build()
             evaluate(x)
-            times, start = [], time.perf_counter()
+            times: list[float] = []
+            start = time.perf_counter()
             while len(times) < evaluations and time.perf_counter() - start < 0.5:
                 before = time.perf_counter()
                 evaluate(x)
@@ -76,17 +79,17 @@ def fastest_platform(xml: str, units: Units, evaluations: int = 30) -> str:
             failures[name] = str(error)
     if not seconds:
         raise UsageError(f"platform: expected one that can run this System, all failed: {failures}")
-    return min(seconds, key=seconds.get)
+    return min(seconds, key=seconds.__getitem__)
 
 
-class OpenMM(BatchEnergy):
+class OpenMM(ForeignEnergy):
     """u = U/kT (+ trap) of the particles of an OpenMM System in vacuum.
 
     Parameters
     ----------
     system : openmm.System or str
-        Live, or serialised by `openmm.XmlSerializer`. Not periodic; no constraints, virtual sites or massless particles:
-        every particle is sampled, with no stiff degree of freedom left out.
+        Live, or serialised by `openmm.XmlSerializer`. Not periodic; no constraints, virtual sites or massless
+        particles: every particle is sampled, with no stiff degree of freedom left out.
     topology : openmm.app.Topology, optional
         Names the elements; without it they are guessed from the masses.
     temperature : float or openmm.unit.Quantity
@@ -98,7 +101,7 @@ class OpenMM(BatchEnergy):
     n_dims : int
         3, or 2 for particles in the plane z = 0.
     trap, workers, executor, chunk_size
-        See `BatchEnergy`. The trap is reported in `parameters`.
+        See `ForeignEnergy`. The trap is reported in `parameters`.
 
     Raises
     ------
@@ -106,8 +109,17 @@ class OpenMM(BatchEnergy):
         What is not supported, or an unknown platform.
     """
 
-    def __init__(self, system, topology=None, *, temperature, platform: str | None = None, length_angstrom: float = 1.0,
-                 n_dims: int = 3, **options):
+    def __init__(
+        self,
+        system,
+        topology=None,
+        *,
+        temperature,
+        platform: str | None = None,
+        length_angstrom: float = 1.0,
+        n_dims: int = 3,
+        **options,
+    ):
         if isinstance(system, str):
             try:
                 system = openmm.XmlSerializer.deserialize(system)
@@ -117,35 +129,53 @@ class OpenMM(BatchEnergy):
             raise UsageError(f"system: expected an openmm.System or its XML, got {type(system).__name__}")
         n = system.getNumParticles()
         if system.usesPeriodicBoundaryConditions():
-            raise UsageError("system: expected no periodic boundary conditions, got a periodic System; clusters live in vacuum "
-                             "(nonbondedMethod = NoCutoff)")
+            raise UsageError(
+                "system: expected no periodic boundary conditions, got a periodic System; clusters live in vacuum "
+                "(nonbondedMethod = NoCutoff)"
+            )
         if system.getNumConstraints():
-            raise UsageError(f"system: expected no constraints, they are not supported, got {system.getNumConstraints()} "
-                             "(constraints = None, rigidWater = False)")
-        for what, found in (("virtual sites", [i for i in range(n) if system.isVirtualSite(i)]),
-                            ("particles without mass", [i for i in range(n) if system.getParticleMass(i)._value == 0])):
+            raise UsageError(
+                f"system: expected no constraints, they are not supported, got {system.getNumConstraints()} "
+                "(constraints = None, rigidWater = False)"
+            )
+        for what, found in (
+            ("virtual sites", [i for i in range(n) if system.isVirtualSite(i)]),
+            ("particles without mass", [i for i in range(n) if system.getParticleMass(i)._value == 0]),
+        ):
             if found:
                 raise UsageError(f"system: expected no {what}, they are not supported, got particle {found[0]}")
         if topology is not None and topology.getNumAtoms() != n:
             raise UsageError(f"topology: expected {n} atoms as in the System, got {topology.getNumAtoms()}")
         if unit.is_quantity(temperature):
             temperature = temperature.value_in_unit(unit.kelvin)
-        units = Units(check_float("length_angstrom", length_angstrom, above=0.0),
-                      check_float("temperature", temperature, above=0.0))
+        units = Units(
+            check_float("length_angstrom", length_angstrom, above=0.0),
+            check_float("temperature", temperature, above=0.0),
+        )
         xml = openmm.XmlSerializer.serialize(system)
         if platform is not None:
-            check_choice("platform", platform, [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())])
+            check_choice(
+                "platform",
+                platform,
+                [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())],
+            )
         self.platform = platform or fastest_platform(xml, units)
-        super().__init__(n, check_int("n_dims", n_dims, 2, 3), OpenMMRecipe(xml, self.platform, units, n_dims), units, **options)
+        self.xml = xml
+        recipe = OpenMMRecipe(xml, self.platform, units, check_int("n_dims", n_dims, 2, 3))
+        super().__init__(n, n_dims, recipe, units, **options)
         self.elements = _elements(system, topology)
 
     @property
     def parameters(self) -> dict:
         """Forces, platform, temperature, units and trap."""
-        forces = openmm.XmlSerializer.deserialize(self.recipe.xml).getForces()
-        return {"forces": sorted(type(f).__name__ for f in forces), "platform": self.platform,
-                "temperature_kelvin": self.units.temperature_kelvin, "length_angstrom": self.units.length_angstrom,
-                "trap_kT_per_angstrom2": self.trap}
+        forces = openmm.XmlSerializer.deserialize(self.xml).getForces()
+        return {
+            "forces": sorted(type(f).__name__ for f in forces),
+            "platform": self.platform,
+            "temperature_kelvin": self.units.temperature_kelvin,
+            "length_angstrom": self.units.length_angstrom,
+            "trap_kT_per_angstrom2": self.trap,
+        }
 
 
 def _elements(system, topology) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
-"""Networks: PaiNN for particles, EGNN as a yardstick, a perceptron for a single point."""
+"""Networks: PaiNN for particles, EGNN as a yardstick, a perceptron for a single point; `register_network` adds
+yours."""
 
 from .egnn import EGNN
 from .mlp import MLP
 from .painn import PaiNN
+from .registry import NETWORKS, Network, NetworkOptions, parse_network, register_network
 
-__all__ = ["EGNN", "MLP", "PaiNN"]
+__all__ = ["EGNN", "MLP", "NETWORKS", "Network", "NetworkOptions", "PaiNN", "parse_network", "register_network"]

@@ -1,17 +1,22 @@
-"""EGNN (Satorras, Hoogeboom & Welling, ICML 2021) as the iDEM paper uses it, for the faithful preset and as a yardstick.
+"""EGNN (Satorras, Hoogeboom & Welling, ICML 2021) as the iDEM paper uses it, for the faithful preset and as a
+yardstick.
 
-Two dense layers an edge: its cost grows with the square of the channels for every pair of atoms, where `PaiNN` pays that
-only for every atom. All pairs exchange messages through torch-geometric. Shapes: M = B N atoms, E = B N (N-1) directed
-edges, D dimensions, C channels.
+Two dense layers an edge: its cost grows with the square of the channels for every pair of atoms, where `PaiNN` pays
+that only for every atom. All pairs exchange messages through torch-geometric. Shapes: M = B N atoms, E = B N (N-1)
+directed edges, D dimensions, C channels.
 """
 
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch_geometric.nn import MessagePassing
 
+from ..errors import UsageError
 from ..geometry import centred
+from ..systems import System
+from .registry import NetworkOptions, register_network
 
 __all__ = ["EGNN"]
 
@@ -49,6 +54,7 @@ class Layer(MessagePassing):
         return torch.cat([m, move], -1)
 
 
+@register_network("egnn")
 class EGNN(nn.Module):
     """Vector field F(x, ln sigma), equivariant to rotations, reflections and permutations, translation invariant.
 
@@ -57,6 +63,26 @@ class EGNN(nn.Module):
     channels, layers : int
         The paper has 128 and 5 (3 for DW-4).
     """
+
+    class Options(NetworkOptions):
+        """As in `EGNN`."""
+
+        name: str = "egnn"
+        channels: int = Field(64, ge=8, le=512)
+        layers: int = Field(4, ge=1)
+
+    @classmethod
+    def build(cls, options: Options, system: System) -> EGNN:
+        """See `Network`."""
+        if system.n_atoms < 2:
+            raise UsageError(
+                f"network.name: expected one for a single point, such as mlp, for {system.name!r}, got 'egnn'"
+            )
+        if len(set(system.kinds)) > 1:
+            raise UsageError(
+                f"network.name: expected painn for {system.name!r}, whose atoms are of several kinds, got 'egnn'"
+            )
+        return cls(options.channels, options.layers)
 
     def __init__(self, channels: int = 128, layers: int = 5):
         super().__init__()

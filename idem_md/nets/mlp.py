@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from .painn import NoiseEmbedding, _mlp
+from ..errors import UsageError
+from ..systems import System
+from .layers import NoiseEmbedding, perceptron
+from .registry import NetworkOptions, register_network
 
 __all__ = ["MLP"]
 
 
+@register_network("mlp")
 class MLP(nn.Module):
     """Field F(x, ln sigma) of one "atom": Fourier features of the position, then residual blocks.
 
@@ -24,6 +29,22 @@ class MLP(nn.Module):
         numbers a dimension, from one over four times that scale to sixteen over it.
     """
 
+    waves: torch.Tensor
+
+    class Options(NetworkOptions):
+        """As in `MLP`."""
+
+        name: str = "mlp"
+        channels: int = Field(64, ge=8, le=512)
+        layers: int = Field(4, ge=1)
+
+    @classmethod
+    def build(cls, options: Options, system: System) -> MLP:
+        """See `Network`."""
+        if system.n_atoms > 1:
+            raise UsageError(f"network.name: expected one for particles, painn or egnn, for {system.name!r}, got 'mlp'")
+        return cls(options.channels, options.layers, system.n_dims, system.sigma_data)
+
     def __init__(self, channels: int = 128, layers: int = 4, n_dims: int = 2, sigma_data: float = 1.0):
         super().__init__()
         self.sigma_data = sigma_data
@@ -31,7 +52,7 @@ class MLP(nn.Module):
         waves = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), 24))
         self.register_buffer("waves", waves, persistent=False)
         self.inward = nn.Linear(n_dims * (1 + 2 * len(waves)), channels)
-        self.blocks = nn.ModuleList(_mlp(channels, channels, channels) for _ in range(layers))
+        self.blocks = nn.ModuleList(perceptron(channels, channels, channels) for _ in range(layers))
         self.outward = nn.Linear(channels, n_dims)
 
     def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor) -> torch.Tensor:

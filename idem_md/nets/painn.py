@@ -9,67 +9,21 @@ dimensions, C channels, K radial functions, E edges.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch_geometric.nn import MessagePassing
 
-from .. import kernels
-from ..checks import UsageError
+from .. import native as ops
+from ..errors import UsageError
+from ..systems import System
+from .layers import NoiseEmbedding, RadialSplines, perceptron, silent_linear
+from .registry import NetworkOptions, register_network
 
 __all__ = ["PaiNN"]
-
-
-def _mlp(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_out))
-
-
-class NoiseEmbedding(nn.Module):
-    """Fourier features of ln sigma through a small perceptron: (B,) -> (B, C)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(4.0), 16)), persistent=False)
-        self.mlp = _mlp(32, channels, channels)
-
-    def forward(self, log_sigma_B: torch.Tensor) -> torch.Tensor:
-        phase = log_sigma_B[:, None] * self.frequencies
-        return self.mlp(torch.cat([phase.sin(), phase.cos()], -1))
-
-
-class RadialSplines(nn.Module):
-    """Cubic B-splines in the logarithm of the distance: fine where atoms touch, coarse far away.
-
-    A filter is a learnt spline; at any distance just four of the K functions are not zero, so K is free.
-
-    Parameters
-    ----------
-    n_basis : int
-        K, at least 4.
-    length : float
-        Natural length of the system (the pair minimum); the knots run from 0.15 to 12 of it.
-    """
-
-    SHIFT = 0.05  # keeps the logarithm finite at r = 0
-
-    def __init__(self, n_basis: int, length: float):
-        super().__init__()
-        self.n_basis, self.length = n_basis, length
-        self.lo = math.log(0.15)
-        self.width = (math.log(12.0) - self.lo) / (n_basis - 3)
-
-    def forward(self, r: torch.Tensor) -> torch.Tensor:
-        """Basis values (..., K) at distances (...)."""
-        t = (torch.log(r / self.length + self.SHIFT) - self.lo) / self.width
-        t = t.clamp(0.0, self.n_basis - 4 + 0.999999)
-        u = (t[..., None] + 2 - torch.arange(self.n_basis, dtype=r.dtype, device=r.device) - 1).abs()
-        inner = (4 - 6 * u**2 + 3 * u**3) / 6
-        outer = (2 - u).clamp(min=0) ** 3 / 6
-        return torch.where(u < 1, inner, outer)
-
-    def pairs(self, x: torch.Tensor):
-        """The same for all pairs of (B, N, D) positions, sparse; see `kernels.pair_splines`."""
-        return kernels.pair_splines(x, self.n_basis, self.length, self.SHIFT, self.lo, self.width)
 
 
 class Message(MessagePassing):
@@ -80,12 +34,12 @@ class Message(MessagePassing):
 
     def __init__(self, channels: int, n_basis: int):
         super().__init__(aggr="add", node_dim=0)
-        self.node = _mlp(channels, channels, 3 * channels)
+        self.node = perceptron(channels, channels, 3 * channels)
         self.filter = nn.Parameter(torch.randn(n_basis, 3 * channels) * 0.5)
 
     def fused(self, s, v, geometry):
-        """Increments of s (B,N,C) and v (B,N,D,C) by the native kernel; ``geometry`` from `kernels.pair_splines`."""
-        return kernels.message(*geometry, self.node(s).float(), v, self.filter)
+        """Increments of s (B,N,C) and v (B,N,D,C) by the native kernel; ``geometry`` from `native.pair_splines`."""
+        return ops.message(*geometry, self.node(s).float(), v, self.filter)
 
     def dense(self, s, v, basis, unit):
         """The same in plain torch; basis (B,N,N,K), zero on the diagonal, unit (B,N,N,D) from j to i."""
@@ -111,7 +65,7 @@ class Update(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.mix = nn.Linear(channels, 2 * channels, bias=False)
-        self.gate = _mlp(2 * channels, channels, 3 * channels)
+        self.gate = perceptron(2 * channels, channels, 3 * channels)
 
     def forward(self, s, v):
         left, right = self.mix(v).float().chunk(2, -1)
@@ -120,6 +74,7 @@ class Update(nn.Module):
         return s + gs + gd * (left * right).sum(-2), v + gv[..., None, :] * left
 
 
+@register_network("painn")
 class PaiNN(nn.Module):
     """Vector field F(x, ln sigma), equivariant to rotations, reflections and permutations, translation invariant.
 
@@ -133,12 +88,49 @@ class PaiNN(nn.Module):
     cutoff : float or None
         With a cutoff only pairs closer than it exchange messages, over an edge list.
     kinds : tuple of int, optional
-        The kind of each atom, 0, 1, ...; where there are several each has an embedding, added to its atoms' scalars, and
-        permutations are a symmetry among atoms of one kind only. Such a network takes just this many atoms.
+        The kind of each atom, 0, 1, ...; where there are several each has an embedding, added to its atoms' scalars,
+        and permutations are a symmetry among atoms of one kind only. Such a network takes just this many atoms.
     """
 
-    def __init__(self, channels: int = 64, layers: int = 4, n_basis: int = 48, length: float = 1.0,
-                 sigma_data: float = 1.0, cutoff: float | None = None, kinds: tuple[int, ...] = ()):
+    kinds: torch.Tensor
+
+    class Options(NetworkOptions):
+        """``length`` is the natural length of the system in its own unit; the rest as in `PaiNN`."""
+
+        name: str = "painn"
+        channels: int = Field(64, ge=8, le=512)
+        layers: int = Field(4, ge=1)
+        n_basis: int = Field(48, ge=4)
+        length: float = Field(1.0, gt=0)
+        cutoff: float | None = Field(None, gt=0)
+
+    @classmethod
+    def build(cls, options: Options, system: System) -> PaiNN:
+        """See `Network`."""
+        if system.n_atoms < 2:
+            raise UsageError(
+                f"network.name: expected one for a single point, such as mlp, for {system.name!r}, got 'painn'"
+            )
+        return cls(
+            options.channels,
+            options.layers,
+            options.n_basis,
+            options.length,
+            system.sigma_data,
+            options.cutoff,
+            system.kinds,
+        )
+
+    def __init__(
+        self,
+        channels: int = 64,
+        layers: int = 4,
+        n_basis: int = 48,
+        length: float = 1.0,
+        sigma_data: float = 1.0,
+        cutoff: float | None = None,
+        kinds: tuple[int, ...] = (),
+    ):
         super().__init__()
         self.sigma_data = sigma_data
         self.cutoff = cutoff
@@ -146,17 +138,14 @@ class PaiNN(nn.Module):
         self.radial = RadialSplines(n_basis, length)
         self.scalar_in = nn.Linear(n_basis, channels)
         self.vector_in = nn.Parameter(torch.randn(channels) / math.sqrt(channels))
-        self.film = nn.ModuleList(nn.Linear(channels, 2 * channels) for _ in range(layers))
+        self.film = nn.ModuleList(silent_linear(channels, 2 * channels) for _ in range(layers))
         self.messages = nn.ModuleList(Message(channels, n_basis) for _ in range(layers))
         self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
-        self.gate_out = _mlp(channels, channels, channels)
+        self.gate_out = perceptron(channels, channels, channels)
         self.vector_out = nn.Linear(channels, 1, bias=False)
         several = len(set(kinds)) > 1
         self.kind = nn.Embedding(max(kinds) + 1, channels) if several else None
         self.register_buffer("kinds", torch.tensor(kinds) if several else None, persistent=False)
-        for layer in self.film:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor, native: bool | None = None) -> torch.Tensor:
         """The field, shape (B, N, D), mean-free, float32.
@@ -177,7 +166,9 @@ class PaiNN(nn.Module):
         b, n, d = x_BND.shape
         serves = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3) and not x_BND.requires_grad
         if native and not serves:
-            raise UsageError("native: the fused kernel takes all pairs on the CPU, 2 or 3 dimensions, positions without gradient")
+            raise UsageError(
+                "native: the fused kernel takes all pairs on the CPU, 2 or 3 dimensions, positions without gradient"
+            )
         native = serves if native is None else native
         x = x_BND - x_BND.mean(1, keepdim=True)
         y = x / torch.sqrt((2 * log_sigma_B).exp() + self.sigma_data**2)[:, None, None]
@@ -190,7 +181,7 @@ class PaiNN(nn.Module):
         v = y[..., None] * self.vector_in
         gains = [1 + layer(h).float()[:, None] for layer in self.film]
         if self.cutoff is not None:
-            geometry = self._edges(x)
+            geometry = self._edges(x, self.cutoff)
         elif native:
             geometry = self.radial.pairs(x)
         else:
@@ -198,7 +189,8 @@ class PaiNN(nn.Module):
             r = torch.sqrt((dx**2).sum(-1) + 1e-12)
             off_diagonal = 1 - torch.eye(n, dtype=x.dtype, device=x.device)
             geometry = self.radial(r) * off_diagonal[..., None], dx / r[..., None]
-        for gain, message, update in zip(gains, self.messages, self.updates):
+        messages, updates = cast(Iterable[Message], self.messages), cast(Iterable[Update], self.updates)
+        for gain, message, update in zip(gains, messages, updates):
             scale, shift = gain.chunk(2, -1)
             inner = s * scale + shift - 1
             if self.cutoff is not None:
@@ -210,13 +202,13 @@ class PaiNN(nn.Module):
         out = self.vector_out(self.gate_out(s).float()[..., None, :] * v)[..., 0].float()
         return out - out.mean(1, keepdim=True)
 
-    def _edges(self, x: torch.Tensor):
+    def _edges(self, x: torch.Tensor, cutoff: float):
         """Basis (E,K), directions (E,D) and indices (2,E) of the directed pairs (j, i) closer than the cutoff."""
         n = x.shape[1]
-        close = (x[:, :, None] - x[:, None]).norm(dim=-1) < self.cutoff
+        close = (x[:, :, None] - x[:, None]).norm(dim=-1) < cutoff
         b, i, j = (close & ~torch.eye(n, dtype=torch.bool, device=x.device)).nonzero(as_tuple=True)
         dx = x[b, i] - x[b, j]
         r = torch.sqrt((dx**2).sum(-1) + 1e-12)
         # Smooth to zero at the cutoff, so the field has no jump when a pair crosses it.
-        envelope = 0.5 * (1 + torch.cos(math.pi * r / self.cutoff))
+        envelope = 0.5 * (1 + torch.cos(math.pi * r / cutoff))
         return self.radial(r) * envelope[:, None], dx / r[:, None], torch.stack([b * n + j, b * n + i])

@@ -1,7 +1,17 @@
 """Energy-only training of denoisers."""
 
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .config import PRESETS, TrainingConfig, load_config, preset
+from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .config import TrainingConfig, load_config
+from .presets import PRESETS, preset
 from .run import train
 
-__all__ = ["PRESETS", "Checkpoint", "TrainingConfig", "load_checkpoint", "load_config", "preset", "save_checkpoint", "train"]
+__all__ = [
+    "PRESETS",
+    "Checkpoint",
+    "TrainingConfig",
+    "load_checkpoint",
+    "load_config",
+    "preset",
+    "save_checkpoint",
+    "train",
+]

@@ -7,114 +7,90 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from ..checks import BudgetExhausted, ConfigError, FileFormatError, IdemError, UsageError, check_float, check_int
+from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..energies import Energy
+from ..errors import BudgetExhausted, IdemError, UsageError
 from ..files import write_atomic
+from ..provenance import hardware, versions
 from ..systems import System, get_system
-from .buffer import Buffer
-from .checkpoint import Checkpoint, build_denoiser, load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from .budgets import Budget
 from .config import TrainingConfig
-from .loop import IterationReport, TrainingState, init, make_optimizers, measure_error, outer_iteration
+from .loop import IterationReport, init, measure_accuracy, outer_iteration
+from .state import TrainingState, load_state, save_state
 
-__all__ = ["load_state", "save_state", "train"]
+__all__ = ["train"]
 
 STATE, MODEL, LOG, CONFIG = "state.safetensors", "model.safetensors", "log.jsonl", "config.json"
 
-# Part of a time or call budget kept back for the last measurements, and for a machine that slows down.
-MARGIN = 0.96
+OnIteration = Callable[[IterationReport, TrainingState, Energy], None]
 
 
-def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_calls: int, log: list[dict]) -> None:
-    """Write everything that `load_state` needs, as one safetensors file."""
-    tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
-    for n, optimizer in enumerate(state.optimizers):
-        for i, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in slots.items()}
-    b = state.buffer
-    tensors |= {"buffer.x": b.x, "buffer.u": b.u, "buffer.f": b.f, "generator": state.generator.get_state()}
-    write_tensors(path, "state", tensors, {
-        "config": config.model_dump(), "iteration": state.iteration, "total": state.total, "mala_step": state.mala_step,
-        "seconds": state.seconds, "filled": state.filled, "next": b.next, "energy_calls": energy_calls, "log": log,
-        "system": state.system.describe()})
-
-
-def load_state(path: Path, config: TrainingConfig, system: System) -> tuple[TrainingState, int, list[dict]]:
-    """Read a state; returns it with the energy calls so far and the log.
-
-    Raises
-    ------
-    FileFormatError
-        Not a state file, or a damaged one.
-    ConfigError
-        It belongs to a run with another configuration; names the first key that differs.
-    """
-    tensors, header = read_tensors(path, "state")
-    try:
-        theirs = TrainingConfig.parse(header["config"], str(path)).model_dump()
-        for table, value in config.model_dump().items():
-            if theirs[table] != value:
-                old, new, key = theirs[table], value, table
-                if isinstance(value, dict):
-                    inner = next(k for k in value if old[k] != value[k])
-                    old, new, key = old[inner], value[inner], f"{table}.{inner}"
-                raise ConfigError(f"{path}: cannot resume: {key} was {old!r} in that run, now it is {new!r}")
-        part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-        for key, value in system.describe().items():
-            if header["system"][key] != value:
-                raise ConfigError(f"{path}: cannot resume: the system's {key} was {header['system'][key]!r} in that run, now it is {value!r}")
-        denoiser, ema = build_denoiser(config.network, system), build_denoiser(config.network, system)
-        denoiser.load_state_dict(part("denoiser."))
-        ema.load_state_dict(part("ema."))
-        optimizers = make_optimizers(config, denoiser)
-        for n, optimizer in enumerate(optimizers):
-            slots: dict[int, dict] = {}
-            for key, value in part(f"optimizer.{n}.").items():
-                index, name = key.split(".")
-                slots.setdefault(int(index), {})[name] = value
-            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-        generator = torch.Generator()
-        generator.set_state(tensors["generator"])
-        buffer = Buffer(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"], header["next"])
-        state = TrainingState(denoiser, ema.eval().requires_grad_(False), optimizers, buffer, generator,
-                              header["iteration"], header["total"], header["mala_step"], system, header["seconds"], tuple(header["filled"]))
-        return state, header["energy_calls"], header["log"]
-    except ConfigError:
-        raise
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
-
-
-def _used(seconds: float, calls: int, minutes: float | None, max_calls: int | None) -> float:
-    """Share of the tighter budget that is spent."""
-    shares = [0.0]
-    if minutes is not None:
-        shares.append(seconds / (60 * minutes))
-    if max_calls is not None:
-        shares.append(calls / max_calls)
-    return max(shares) / MARGIN
-
-
-def _write_outputs(folder: Path, config, state, energy: Energy, log, finished: bool) -> None:
+def _write_outputs(folder: Path, config: TrainingConfig, state: TrainingState, calls: int, log, finished: bool) -> None:
     provenance = {
-        "seed": config.seed, "iterations": state.iteration, "planned": state.total, "finished": finished,
-        "seconds": state.seconds, "energy_calls": energy.calls, "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("idem-md", "torch")},
+        "seed": config.seed,
+        "iterations": state.iteration,
+        "planned": state.total,
+        "finished": finished,
+        "seconds": state.seconds,
+        "energy_calls": calls,
+        "threads": torch.get_num_threads(),
+        "hardware": hardware(),
+        "versions": versions(),
     }
-    save_checkpoint(folder / MODEL, Checkpoint(state.ema, measure_error(config, state), config, state.system, provenance))
+    accuracy = measure_accuracy(config, state)
+    checkpoint = Checkpoint(state.ema, accuracy, config.model_dump(), state.system, provenance)
+    save_checkpoint(folder / MODEL, checkpoint)
     write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
 
 
+def _open_folder(config: TrainingConfig, folder: Path, resume: bool) -> list[Path]:
+    """Make the run folder if it is not there; returns the folders that were made."""
+    path = folder / STATE
+    if not resume and (path.exists() or (folder / MODEL).exists()):
+        raise UsageError(f"out: {folder} already holds a run; resume it with --resume or choose another folder")
+    if resume and not path.exists():
+        raise UsageError(f"resume: expected {path}, there is no such file")
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
+    except OSError as error:
+        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    return made
+
+
+def _begin(config: TrainingConfig, folder: Path, system: System, energy: Energy, budget: Budget, stop) -> TrainingState:
+    """The first state of a run, saved; if there cannot be one the folder is left as it was found."""
+    made = _open_folder(config, folder, resume=False)
+    start = time.perf_counter()
+    try:
+        state = init(config, system, energy, budget.guard(stop))
+    except (IdemError, KeyboardInterrupt):
+        (folder / CONFIG).unlink()
+        for empty in made:
+            empty.rmdir()
+        raise
+    state.filled = (time.perf_counter() - start, energy.calls)
+    save_state(folder / STATE, config, state, energy.calls, [])
+    return state
+
+
 def train(
-    config: TrainingConfig, folder: Path, *, system: System | None = None, resume: bool = False, minutes: float | None = None,
-    max_energy_calls: int | None = None, stop: Callable[[], bool] = lambda: False,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    system: System | None = None,
+    resume: bool = False,
+    minutes: float | None = None,
+    max_energy_calls: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[], None] = lambda: None,
-    on_iteration: Callable[[IterationReport, TrainingState, Energy], None] = lambda *_: None,
+    on_iteration: OnIteration = lambda *_: None,
 ) -> Checkpoint:
     """Train in ``folder``; leaves ``model.safetensors``, ``state.safetensors``, ``log.jsonl`` and ``config.json``.
 
@@ -133,7 +109,8 @@ def train(
     max_energy_calls : int, optional
         Budget of energy calls; never exceeded.
     stop : callable () -> bool
-        Asked before every step; if true the run ends at its last saved state.
+        Asked before every step, and now and then while the first buffer is made; if true the run ends at its last saved
+        state.
     on_step, on_iteration : callable
         For progress displays.
 
@@ -145,77 +122,57 @@ def train(
         The state does not fit.
     BudgetExhausted
         A budget, or ``stop``, ends the run before its first iteration is complete.
+    Interrupted
+        ``stop`` was true before there was a first buffer.
     IdemError
         The training diverged.
     """
-    if minutes is not None:
-        check_float("minutes", minutes, above=0.0)
-    if max_energy_calls is not None:
-        check_int("max_energy_calls", max_energy_calls, 1)
+    budget = Budget(minutes, max_energy_calls)
     system = get_system(config.system if system is None else system)
     if system.name != config.system:
         raise UsageError(f"system: expected the configuration's {config.system!r}, got {system.name!r}")
     folder = Path(folder)
     path = folder / STATE
-    if not resume and (path.exists() or (folder / MODEL).exists()):
-        raise UsageError(f"out: {folder} already holds a run; resume it with --resume or choose another folder")
-    if resume and not path.exists():
-        raise UsageError(f"resume: expected {path}, there is no such file")
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
-    except OSError as error:
-        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
     energy = system.energy()
+    energy.max_calls = max_energy_calls
     start = time.perf_counter()
     if resume:
+        _open_folder(config, folder, resume=True)
         state, energy.calls, log = load_state(path, config, system)
-        energy.max_calls = max_energy_calls
     else:
-        energy.max_calls = max_energy_calls
-        try:
-            limit = math.inf if minutes is None else 60 * minutes
-            state, log = init(config, system, energy, lambda: time.perf_counter() - start > limit), []
-            state.filled = (time.perf_counter() - start, energy.calls)
-        except IdemError:
-            (folder / CONFIG).unlink()
-            for empty in made:
-                empty.rmdir()
-            raise
-        save_state(path, config, state, energy.calls, log)
+        state, log = _begin(config, folder, system, energy, budget, stop), []
     earlier = state.seconds
-    decay = config.optimizer.decay_fraction
     finished = True
     while state.iteration < state.total:
         try:
             report = outer_iteration(config, energy, state, stop, on_step)
         except BudgetExhausted:
             report = None
-        used = _used(earlier + time.perf_counter() - start, energy.calls, minutes, max_energy_calls)
+        seconds = earlier + time.perf_counter() - start
         if report is None:
             # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
             # What it cost is not forgotten.
             state, _, log = load_state(path, config, system)
-            state.seconds, finished = earlier + time.perf_counter() - start, False
+            state.seconds, finished = seconds, False
             save_state(path, config, state, energy.calls, log)
             break
-        state.seconds = earlier + time.perf_counter() - start
+        state.seconds = seconds
+        used = budget.used(seconds, energy.calls)
+        state.total = budget.shortened(
+            state.iteration, state.total, used, budget.used(*state.filled), config.optimizer.decay_fraction
+        )
         entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
-        log.append({**entry, "seconds": round(state.seconds, 2), "energy_calls": energy.calls})
-        # The first buffer is paid for once.
-        each = (used - _used(*state.filled, minutes, max_energy_calls)) / len(log)
-        if 1 - used <= each * state.iteration * decay / (1 - decay) and state.iteration < (1 - decay) * state.total:
-            # Rounded up: no step taken so far may lie in the decay of the shortened schedule.
-            state.total = math.ceil(state.iteration / (1 - decay) - 1e-9)
-        log[-1]["planned"] = state.total
+        entry |= {"seconds": round(seconds, 2), "energy_calls": energy.calls, "planned": state.total}
+        log.append(entry)
         save_state(path, config, state, energy.calls, log)
         on_iteration(report, state, energy)
         if used >= 1 and state.iteration < state.total:
             finished = False
             break
     if state.iteration == 0:
-        raise BudgetExhausted(f"{folder}: stopped before the first iteration was complete, there is no model yet; resume goes on from here")
-    _write_outputs(folder, config, state, energy, log, finished)
+        raise BudgetExhausted(
+            f"{folder}: stopped before the first iteration was complete, there is no model yet; "
+            "resume goes on from here"
+        )
+    _write_outputs(folder, config, state, energy.calls, log, finished)
     return load_checkpoint(folder / MODEL)

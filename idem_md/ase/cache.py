@@ -1,0 +1,120 @@
+"""Samplers trained at first use, and found again: which potential a folder belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from ..checks import check_float
+from ..energies import ASE, Energy, NativeChains
+from ..energies.foreign import DEFAULT_TRAP
+from ..errors import FileFormatError, UsageError
+from ..files import write_atomic
+from ..systems import System, nearest_neighbour_distance
+from ..training import preset, train
+from .calculator import NativePotential
+
+__all__ = ["cache_folder", "name_and_trap", "read_card", "system_of", "train_once"]
+
+
+def cache_folder(name: str) -> Path:
+    """Where samplers are kept that were given no place."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idem-md" / name
+
+
+def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None) -> tuple[str, float]:
+    """What the cache calls this potential, and the stiffness to add in kT / Å^2."""
+    if atoms.calc is None:
+        raise UsageError("atoms: expected a calculator, got none")
+    if trap is not None:
+        added = check_float("trap", trap, minimum=0.0)
+    else:
+        confined = isinstance(atoms.calc, NativePotential) and atoms.calc.has_trap()
+        added = 0.0 if confined else DEFAULT_TRAP
+    name = getattr(atoms.calc, "name", None)
+    calculator = name if isinstance(name, str) else type(atoms.calc).__name__
+    label = f"{atoms.get_chemical_formula()}-{calculator}-{temperature_K:g}K-trap{added:.3g}"
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", label), added
+
+
+def system_of(
+    atoms: Atoms, temperature_K: float, trap: float, workers: int | None, name: str, card: Mapping[str, Any] | None
+) -> System:
+    """The atoms' potential in units of kT and of the distance of nearest neighbours (of r_min for Lennard-Jones)."""
+    energy: Energy
+    if isinstance(atoms.calc, NativePotential):
+        if workers is not None:
+            raise UsageError("workers: expected none for the native kernel, which has its own threads")
+        if atoms.pbc.any() or atoms.constraints:
+            raise UsageError("atoms: expected neither periodic boundary conditions nor constraints")
+        energy = atoms.calc.reduced(atoms.get_chemical_symbols(), temperature_K, trap)
+    else:
+        length = nearest_neighbour_distance(atoms.positions) if card is None else card["length_angstrom"]
+        energy = ASE(atoms, temperature_K=temperature_K, length_angstrom=length, trap=trap, workers=workers)
+    system = System.of_energy(energy, atoms.positions, name)
+    return system if card is None else replace(system, sigma_data=card["sigma_data"])
+
+
+def read_card(folder: Path) -> dict[str, Any] | None:
+    """What the sampler in a cache folder was trained for, or None if there is none."""
+    card = folder / "potential.json"
+    if not card.exists():
+        if (folder / "state.safetensors").exists() or (folder / "model.safetensors").exists():
+            raise FileFormatError(
+                f"{folder}: holds a run of unknown origin; pass it as checkpoint=, or choose another folder (cache=)"
+            )
+        return None
+    try:
+        table = json.loads(card.read_text())
+        return {
+            "length_angstrom": float(table["length_angstrom"]),
+            "sigma_data": float(table["sigma_data"]),
+            "positions": np.array(table["positions"], dtype=np.float64),
+            "energies": np.array(table["energies"], dtype=np.float64),
+        }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{card}: expected what a sampler was trained for, it cannot be read ({error})") from None
+
+
+def train_once(system: System, positions, folder: Path, budget: dict) -> None:
+    """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch."""
+    energy, length = system.energy(), system.units.length_angstrom
+
+    def evaluate(x: np.ndarray) -> np.ndarray:
+        return energy(torch.from_numpy(x / length))[0].numpy()
+
+    known = read_card(folder)
+    if known is not None:
+        x = known["positions"]
+        if x.shape[1:] != np.shape(positions) or not np.allclose(evaluate(x), known["energies"], rtol=1e-5, atol=1e-5):
+            raise FileFormatError(
+                f"{folder}: holds a sampler for another potential; choose another folder (cache=) or remove it"
+            )
+    else:
+        # A few geometries and their energies: by them the potential is known again.
+        x = np.asarray(positions) + 0.05 * length * np.random.default_rng(0).standard_normal((4, *np.shape(positions)))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(
+            folder / "potential.json",
+            json.dumps(
+                {
+                    "positions": x.tolist(),
+                    "energies": evaluate(x).tolist(),
+                    "length_angstrom": length,
+                    "sigma_data": system.sigma_data,
+                }
+            ).encode(),
+        )
+    if not (folder / "model.safetensors").exists():
+        # Energies with chains in native code cost next to nothing.
+        name = "refined" if isinstance(energy, NativeChains) else "frugal"
+        train(preset(system, name), folder, system=system, resume=(folder / "state.safetensors").exists(), **budget)

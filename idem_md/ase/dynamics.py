@@ -1,0 +1,215 @@
+"""Weighted sampling as an ASE dynamics object."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.optimize.optimize import Dynamics
+
+from ..checks import check_float, check_int
+from ..energies import HasWorkers
+from ..ensemble import WeightedEnsemble
+from ..errors import UsageError
+from ..provenance import Provenance
+from ..sampler import Sampler, load_sampler
+from .cache import cache_folder, name_and_trap, read_card, system_of, train_once
+
+__all__ = ["BoltzmannSampler"]
+
+
+# What `ase.md` objects write, with their defaults.
+OUTPUT: dict[str, Any] = {"trajectory": None, "logfile": None, "append_trajectory": False, "loginterval": 1}
+
+
+class BoltzmannSampler(Dynamics):
+    """Independent weighted samples of the Boltzmann distribution, one a step, in the manner of `ase.md`.
+
+    Every step puts the next sample into ``atoms``, with its log weight in ``atoms.info["log_weight"]``; observers,
+    trajectory and logfile are then called as by a molecular dynamics object. The starting geometry is not a sample and
+    is not written, so `irun` yields once a step. A sample that failed leaves the positions as they were, with log
+    weight -inf. Samples are centred where the atoms were. The calculator is called once more a sample for the
+    potential energy that trajectories and logfile show, which is the calculator's own, without an added trap.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Composition, an ordinary geometry (it sets the scale), and a calculator; not periodic, no constraints.
+    temperature_K : float
+    trap : float, optional
+        Stiffness in kT / Å^2 of a harmonic trap about the centroid, without which a cluster evaporates, added to the
+        calculator's potential. By default 0.05, or none for a `LennardJonesCluster` that has a trap; 0 only for what
+        confines by itself.
+    checkpoint : str or path, optional
+        A built-in system (``"lj13"``), a run folder or a checkpoint to sample with, instead of training. It may have
+        been trained for a similar potential: the weights correct for that.
+    cache : path, optional
+        Where the sampler is trained at first use and found again later; by default a folder of the composition,
+        calculator, temperature and trap under ``~/.cache/idem-md``.
+    minutes, max_energy_calls : optional
+        Budgets of that training; 20 minutes by default.
+    nfe, batch, seed : int
+        Network evaluations a sample, samples drawn at a time, seed.
+    workers : int, optional
+        Processes for the calculator; it must then pickle.
+    trajectory, logfile, append_trajectory, loginterval
+        As for `ase.md`. To append new samples give another seed: the same one draws the same samples again.
+
+    Attributes
+    ----------
+    system : System
+    log_weights : list of float
+        Of the samples so far; see `ensemble`.
+
+    Raises
+    ------
+    UsageError
+        Atoms that cannot be sampled, or a parameter out of range.
+    FileFormatError
+        A cache that was trained for another potential.
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        temperature_K: float,
+        *,
+        trap: float | None = None,
+        checkpoint=None,
+        cache=None,
+        minutes: float | None = 20.0,
+        max_energy_calls: int | None = None,
+        nfe: int = 25,
+        batch: int = 250,
+        seed: int = 0,
+        workers: int | None = None,
+        **output,
+    ):
+        unknown = sorted(output.keys() - OUTPUT.keys())
+        if unknown:
+            raise UsageError(f"{unknown[0]}: expected one of {', '.join(OUTPUT)}")
+        output = OUTPUT | output
+        self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
+        self.nfe, self.batch = check_int("nfe", nfe, 2), check_int("batch", batch, 1)
+        self.seed = check_int("seed", seed, 0, 2**31 - 1)
+        self._checkpoint, self._budget = checkpoint, {"minutes": minutes, "max_energy_calls": max_energy_calls}
+        name, total = name_and_trap(atoms, self.temperature_K, trap)
+        self._folder = None
+        if checkpoint is None:
+            self._folder = cache_folder(name) if cache is None else Path(cache)
+        # A sampler found there was made for lengths of its own, from the geometry of then.
+        card = None if self._folder is None else read_card(self._folder)
+        self.system = system_of(atoms, self.temperature_K, total, workers, name, card)
+        self._centre = atoms.positions.mean(0)
+        self._sampler: Sampler | None = None
+        self._batches: list[WeightedEnsemble] = []
+        self.log_weights: list[float] = []
+        self._sums, self._quiet = (-math.inf, 0.0, 0.0), output["logfile"] is None
+        self._loginterval = check_int("loginterval", output["loginterval"], 1)
+        super().__init__(atoms, **output)
+
+    def todict(self) -> dict:
+        """What trajectories say of their origin."""
+        return {
+            "type": "boltzmann-sampler",
+            "md-type": type(self).__name__,
+            "temperature_K": self.temperature_K,
+            "nfe": self.nfe,
+            "seed": self.seed,
+        }
+
+    @property
+    def sampler(self) -> Sampler:
+        """The `Sampler`, trained now if it has to be."""
+        if self._sampler is None:
+            if self._folder is not None:
+                train_once(self.system, self.atoms.positions, self._folder, self._budget)
+            self._sampler = load_sampler(self._checkpoint if self._folder is None else self._folder, self.system)
+        return self._sampler
+
+    @property
+    def ensemble(self) -> WeightedEnsemble:
+        """All samples so far, with error estimates, log Z and files."""
+        n = len(self.log_weights)
+        if not n:
+            raise UsageError("ensemble: expected at least one step, none has been made")
+
+        def column(name: str) -> np.ndarray:
+            return np.concatenate([getattr(b, name) for b in self._batches])[:n]
+
+        records = [b.provenance for b in self._batches]
+        record = Provenance(
+            **{
+                **records[-1],
+                "seed": self.seed,
+                "batches": len(records),
+                "energy_calls": sum(r["energy_calls"] for r in records),
+                "failed": sum(r["failed"] for r in records),
+                "seconds": sum(r["seconds"] for r in records),
+            }
+        )
+        return WeightedEnsemble(
+            column("positions"), column("energies"), column("log_weights"), self.system, record, kind="importance"
+        )
+
+    def step(self) -> None:
+        """Put the next sample into the atoms."""
+        done = len(self.log_weights)
+        if done == sum(len(b) for b in self._batches):
+            k = len(self._batches)
+            seed = int(
+                np.random.SeedSequence([self.seed, k]).generate_state(1)[0]
+            )  # streams of their own for every batch
+            self._batches.append(self.sampler.sample(self.batch, nfe=self.nfe, seed=seed))
+        batch = self._batches[-1]
+        index = done - sum(len(b) for b in self._batches[:-1])
+        self.log_weights.append(float(batch.log_weights[index]))
+        if np.isfinite(batch.log_weights[index]):
+            self.atoms.positions = self.system.units.to_angstrom(batch.positions[index]) + self._centre
+        w = self.atoms.info["log_weight"] = self.log_weights[-1]
+        top, one, two = self._sums  # running sums of weights and their squares, relative to the largest
+        if w > top:
+            scale = math.exp(top - w)
+            top, one, two = w, one * scale, two * scale**2
+        if w > -math.inf:
+            one, two = one + math.exp(w - top), two + math.exp(2 * (w - top))
+        self._sums = top, one, two
+
+    def close(self) -> None:
+        """Stop the processes of ``workers``."""
+        energy = self.system.make_energy()
+        if isinstance(energy, HasWorkers):
+            energy.close()
+        super().close()
+
+    def irun(self, steps: int = 50):
+        """Draw ``steps`` samples, one each time round; yields whether that was the last."""
+        self.max_steps = self.nsteps + steps
+        while self.nsteps < self.max_steps:
+            self.step()
+            self.nsteps += 1
+            self.atoms.get_potential_energy()  # so that trajectories and observers find it, as after a step of MD
+            self.log()
+            self.call_observers()
+            yield self.nsteps == self.max_steps
+
+    def run(self, steps: int = 50) -> bool:
+        """Draw ``steps`` samples."""
+        for _ in self.irun(steps):
+            pass
+        return True
+
+    def log(self, *_) -> None:
+        """One line to the logfile every ``loginterval`` samples: energy, log weight, effective samples so far."""
+        if self._quiet or self.nsteps % self._loginterval:
+            return
+        if self.nsteps == self._loginterval:
+            self.logfile.write(f"{'sample':>9} {'Epot[eV]':>12} {'log_weight':>12} {'ESS so far':>12}\n")
+        _top, one, two = self._sums
+        self.logfile.write(
+            f"{self.nsteps:9d} {self.atoms.get_potential_energy():12.4f} {self.atoms.info['log_weight']:12.3f} "
+            f"{one**2 / two if two else 0.0:12.1f}\n"
+        )

@@ -1,0 +1,23 @@
+"""What ``idem-md bench`` runs: native code against plain torch, networks against the exact denoiser, and the table of
+all systems."""
+
+from .kernels import BENCHMARKS, run_benchmark, score_reference
+from .meter import SIGMAS, MeterReading, measure_score, read_meter
+from .networks import compare_networks, held_out_error
+from .reproduction import raw_table, reproduce
+from .workers import bench_workers
+
+__all__ = [
+    "BENCHMARKS",
+    "SIGMAS",
+    "MeterReading",
+    "bench_workers",
+    "compare_networks",
+    "held_out_error",
+    "measure_score",
+    "raw_table",
+    "read_meter",
+    "reproduce",
+    "run_benchmark",
+    "score_reference",
+]

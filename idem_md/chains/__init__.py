@@ -1,0 +1,33 @@
+"""Markov chains on an energy, by whatever route it offers: native code, or plain torch over its contract.
+
+The rules, the same on every route. Dtype: a chain runs in the dtype of its start and returns it; native code serves
+float32. Cost: a run of n steps is n + 1 energy calls a chain, the start being evaluated anew (positions may have been
+changed since); all are asked of the budget before the first is made.
+"""
+
+from .adaptation import equilibrate, first_step, tune_step
+from .kernel import ChainKernel, ChainState
+from .mala import MALA, Restraint, run_mala
+from .posterior import PosteriorMean, posterior_kernel, posterior_mean
+from .relaxation import relax
+from .starts import finite_start, noise_start
+from .tempering import Tempering, run_tempering
+
+__all__ = [
+    "MALA",
+    "ChainKernel",
+    "ChainState",
+    "PosteriorMean",
+    "Restraint",
+    "Tempering",
+    "equilibrate",
+    "finite_start",
+    "first_step",
+    "noise_start",
+    "posterior_kernel",
+    "posterior_mean",
+    "relax",
+    "run_mala",
+    "run_tempering",
+    "tune_step",
+]

@@ -1,0 +1,45 @@
+"""The seam of Markov chains: a kernel is a frozen description, its state is three tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+
+from ..energies import Energy
+
+__all__ = ["ChainKernel", "ChainState"]
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """Where a batch of chains is.
+
+    Attributes
+    ----------
+    x, u, f : torch.Tensor, shapes (..., N, D), (...), (..., N, D)
+        Positions, mean-free; energies and forces there.
+    """
+
+    x: torch.Tensor
+    u: torch.Tensor
+    f: torch.Tensor
+
+
+Info = TypeVar("Info", covariant=True)
+
+
+class ChainKernel(Protocol[Info]):
+    """What moves chains and leaves their target invariant.
+
+    The energy is an argument and not part of the state: a state is data, to be saved and compared.
+    """
+
+    def init(self, energy: Energy, x: torch.Tensor) -> ChainState:
+        """The state at given positions, for one energy call a configuration."""
+        ...
+
+    def step(self, energy: Energy, state: ChainState, n: int, seed: int) -> tuple[ChainState, Info]:
+        """``n`` steps; what happened comes with at least ``acceptance``."""
+        ...

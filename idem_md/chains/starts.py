@@ -1,0 +1,52 @@
+"""Where chains start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..energies import Energy
+from ..errors import EnergyError
+from ..geometry import standard_normal
+from .kernel import ChainState
+from .relaxation import relax
+
+__all__ = ["finite_start", "noise_start"]
+
+
+def finite_start(energy: Energy, x: torch.Tensor) -> ChainState:
+    """The state at ``x`` (B, N, D), configurations of infinite energy replaced by copies of the others.
+
+    Raises
+    ------
+    EnergyError
+        There are no others.
+    """
+    u, f = energy(x)
+    ok = torch.isfinite(u)
+    if not bool(ok.any()):
+        raise EnergyError(f"start: expected at least one configuration of finite energy among {len(x)}, got none")
+    fill = torch.where(ok, torch.arange(len(x)), ok.nonzero()[torch.arange(len(x)) % int(ok.sum()), 0])
+    return ChainState(x[fill], u[fill], f[fill])
+
+
+def noise_start(
+    energy: Energy,
+    scale: float,
+    n: int,
+    relax_steps: int,
+    generator: torch.Generator,
+    on_step: Callable[[], None] = lambda: None,
+) -> ChainState:
+    """``n`` configurations of noise of the given extent, relaxed; float32.
+
+    Parameters
+    ----------
+    scale : float
+        Standard deviation of a coordinate, in reduced length.
+    relax_steps : int
+        See `relax`, which is also given ``on_step``.
+    """
+    x = (scale * standard_normal((n, energy.n_atoms, energy.n_dims), generator)).float()
+    return finite_start(energy, relax(energy, x, relax_steps, on_step=on_step))

@@ -1,0 +1,177 @@
+"""Checkpoints: safetensors with a JSON header, versioned, written atomically; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .diffusion import Denoiser, DenoiserAccuracy
+from .errors import FileFormatError, IdemError
+from .files import write_atomic
+from .nets import NETWORKS, NetworkOptions, parse_network
+from .systems import SYSTEMS, System, get_system
+
+__all__ = [
+    "Checkpoint",
+    "build_denoiser",
+    "load_checkpoint",
+    "migrate",
+    "read_tensors",
+    "save_checkpoint",
+    "write_tensors",
+]
+
+FORMAT = "idem-md"
+VERSION = 2
+
+
+def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON header as one safetensors file of the given kind ('model' or 'state')."""
+    meta = {"format": FORMAT, "kind": kind, "version": str(VERSION), "json": json.dumps(header, sort_keys=True)}
+    write_atomic(path, save({k: v.contiguous() for k, v in tensors.items()}, meta))
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote, in this version or an older one; the header comes as this version has it.
+
+    Raises
+    ------
+    FileFormatError
+        Missing, truncated, corrupt or foreign file, another kind or a newer version.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            meta = handle.metadata() or {}
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: expected a checkpoint, there is no such file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: expected a safetensors checkpoint, it cannot be read ({error})") from None
+    if meta.get("format") != FORMAT or meta.get("kind") != kind:
+        raise FileFormatError(
+            f"{path}: expected an {FORMAT} {kind} file, got format {meta.get('format')!r}, kind {meta.get('kind')!r}"
+        )
+    if not meta.get("version", "").isdigit() or int(meta["version"]) > VERSION:
+        raise FileFormatError(f"{path}: expected version {VERSION} or older, got {meta.get('version')!r}")
+    try:
+        return tensors, migrate(json.loads(meta["json"]), int(meta["version"]))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise FileFormatError(f"{path}: its JSON header is damaged ({error})") from None
+
+
+def migrate(header: dict[str, Any], version: int) -> dict[str, Any]:
+    """A header as the present version has it.
+
+    Version 1 wrote every setting that any network or target has into each file; now each has its own. Those of others
+    had no effect then.
+    """
+    if version == 1:
+        network = header["config"]["network"]
+        known = NETWORKS[network["name"]].Options.model_fields
+        config = {**header["config"], "network": {k: v for k, v in network.items() if k in known}}
+        target = config["target"]
+        used = {"posterior": ("chains", "chain_steps"), "buffer": ()}.get(
+            target["name"], ("n_samples", "max_score_norm")
+        )
+        config["target"] = {k: v for k, v in target.items() if k == "name" or k in used}
+        header = {**header, "config": config}
+    return header
+
+
+def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
+    """A denoiser with fresh weights, drawn from torch's global generator.
+
+    Raises
+    ------
+    UsageError
+        A network that does not suit the system.
+    """
+    net = cast(torch.nn.Module, NETWORKS.find(options.name).build(options, system))
+    return Denoiser(net, system.sigma_data, options.output)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained denoiser with what is needed to sample from it.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+        In evaluation mode, averaged weights.
+    accuracy : DenoiserAccuracy
+        Its measured mean squared error.
+    config : dict
+        The training configuration, as JSON; ``training.TrainingConfig.parse`` makes one of it.
+    system : System
+        As described in the file, without its energy, unless it is built in.
+    provenance : dict
+        Seconds, steps, energy calls and versions of the training.
+    digest : str
+        SHA-256 of the file, first 16 hex digits; empty before it is written.
+    """
+
+    denoiser: Denoiser
+    accuracy: DenoiserAccuracy
+    config: dict[str, Any]
+    system: System
+    provenance: dict[str, Any]
+    digest: str = ""
+
+    @property
+    def noise_range(self) -> tuple[float, float]:
+        """Lowest and highest noise level of the training, in reduced length."""
+        return self.config["noise"]["sigma_min"], self.config["noise"]["sigma_max"]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a model file."""
+    header = {
+        "config": checkpoint.config,
+        "system": checkpoint.system.describe(),
+        "sigma": checkpoint.accuracy.sigma,
+        "mse": checkpoint.accuracy.mse,
+        "provenance": checkpoint.provenance,
+    }
+    write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a model file written by `save_checkpoint`.
+
+    Raises
+    ------
+    FileFormatError
+        Not such a file, or its tensors do not fit its own configuration.
+    """
+    path = Path(path)
+    tensors, header = read_tensors(path, "model")
+    try:
+        config = dict(header["config"])
+        options = parse_network(config["network"], str(path))
+        lo, hi = (float(config["noise"][key]) for key in ("sigma_min", "sigma_max"))
+        if not 0 < lo < hi:
+            raise ValueError(f"noise levels {lo} to {hi}")
+        accuracy = DenoiserAccuracy(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
+        provenance = dict(header["provenance"])
+        name = config["system"]
+        system = get_system(name) if name in SYSTEMS else System.described(header["system"])
+        denoiser = build_denoiser(options, system)
+    except (KeyError, TypeError, ValueError, IdemError) as problem:
+        raise FileFormatError(f"{path}: its header does not describe a model ({problem})") from None
+    try:
+        denoiser.load_state_dict(tensors)
+    except RuntimeError as problem:
+        last = str(problem).splitlines()[-1].strip()
+        raise FileFormatError(f"{path}: its tensors do not fit its configuration ({last})") from None
+    if any(not bool(torch.isfinite(t).all()) for t in tensors.values()):
+        raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return Checkpoint(denoiser.eval().requires_grad_(False), accuracy, config, system, provenance, digest)

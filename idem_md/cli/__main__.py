@@ -1,0 +1,5 @@
+"""``python -m idem_md.cli``."""
+
+from .main import main
+
+main()

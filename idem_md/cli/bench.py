@@ -1,0 +1,144 @@
+"""``idem-md bench``: the project's own measurements, JSON lines on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import print_json
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The project's own measurements, JSON lines: idem-md bench target",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def callback(context: typer.Context) -> None:
+    """The project's own measurements, JSON lines: idem-md bench target"""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+System = Annotated[str, typer.Option(help="A Lennard-Jones system.")]
+Batch = Annotated[int | None, typer.Option(help="Configurations or chains.")]
+Repeats = Annotated[int, typer.Option(help="Calls timed; the median is given.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Reference = Annotated[bool, typer.Option(help="Also time plain torch.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
+
+
+def _run(*args, **kwargs) -> None:
+    from ..benchmarks import run_benchmark
+
+    print_json(run_benchmark(*args, **kwargs))
+
+
+@app.command()
+def target(
+    system: System = "lj13",
+    batch: Batch = None,
+    samples: Annotated[int | None, typer.Option(help="K, draws a score.")] = None,
+    repeats: Repeats = 5,
+    device: Device = "cpu",
+    reference: Reference = True,
+) -> None:
+    """The importance-sampled score target against vmap of grad of logsumexp."""
+    _run("target", system, batch, samples, repeats, device, reference)
+
+
+@app.command()
+def energy(
+    system: System = "lj13",
+    batch: Batch = None,
+    repeats: Repeats = 5,
+    device: Device = "cpu",
+    reference: Reference = True,
+) -> None:
+    """Energies with forces against autograd."""
+    _run("energy", system, batch, None, repeats, device, reference)
+
+
+@app.command()
+def mala(
+    system: System = "lj13",
+    batch: Batch = None,
+    samples: Annotated[int | None, typer.Option(help="Steps a chain.")] = None,
+    repeats: Repeats = 5,
+    device: Device = "cpu",
+    reference: Reference = True,
+) -> None:
+    """Langevin chains against a torch loop."""
+    _run("mala", system, batch, samples, repeats, device, reference)
+
+
+@app.command()
+def workers(batch: Batch = None, repeats: Repeats = 5) -> None:
+    """Two worker processes against one, on an ASE calculator."""
+    from ..benchmarks import bench_workers
+
+    print_json(bench_workers(512 if batch is None else batch, repeats))
+
+
+@app.command()
+def score(
+    source: Annotated[
+        str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
+    ] = "lj13",
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option(help="Noise level, reduced length; may be given several times. By default 0.02 to 0.2."),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Configurations.")] = 512,
+    chains: Annotated[int, typer.Option(help="Markov chains a configuration, in each of two halves.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps a chain.")] = 4000,
+    seed: Seed = 0,
+) -> None:
+    """The score-error meter: how far a network is from the exact denoiser, in nats per unit of ln sigma."""
+    from ..benchmarks import SIGMAS, measure_score
+    from ..sampler import load_sampler
+
+    for row in measure_score(load_sampler(source), sigma or SIGMAS, samples, seed, chains, steps):
+        print_json(row)
+
+
+@app.command()
+def network(
+    system: System = "lj13",
+    seconds: Annotated[float, typer.Option(help="Training time of each.")] = 60.0,
+    seed: Seed = 0,
+) -> None:
+    """Our network and optimiser beside the iDEM paper's, for equal wall time."""
+    from ..benchmarks import compare_networks
+
+    for row in compare_networks(system, seconds, seed):
+        print_json(row)
+
+
+@app.command(name="reproduce")
+def reproduce_(
+    systems: Annotated[str, typer.Option(help="Names, separated by commas.")] = "gmm40,dw4,lj13,lj55",
+    presets: Annotated[
+        str, typer.Option(help="Names, separated by commas; equal wall time for each.")
+    ] = "refined,idem",
+    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each.")] = 3,
+    minutes: Annotated[
+        float | None, typer.Option(help="Wall time of a training; by default 5 (gmm40, dw4), 20 (lj13), 150 (lj55).")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Runs, reference sets, figures, table.md and rows.json.")] = Path(
+        "runs/reproduce"
+    ),
+) -> None:
+    """Train, sample and measure from nothing: one table beside the published numbers. Runs that are there are not
+    repeated."""
+    from ..benchmarks import raw_table, reproduce
+
+    rows = reproduce(
+        systems.split(","), presets.split(","), seeds, out, minutes, on_run=lambda what: typer.echo(what, err=True)
+    )
+    typer.echo(raw_table(rows), nl=False)

@@ -1,0 +1,107 @@
+"""``idem-md train``"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..training import TrainingConfig
+
+__all__ = ["train"]
+
+
+class _Stop:
+    """Whether Ctrl-C was pressed; a second one does not wait."""
+
+    def __init__(self):
+        self.asked = False
+
+    @contextmanager
+    def listening(self, say) -> Iterator[None]:
+        def interrupt(*_):
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            say("stopping at the last whole iteration ...")
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _settings(config: str, seed: int | None, preset_name: str | None, iterations: int | None) -> TrainingConfig:
+    from ..checks import check_int
+    from ..errors import UsageError
+    from ..systems import SYSTEMS
+    from ..training import load_config, preset
+
+    if config in SYSTEMS:
+        settings = preset(config, preset_name or "refined", seed or 0)
+    elif config.endswith(".toml"):
+        if preset_name is not None:
+            raise UsageError("preset: expected a system name beside --preset, got a TOML file")
+        settings = load_config(Path(config))
+        if seed is not None:
+            settings = settings.model_copy(update={"seed": check_int("seed", seed, 0, 2**31 - 1)})
+    else:
+        raise UsageError(f"config: expected one of {', '.join(SYSTEMS)} or a .toml file, got {config!r}")
+    if iterations is not None:
+        check_int("iterations", iterations, 1)
+        optimizer = settings.optimizer.model_copy(update={"iterations": iterations})
+        settings = settings.model_copy(update={"optimizer": optimizer})
+    return settings
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A system name, or a TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; 0 by default, or the file's.")] = None,
+    preset_name: Annotated[
+        str | None, typer.Option("--preset", help="refined, frugal, idem or pdem; for a system name only.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
+    minutes: Annotated[float | None, typer.Option(help="Budget of wall time; the schedule shortens to fit.")] = None,
+    max_energy_calls: Annotated[int | None, typer.Option(help="Budget of energy calls; never exceeded.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Outer iterations, instead of the configuration's.")] = None,
+) -> None:
+    """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
+
+    Ctrl-C keeps the last whole iteration; --resume goes on from there, bit for bit.
+    """
+    from ..errors import BudgetExhausted, Interrupted
+    from ..training import train as run_training
+    from .training_display import TrainingDisplay
+
+    settings = _settings(config, seed, preset_name, iterations)
+    folder = out or Path("runs") / settings.system
+    display, stop = TrainingDisplay(settings.optimizer.inner_steps), _Stop()
+    try:
+        with stop.listening(display.say), display:
+            checkpoint = run_training(
+                settings,
+                folder,
+                resume=resume,
+                minutes=minutes,
+                max_energy_calls=max_energy_calls,
+                stop=lambda: stop.asked,
+                on_step=display.step,
+                on_iteration=display.iteration,
+            )
+    except (BudgetExhausted, Interrupted) as error:
+        if not stop.asked:
+            raise
+        display.say(str(error))
+        raise typer.Exit(130) from None
+    p = checkpoint.provenance
+    state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
+    typer.echo(f"{state}: {folder / 'model.safetensors'}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")
+    if stop.asked:
+        raise typer.Exit(130)

@@ -1,0 +1,68 @@
+"""The seam of last steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from ...energies import Energy
+from ...registry import Registry
+from ..proposals import Look
+
+__all__ = ["LAST_STEPS", "Ending", "LastStep", "energies_where_finite", "register_last_step"]
+
+
+class Ending(NamedTuple):
+    """Samples, and what the last step contributes to the weights of their paths.
+
+    Attributes
+    ----------
+    x : torch.Tensor, shape (B, N, D)
+        x_0; not finite where the path failed.
+    u : torch.Tensor, shape (B,)
+        Energies; +inf for overlaps and failed paths.
+    log_ratio : torch.Tensor, shape (B,)
+        log of the density of the look's point given x_0 over that of x_0 given the look, auxiliary draws included: the
+        mean of exp(log_ratio - u) over x_0 is the marginal density of exp(-u) noised to the look's level.
+    """
+
+    x: torch.Tensor
+    u: torch.Tensor
+    log_ratio: torch.Tensor
+
+
+class LastStep(ABC):
+    """Ends a path.
+
+    Parameters
+    ----------
+    mse : callable (sigma) -> float
+        Mean squared error of the denoiser per coordinate of the subspace, at a noise level.
+    """
+
+    def __init__(self, mse: Callable[[float], float]):
+        self.mse = mse
+
+    @abstractmethod
+    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
+        """Samples from a look at the lowest noise level."""
+
+
+def energies_where_finite(energy: Energy, x: torch.Tensor) -> torch.Tensor:
+    """Energies (B,) of the configurations that are finite, +inf for the others."""
+    ok = torch.isfinite(x).flatten(1).all(1)
+    u = torch.full((len(x),), torch.inf, dtype=x.dtype)
+    if bool(ok.any()):
+        u[ok] = energy(x[ok])[0]
+    return u
+
+
+LAST_STEPS: Registry[type[LastStep]] = Registry("last_step")
+
+
+def register_last_step(name: str) -> Callable[[type[LastStep]], type[LastStep]]:
+    """Class decorator: makes a `LastStep` known under that name."""
+    return LAST_STEPS.register(name)

@@ -1,0 +1,27 @@
+"""One Gaussian step to x_0."""
+
+from __future__ import annotations
+
+import torch
+
+from ...energies import Energy
+from ..gaussians import Isotropic
+from ..proposals import Look
+from .base import Ending, LastStep, energies_where_finite, register_last_step
+
+__all__ = ["PlainLastStep"]
+
+
+@register_last_step("plain")
+class PlainLastStep(LastStep):
+    """x_0 ~ N(D, mse(sigma)), for one energy call a sample.
+
+    The posterior variance for a known x_0 vanishes at level 0 and would have no density; hence the denoiser's error.
+    """
+
+    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
+        """See `LastStep`."""
+        down = Isotropic(look.denoised, self.mse(look.sigma))
+        x = down.sample(generator)
+        log_ratio = Isotropic(x, look.sigma**2).log_density(look.x) - down.log_density(x)
+        return Ending(x, energies_where_finite(energy, x), log_ratio)

@@ -1,0 +1,138 @@
+"""Potentials of other codes, which take one configuration at a time: ASE calculators, OpenMM Systems, yours."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+import numpy as np
+import torch
+
+from ..checks import check_float, check_int
+from ..errors import EnergyError, UsageError
+from ..geometry import cubic_lattice
+from ..units import Units
+from .base import Energy
+from .workers import Evaluations, Recipe
+
+__all__ = ["DEFAULT_TRAP", "ForeignEnergy", "Recipe"]
+
+# kT / Å^2: a free atom would wander some 4.5 Å a coordinate from the centroid; the binding of a cluster hardly feels
+# it.
+DEFAULT_TRAP = 0.05
+
+
+class ForeignEnergy(Energy):
+    """An energy whose configurations are evaluated one by one, by foreign code.
+
+    Parameters
+    ----------
+    n_atoms, n_dims : int
+    recipe : Recipe
+    units : Units
+    trap : float or None
+        Stiffness in kT / Å^2 of a harmonic trap about the centroid, added to the potential. None: the weak
+        `DEFAULT_TRAP`. 0: none, for a potential that confines by itself, which is checked.
+    workers : int, optional
+        Spread batches over that many processes of our own. They are started by ``spawn``: a script needs the usual
+        ``if __name__ == "__main__":``.
+    executor : concurrent.futures.Executor, optional
+        Spread them over this one instead: ``Client.get_executor()`` of Dask, ``mpi4py.futures.MPIPoolExecutor``, a pool
+        of your own. It is not shut down.
+    chunk_size : int
+        Configurations a task. The cut depends on nothing else; nor do the numbers, if the calculator has no memory.
+    reference : array, shape (N, D), optional
+        An ordinary geometry in Å, for the checks below; by default a lattice.
+
+    Attributes
+    ----------
+    units : Units
+    elements : tuple of str
+        Set by the subclass; ``("X",) * n_atoms`` otherwise.
+
+    Raises
+    ------
+    UsageError
+        A potential that depends on where the centroid is; one that does not confine without a trap (judged by expanding
+        it as a whole: fragments that fly apart one by one are yours to think of); something that does not pickle.
+    EnergyError
+        The reference geometry cannot be evaluated.
+
+    Notes
+    -----
+    A configuration that fails raises `EnergyError` with its index and the cause. A worker that dies has its
+    configurations evaluated once more; if that fails too, `EnergyError` says so.
+    """
+
+    def __init__(
+        self,
+        n_atoms: int,
+        n_dims: int,
+        recipe: Recipe,
+        units: Units,
+        trap: float | None = None,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        chunk_size: int = 16,
+        reference=None,
+    ):
+        super().__init__(n_atoms, n_dims)
+        self.elements: tuple[str, ...] = ("X",) * n_atoms
+        self._evaluations = Evaluations(recipe, type(self).__name__, workers, executor)
+        self.recipe, self.units = recipe, units
+        self.chunk_size = check_int("chunk_size", chunk_size, 1)
+        self.trap = DEFAULT_TRAP if trap is None else check_float("trap", trap, minimum=0.0)
+        self._check_potential(reference)
+
+    def close(self) -> None:
+        """Stop the processes of ``workers``; they start again when needed."""
+        self._evaluations.close()
+
+    def _check_potential(self, reference) -> None:
+        """Refuse absolute external fields, and potentials from which atoms escape."""
+        x = None if reference is None else np.asarray(reference, dtype=np.float64) - np.mean(reference, axis=0)
+        if x is None or np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(len(x), 1)].min() < 0.5:
+            x = 3.0 * cubic_lattice(self.n_atoms, self.n_dims).numpy()
+        x = x / self.units.length_angstrom
+        shift = 1.7 / self.units.length_angstrom
+        u, _ = self._collect(np.stack([x, x + shift]))
+        if not abs(u[1] - u[0]) <= 1e-3 * (1 + abs(u[0])) and np.isfinite(u).all():
+            raise UsageError(
+                "potential: expected one that does not depend on where the cluster is, its energy changed by "
+                f"{u[1] - u[0]:.3g} kT on translation; external fields are not supported"
+            )
+        if self.trap == 0.0:
+            far = x * (1000 / (np.abs(x).max() * self.units.length_angstrom))
+            u, _ = self._collect(np.stack([far, 2 * far]))
+            # The volume open to the atoms grows by that factor; the Boltzmann factor has to fall faster.
+            if not u[1] - u[0] > (self.n_atoms - 1) * self.n_dims * np.log(2):
+                raise UsageError(
+                    "trap: expected a positive stiffness (kT / Å^2), got 0 for a potential that lets atoms escape: "
+                    "its Boltzmann distribution cannot be normalised"
+                )
+
+    def _collect(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not len(x):
+            return np.empty(0), np.empty_like(x)
+        starts = range(0, len(x), self.chunk_size)
+        results = self._evaluations({first: x[first : first + self.chunk_size] for first in starts})
+        for first in starts:
+            head, tail = results[first]
+            if isinstance(tail, str):
+                if head is None:
+                    raise EnergyError(f"{type(self).__name__}: the calculator cannot be set up: {tail}")
+                raise EnergyError(f"{type(self).__name__}: configuration {first + head} failed: {tail}", first + head)
+        u, f = (np.concatenate([results[first][k] for first in starts]) for k in (0, 1))
+        return u, f
+
+    def evaluate(self, x):
+        """See `Energy.evaluate`. Positions go out in float64; precision is the foreign code's."""
+        u, f = (torch.from_numpy(a) for a in self._collect(x.detach().cpu().double().contiguous().numpy()))
+        if self.trap:
+            k = self.trap * self.units.length_angstrom**2
+            y = (x - x.mean(1, keepdim=True)).detach().cpu().double()
+            u, f = u + 0.5 * k * (y**2).sum((1, 2)), f - k * y
+        u = u.to(x.device, x.dtype)
+        # Overlaps: energies beyond the range of the dtype are infinite, and their forces of no use. NaN stays NaN.
+        largest = torch.finfo(x.dtype).max
+        f = f.clamp(-largest, largest).to(x.device, x.dtype)
+        return u, torch.where((u == torch.inf)[:, None, None], torch.zeros_like(f), f)

@@ -1,0 +1,164 @@
+"""Where configurations are evaluated one at a time: in this process, or spread over a `concurrent.futures` executor."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import threading
+import uuid
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+
+import numpy as np
+import torch
+
+from ..checks import check_int
+from ..errors import EnergyError, UsageError
+
+__all__ = ["Evaluations", "Recipe"]
+
+OWN_POOL = "; processes of workers= are spawned: a script that asks for them needs if __name__ == '__main__':"
+
+# Evaluators built in this process, by the token of the energy they belong to: a worker builds each one once. They have
+# a state (the positions last set), so threads take turns.
+_built: dict[str, Callable] = {}
+_turn = threading.Lock()
+
+
+class Recipe(ABC):
+    """How to build an evaluator, picklable: what travels to the workers."""
+
+    @abstractmethod
+    def build(self) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        """A function of one configuration (N, D) in reduced length: u in kT and forces (N, D)."""
+
+
+def evaluate_chunk(token: str, recipe: Recipe, x: np.ndarray):
+    """Energies and forces of a few configurations, or (index, what happened) for the first that failed."""
+    u, f = np.empty(len(x)), np.empty_like(x)
+    index = None
+    with _turn:
+        try:
+            if token not in _built:
+                _built[token] = recipe.build()
+            for index, configuration in enumerate(x):
+                energy, force = _built[token](configuration)
+                if np.shape(energy) != () or np.shape(force) != configuration.shape:
+                    raise ValueError(
+                        f"expected one energy and forces of shape {configuration.shape}, got shapes "
+                        f"{np.shape(energy)} and {np.shape(force)}"
+                    )
+                u[index], f[index] = energy, force
+        except Exception as error:  # whatever a foreign calculator raises, it belongs to this configuration
+            return index, f"{type(error).__name__}: {error}"
+    return u, f
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)  # one process a core: threads on top would only get in each other's way
+
+
+class Pool:
+    """A process pool of our own, started when first needed and again after a crash."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self.executor: Executor | None = None
+
+    def get(self) -> Executor:
+        if self.executor is not None:
+            return self.executor
+        # spawn: forking a process that has threads, as torch has, can deadlock.
+        executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _start_worker)
+        weakref.finalize(self, executor.shutdown, wait=False, cancel_futures=True)
+        self.executor = executor
+        return executor
+
+    def close(self) -> None:
+        if self.executor is not None:
+            self.executor.shutdown(wait=True, cancel_futures=True)
+            self.executor = None
+
+
+class Evaluations:
+    """Evaluates chunks of configurations by a recipe, here or elsewhere.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    owner : str
+        What to call the energy in errors.
+    workers, executor
+        See `ForeignEnergy`.
+    """
+
+    def __init__(self, recipe: Recipe, owner: str, workers: int | None, executor: Executor | None):
+        if workers is not None and executor is not None:
+            raise UsageError("workers, executor: expected one of them at most")
+        self.recipe, self.owner, self.token = recipe, owner, uuid.uuid4().hex
+        self._executor = executor
+        self._pool = None if workers is None else Pool(check_int("workers", workers, 1))
+        if self._pool is not None:
+            try:
+                pickle.dumps(recipe)
+            except Exception as error:
+                raise UsageError(
+                    f"workers: expected a potential that pickles, to be sent to other processes; pass a factory "
+                    f"defined at the top of a module ({type(error).__name__}: {error})"
+                ) from None
+        weakref.finalize(self, _built.pop, self.token, None)
+
+    def close(self) -> None:
+        """Stop processes of our own; they start again when needed."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def __call__(self, chunks: dict[int, np.ndarray]) -> dict[int, tuple]:
+        """For each chunk, by the index of its first configuration, what `evaluate_chunk` returns."""
+        return self._here(chunks) if self._pool is None and self._executor is None else self._elsewhere(chunks)
+
+    def _here(self, chunks: dict) -> dict:
+        results = {}
+        for first, x in chunks.items():
+            results[first] = evaluate_chunk(self.token, self.recipe, x)
+            if isinstance(results[first][1], str):  # the rest would only cost time
+                return {k: results.get(k, results[first]) for k in chunks}
+        return results
+
+    def _elsewhere(self, chunks: dict) -> dict:
+        results, lost, futures = {}, [], {}
+
+        def submit(first):
+            executor = self._executor if self._pool is None else self._pool.get()
+            assert executor is not None  # or it would not be called
+            return executor.submit(evaluate_chunk, self.token, self.recipe, chunks[first])
+
+        try:
+            for first in chunks:
+                futures[first] = submit(first)
+        except (BrokenExecutor, RuntimeError):
+            pass  # those that were not submitted count as lost
+        for first in chunks:
+            # The task itself never raises: an exception here is a worker that died, or an executor that failed.
+            try:
+                results[first] = futures[first].result()
+            except Exception:
+                lost.append(first)
+        # A worker that dies takes down what the others were at. One by one, it is clear which part does it.
+        for first in lost:
+            if self._pool is not None and first == lost[0]:
+                self._pool.close()
+            try:
+                results[first] = submit(first).result()
+            except Exception as error:
+                if self._pool is not None:
+                    self._pool.close()
+                raise EnergyError(
+                    f"{self.owner}: workers failed twice on configurations {first} to "
+                    f"{first + len(chunks[first]) - 1} ({type(error).__name__}: {error}"
+                    f"{OWN_POOL if self._pool is not None else ''})",
+                    first,
+                ) from None
+        return results

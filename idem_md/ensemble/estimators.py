@@ -1,0 +1,94 @@
+"""Self-normalised importance sampling: effective size, log Z, means, and their errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ResultError, UsageError
+
+__all__ = [
+    "MIN_ESS_FOR_ERRORS",
+    "Source",
+    "effective_size",
+    "log_mean_weight",
+    "log_z_error",
+    "normalised",
+    "weighted_mean",
+]
+
+# Below this a standard error would be the square root of almost nothing, and look like certainty.
+MIN_ESS_FOR_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """The weighted set that resampled copies come from; their errors are its own.
+
+    Attributes
+    ----------
+    n : int
+    ess, log_z, log_z_err : float
+    """
+
+    n: int
+    ess: float
+    log_z: float
+    log_z_err: float
+
+
+def normalised(log_weights: np.ndarray) -> np.ndarray:
+    """Weights that sum to one, shape (n,); raises `ResultError` if every one is zero."""
+    top = log_weights.max()
+    if top == -np.inf:
+        raise ResultError("log_weights: every sample has weight zero, nothing can be averaged")
+    w = np.exp(log_weights - top)
+    return w / w.sum()
+
+
+def effective_size(weights: np.ndarray) -> float:
+    """(sum w)^2 / sum w^2 (Kish) of normalised weights."""
+    return float(1.0 / (weights**2).sum())
+
+
+def log_mean_weight(log_weights: np.ndarray) -> float:
+    """log mean exp(log_weights); -inf if every weight is zero."""
+    top = log_weights.max()
+    if top == -np.inf:
+        return -math.inf
+    return float(top + np.log(np.exp(log_weights - top).mean()))
+
+
+def log_z_error(weights: np.ndarray) -> float:
+    """Standard error of `log_mean_weight` by the delta method, sd(w) / (mean(w) sqrt(n)), of normalised weights."""
+    return float(weights.std(ddof=1) / weights.mean() / np.sqrt(len(weights)))
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray, ess: float):
+    """sum W f and its standard error, se^2 = sum W^2 (f - mean)^2 (Owen, Monte Carlo theory, eq. 9.9).
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (n, ...)
+    weights : numpy.ndarray, shape (n,)
+        Normalised.
+    ess : float
+        Effective number of independent samples: copies made by resampling carry no information of their own.
+
+    Raises
+    ------
+    UsageError
+        Values of the wrong length or not finite.
+    """
+    if values.ndim < 1 or len(values) != len(weights):
+        raise UsageError(
+            f"fn: expected an array of length {len(weights)}, one value a sample, got shape {values.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise UsageError("fn: expected finite values, got NaN or infinity")
+    mean = np.tensordot(weights, values, axes=1)
+    error = np.sqrt(np.tensordot(weights**2, (values - mean) ** 2, axes=1))
+    error = error * np.sqrt(effective_size(weights) / ess) if ess >= MIN_ESS_FOR_ERRORS else error * math.nan
+    return (float(mean), float(error)) if np.ndim(mean) == 0 else (mean, error)

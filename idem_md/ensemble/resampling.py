@@ -1,0 +1,89 @@
+"""New ensembles from old ones: resampling, and Markov chains that go on from the samples."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..checks import check_float, check_int
+from ..errors import ResultError
+from ..provenance import Provenance
+from .estimators import Source
+
+if TYPE_CHECKING:
+    from .weighted import WeightedEnsemble
+
+__all__ = ["refine", "resample"]
+
+# Rounds of a third of the steps in which `refine` tunes its step.
+ROUNDS = 10
+
+
+def resample(ensemble: WeightedEnsemble, n: int | None, seed: int) -> WeightedEnsemble:
+    """See `WeightedEnsemble.resample`."""
+    n = check_int("n", len(ensemble) if n is None else n, 1)
+    seed = check_int("seed", seed, 0)
+    u = (np.arange(n) + np.random.default_rng(seed).random()) / n
+    # Rounding can leave the last cumulative weight a hair below one.
+    edges = np.cumsum(ensemble.weights)
+    index = np.searchsorted(edges / edges[-1], u, side="right")
+    source = ensemble.source or Source(len(ensemble), ensemble.ess, ensemble.log_z, ensemble.log_z_err)
+    log_z = 0.0 if math.isnan(source.log_z) else source.log_z
+    return type(ensemble)(
+        ensemble.positions[index],
+        ensemble.energies[index],
+        np.full(n, log_z),
+        ensemble.system,
+        ensemble.provenance,
+        "resampled",
+        source,
+    )
+
+
+def refine(
+    ensemble: WeightedEnsemble, n_steps: int, seed: int, step: float | None, resampled: bool
+) -> WeightedEnsemble:
+    """See `WeightedEnsemble.refine`."""
+    import torch
+
+    from ..chains import MALA, equilibrate, finite_start, first_step, relax
+
+    n_steps, seed = check_int("n_steps", n_steps, 1), check_int("seed", seed, 0, 2**32 - 1)
+    system = ensemble.system
+    step = first_step(system.sigma_data) if step is None else check_float("step", step, above=0.0)
+    start = time.perf_counter()
+    source = ensemble.resample(seed=seed) if resampled else ensemble
+    alive = torch.from_numpy(np.isfinite(source.energies))
+    if not bool(alive.any()):
+        raise ResultError("energies: expected at least one finite one to start from, got none")
+    energy = system.energy()
+    # Exploded samples have forces that no Langevin step can follow: back among the others first.
+    u = torch.from_numpy(source.energies)[alive]
+    ceiling = float(u.median()) + 10 * max(float(u.median() - u.quantile(0.1)), 1.0)
+    state = finite_start(energy, relax(energy, torch.from_numpy(source.positions)[alive], 200, ceiling).float())
+    seeds = map(int, np.random.SeedSequence(seed).generate_state(ROUNDS + 1))
+    rounds, tuning = (ROUNDS, n_steps // (3 * ROUNDS)) if n_steps >= 3 * ROUNDS else (0, 0)
+    state, step = equilibrate(energy, state, step, rounds, tuning, lambda: next(seeds), gain=1.0)
+    state, run = MALA(step).step(energy, state, n_steps - rounds * tuning, next(seeds))
+    acceptance = float(run.acceptance.mean())
+    if rounds and not 0.1 < acceptance < 0.97:
+        raise ResultError(
+            f"step: no Langevin step was found that suits the energy, the acceptance is {acceptance:.3f} after tuning; "
+            "pass step, or more n_steps to tune it"
+        )
+    positions = state.x.double()
+    energies, _ = energy(positions)
+    before = source.provenance
+    record: Provenance = {
+        **before,
+        "refined": {"steps": n_steps, "seed": seed, "step": step, "acceptance": acceptance},
+        "energy_calls": before.get("energy_calls", 0) + energy.calls,
+        "seconds": before.get("seconds", 0.0) + time.perf_counter() - start,
+    }
+    n = len(energies)
+    log_weights = np.full(n, source.log_weights[0]) if resampled else np.zeros(n)
+    kind, origin = ("resampled", source.source) if resampled else ("equilibrium", None)
+    return type(ensemble)(positions.numpy(), energies.numpy(), log_weights, system, record, kind, origin)

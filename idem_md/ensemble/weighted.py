@@ -1,0 +1,281 @@
+"""The ensemble itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ..checks import check_choice
+from ..errors import FileFormatError, UsageError
+from ..provenance import Provenance
+from ..systems import SYSTEMS, System, get_system
+from . import estimators, resampling
+from .estimators import MIN_ESS_FOR_ERRORS, Source
+from .files import read_ensemble, to_trajectory, write_ensemble
+
+if TYPE_CHECKING:
+    import ase
+    import mdtraj
+
+__all__ = ["KINDS", "WeightedEnsemble", "load_ensemble"]
+
+KINDS = ("importance", "equilibrium", "resampled")
+
+
+@dataclass(frozen=True)
+class WeightedEnsemble:
+    """Samples of a Boltzmann distribution with importance weights.
+
+    Attributes
+    ----------
+    positions : numpy.ndarray, shape (n, N, D), float64
+        Reduced length; NaN where a sample failed.
+    energies : numpy.ndarray, shape (n,), float64
+        Reduced energies u = U/kT; +inf for overlaps and failed samples.
+    log_weights : numpy.ndarray, shape (n,), float64
+        Natural logarithms. Failed samples have -inf and stay in the count.
+    system : System
+    provenance : dict
+        How the samples were made and what they cost; no statistic depends on it.
+    kind : str
+        What the weights are. ``importance``: the mean of exp(log_weights) estimates Z. ``equilibrium``: samples of the
+        distribution itself, from a simulation or by formula, of equal weight; they do not know Z. ``resampled``:
+        copies of a weighted set, see ``source``. By default ``equilibrium`` if every log weight is exactly zero or
+        -inf, else ``importance``.
+    source : Source, optional
+        Of resampled sets: the set they come from, whose errors are theirs.
+
+    Raises
+    ------
+    UsageError
+        Shapes that do not fit, NaN weights, or positions that are not numbers where the weight is not zero.
+    """
+
+    positions: np.ndarray
+    energies: np.ndarray
+    log_weights: np.ndarray
+    system: System
+    provenance: Provenance = field(default_factory=Provenance)
+    kind: str | None = None
+    source: Source | None = None
+
+    def __post_init__(self):
+        for name in ("positions", "energies", "log_weights"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+        x, u, log_w = self.positions, self.energies, self.log_weights
+        n = len(u)
+        if x.ndim != 3 or len(x) != n or u.ndim != 1 or log_w.shape != (n,):
+            raise UsageError(
+                "positions, energies, log_weights: expected shapes (n,N,D), (n,), (n,), got "
+                f"{x.shape}, {u.shape}, {log_w.shape}"
+            )
+        if n == 0:
+            raise UsageError("positions: expected at least one sample, got none")
+        if np.isnan(log_w).any() or (log_w == np.inf).any():
+            raise UsageError("log_weights: expected numbers below infinity, got NaN or +inf")
+        alive = self.alive
+        if not np.isfinite(x[alive]).all() or not np.isfinite(u[alive]).all():
+            raise UsageError("positions, energies: expected finite numbers wherever the weight is not zero")
+        if self.kind is None:
+            plain = bool(alive.any()) and not log_w[alive].any()
+            object.__setattr__(self, "kind", "equilibrium" if plain else "importance")
+        check_choice("kind", self.kind, KINDS)
+        if (self.kind == "resampled") != (self.source is not None):
+            raise UsageError(
+                f"source: expected one for resampled sets and none else, got {self.source!r} for {self.kind!r}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Mask of the samples whose weight is not zero, shape (n,)."""
+        return self.log_weights > -np.inf
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Normalised weights, shape (n,), summing to one.
+
+        Raises
+        ------
+        ResultError
+            Every sample has weight zero.
+        """
+        return estimators.normalised(self.log_weights)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n; after resampling, that of the source."""
+        own = estimators.effective_size(self.weights)
+        return own if self.source is None else min(own, self.source.ess)
+
+    @property
+    def ess_fraction(self) -> float:
+        """`ess` divided by the number of samples, failed ones included."""
+        return self.ess / len(self)
+
+    @property
+    def log_z(self) -> float:
+        """Estimate of log Z, Z the integral of exp(-u) over the mean-free subspace: log mean exp(log_weights).
+
+        NaN for samples of a Markov chain, which do not know it.
+        """
+        if self.source is not None:
+            return self.source.log_z
+        return math.nan if self.kind == "equilibrium" else estimators.log_mean_weight(self.log_weights)
+
+    @property
+    def log_z_err(self) -> float:
+        """Standard error of `log_z` by the delta method: sd(w) / (mean(w) sqrt(n)).
+
+        NaN with fewer than two effective samples, where no error can be told.
+        """
+        if self.source is not None:
+            return self.source.log_z_err
+        if self.ess < MIN_ESS_FOR_ERRORS or math.isnan(self.log_z):
+            return math.nan
+        return estimators.log_z_error(self.weights)
+
+    def expectation(self, fn: Callable[[np.ndarray], np.ndarray]):
+        """Self-normalised weighted mean of an observable, with its standard error.
+
+        mean = sum W f, se^2 = sum W^2 (f - mean)^2 with W = w / sum w (Owen, Monte Carlo theory, eq. 9.9). The error
+        is NaN with fewer than two effective samples, and of little worth with fewer than some tens.
+
+        Parameters
+        ----------
+        fn : callable (n, N, D) -> (n,) or (n, ...)
+            Receives the positions in reduced length, samples of weight zero left out.
+
+        Returns
+        -------
+        value, standard_error : float, or numpy.ndarray of the observable's shape
+
+        Raises
+        ------
+        UsageError
+            The observable has the wrong length or is not finite.
+        ResultError
+            Every sample has weight zero.
+        """
+        alive, w = self.alive, self.weights
+        values = np.asarray(fn(self.positions[alive]), dtype=np.float64)
+        return estimators.weighted_mean(values, w[alive], self.ess)
+
+    @property
+    def mean_energy(self) -> tuple[float, float]:
+        """Weighted mean of the energy and its standard error, in kT."""
+        alive = self.alive
+        return estimators.weighted_mean(self.energies[alive], self.weights[alive], self.ess)
+
+    def resample(self, n: int | None = None, seed: int = 0) -> WeightedEnsemble:
+        """Equally weighted samples by systematic resampling; `log_z`, `ess` and all errors stay those of the source.
+
+        Parameters
+        ----------
+        n : int, optional
+            Number of samples; by default as many as there are.
+        seed : int
+        """
+        return resampling.resample(self, n, seed)
+
+    def refine(self, n_steps: int, seed: int = 0, step: float | None = None, resample: bool = True) -> WeightedEnsemble:
+        """Resample by the weights, then move every sample by Metropolis-adjusted Langevin steps on its energy.
+
+        Where Markov chains mix quickly this turns a poor sampler's output into equilibrium samples: the network
+        spreads the chains, the chains make up for the network. All weights are equal afterwards; how far the chains
+        got is not in them, so compare two lengths. With ``resample``, `ess` and errors stay those of the source, which
+        is cautious: chains part. Samples far above the others are first relaxed.
+
+        Parameters
+        ----------
+        n_steps : int
+            The first third, in ten rounds, tunes the step size.
+        seed : int
+        step : float, optional
+            First Langevin step, in reduced length squared; by default `chains.first_step`.
+        resample : bool
+            Otherwise the samples are taken as they are, failed ones left out and weights forgotten.
+
+        Raises
+        ------
+        UsageError
+            A number out of range, or a system whose energy is not known.
+        ResultError
+            No sample to start from, or a step size that found no use.
+        """
+        return resampling.refine(self, n_steps, seed, step, resample)
+
+    def save(self, path) -> list[Path]:
+        """Write ``F.dcd`` (Å), ``F.pdb`` and ``F.npz``, all or none; returns the paths. See `files.write_ensemble`."""
+        arrays = {"positions": self.positions, "energies": self.energies, "log_weights": self.log_weights}
+        record: dict[str, Any] = {
+            **self.provenance,
+            "system": self.system.name,
+            "system_description": self.system.describe(),
+            "kind": self.kind,
+            "source": None if self.source is None else asdict(self.source),
+        }
+        return write_ensemble(path, arrays, record, self.system.elements, self.system.units)
+
+    def to_mdtraj(self) -> mdtraj.Trajectory:
+        """MDTraj trajectory (nm); weights stay with the ensemble, in the same order."""
+        return to_trajectory(self.positions, self.system.elements, self.system.units)
+
+    def to_ase(self) -> list[ase.Atoms]:
+        """ASE atoms (Å) with the energy in eV and ``info["log_weight"]``."""
+        import ase
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        kT = self.system.units.kT_eV
+        frames = []
+        for frame, u, log_w in zip(self.to_mdtraj().xyz, self.energies, self.log_weights):
+            positions = frame.astype(np.float64) * 10.0
+            atoms = ase.Atoms(self.system.elements, positions=positions, info={"log_weight": float(log_w)})
+            atoms.calc = SinglePointCalculator(atoms, energy=float(u) * kT)
+            frames.append(atoms)
+        return frames
+
+
+def load_ensemble(path) -> WeightedEnsemble:
+    """Load what `WeightedEnsemble.save` wrote, from the path of its DCD.
+
+    Raises
+    ------
+    FileFormatError
+        Missing, truncated or foreign files.
+    """
+    arrays, record = read_ensemble(path)
+    name, description = record["system"], record.pop("system_description", None)
+    try:
+        system = get_system(name) if name in SYSTEMS else System.described(description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(
+            f"{path}: the system {name!r} is neither built in nor described in the file ({error})"
+        ) from None
+    atoms = arrays["positions"].shape[1]
+    if atoms != system.n_atoms:
+        raise FileFormatError(f"{path}: expected {system.n_atoms} atoms of {name!r}, got {atoms}")
+    try:
+        kind, source = _kind(record, arrays["log_weights"])
+        return WeightedEnsemble(**arrays, system=system, provenance=cast(Provenance, record), kind=kind, source=source)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: its contents do not describe an ensemble ({error})") from None
+
+
+def _kind(record: dict[str, Any], log_weights: np.ndarray) -> tuple[str, Source | None]:
+    """Take kind and source out of what was read; files of the first version said it by other keys."""
+    known = record.pop("log_z_known", True)
+    if "resampled" in record:
+        old = record.pop("resampled")
+        return "resampled", Source(
+            old["from"], old["ess"], float(log_weights[0]) if known else math.nan, old["log_z_err"]
+        )
+    kind, source = record.pop("kind", "importance" if known else "equilibrium"), record.pop("source", None)
+    return kind, None if source is None else Source(**source)

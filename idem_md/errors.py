@@ -1,0 +1,56 @@
+"""What is raised on purpose: one line that a user can act on."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BudgetExhausted",
+    "ConfigError",
+    "EnergyError",
+    "FileFormatError",
+    "IdemError",
+    "Interrupted",
+    "ResultError",
+    "UsageError",
+]
+
+
+class IdemError(Exception):
+    """Base of all errors raised on purpose; its message is one line a user can act on."""
+
+
+class UsageError(IdemError, ValueError):
+    """An argument is not what the function accepts."""
+
+
+class ConfigError(IdemError, ValueError):
+    """A configuration file or table is malformed."""
+
+
+class FileFormatError(IdemError, ValueError):
+    """A file is missing, truncated, corrupt, or not ours."""
+
+
+class ResultError(IdemError, ArithmeticError):
+    """The arguments were fine, the outcome is of no use: every sample exploded, every weight is zero, and the like."""
+
+
+class EnergyError(IdemError, ArithmeticError):
+    """An energy or force is not a number, or its evaluation failed.
+
+    Attributes
+    ----------
+    index : int or None
+        The first configuration of the batch that failed.
+    """
+
+    def __init__(self, message: str, index: int | None = None):
+        super().__init__(message)
+        self.index = index
+
+
+class BudgetExhausted(IdemError):
+    """A limit on energy calls or on time would be exceeded by what comes next."""
+
+
+class Interrupted(IdemError):
+    """Asked to stop before there was anything to keep."""

@@ -1,0 +1,368 @@
+"""Lennard-Jones energies, score targets and chains as torch ops, on the CPU and on CUDA.
+
+All take the same four parameters: ``epsilon`` (well depth in kT) and ``r_min`` (distance of the minimum), one number
+each or, with ``species``, the four of a symmetric 2 x 2 matrix, row by row; ``trap`` (stiffness in kT / length^2);
+``species``, a uint8 tensor (N,) of 0 and 1 on the CPU, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..checks import check_int
+from ..errors import UsageError
+from .module import check_batch, check_device, check_tensor, native, place
+from .parameters import FLOATS, chain_numbers, parameters, run, species_on
+
+__all__ = ["count_flop", "lj_dem_scores", "lj_energy_forces", "lj_mala", "lj_tempering", "noise"]
+
+_DEVICES = ("cpu", "cuda")
+MAX_STEPS = 2**24  # accepted moves are counted in float32
+
+
+@torch.library.custom_op("idem_md::lj_energy_forces", mutates_args=(), device_types=_DEVICES)
+def lj_energy_forces(
+    x: Tensor,
+    epsilon: Sequence[float],
+    r_min: Sequence[float],
+    trap: float,
+    species: Tensor | None = None,
+    isa: str = "",
+) -> tuple[Tensor, Tensor]:
+    """Energies and forces of Lennard-Jones clusters in a harmonic trap about the centroid.
+
+    u = sum_{i<j} epsilon_ij [(r_ij^min/r_ij)^12 - 2 (r_ij^min/r_ij)^6] + trap/2 * sum_i |x_i - mean(x)|^2
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, N, D), float32 or float64, D = 2 or 3
+    epsilon, r_min, trap, species
+        See the module.
+    isa : str
+        Instruction set; empty picks the fastest available.
+
+    Returns
+    -------
+    u : torch.Tensor, shape (B,)
+        Energies in kT; +inf where a pair is closer than 0.00316 r_min.
+    f : torch.Tensor, shape (B, N, D)
+        Forces -grad u; finite for every finite input in the range of the dtype.
+    """
+    check_batch(x, FLOATS)
+    x = x.detach().contiguous()
+    b, n, d = x.shape
+    species = species_on(species, n, x.device)
+    u, f = x.new_empty(b), torch.empty_like(x)
+    native.energy_forces(
+        parameters(n, d, epsilon, r_min, trap, species),
+        b,
+        x.dtype == torch.float64,
+        x.data_ptr(),
+        u.data_ptr(),
+        f.data_ptr(),
+        place(x.device, isa),
+    )
+    return u, f
+
+
+@lj_energy_forces.register_fake
+def _(x, epsilon, r_min, trap, species=None, isa=""):
+    return x.new_empty(x.shape[0]), x.new_empty(x.shape)
+
+
+@torch.library.custom_op("idem_md::lj_mala", mutates_args=(), device_types=_DEVICES)
+def lj_mala(
+    x: Tensor,
+    step: Tensor,
+    beta: Tensor,
+    n_steps: int,
+    seed: int,
+    epsilon: Sequence[float],
+    r_min: Sequence[float],
+    trap: float,
+    species: Tensor | None = None,
+    centre: Tensor | None = None,
+    stiffness: Tensor | None = None,
+    averages: bool = False,
+    isa: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2, in the mean-free subspace.
+
+    Proposal x' = x + h g + sqrt(2h) noise, with g the total force, each atom's part cut to the length sqrt(2 D / h)
+    and the mean removed (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996). The whole loop runs in native code, one
+    chain a vector lane or CUDA thread; on one device a chain's random numbers depend on (seed, chain index) only.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (C, N, D), float32
+        Starting positions, mean-free.
+    step, beta : torch.Tensor, shape (C,) or one element
+        Langevin step h (length^2) and inverse temperature relative to kT = 1.
+    n_steps, seed : int
+    epsilon, r_min, trap, species
+        See the module.
+    centre : torch.Tensor, shape (C, N, D), optional
+    stiffness : torch.Tensor, shape (C,) or one element, optional
+        Harmonic restraint; both or neither.
+    averages : bool
+        Also average positions and bare forces over the steps of each chain.
+
+    Returns
+    -------
+    x, u, f : torch.Tensor
+        Final positions (C, N, D), energies (C,) and forces (C, N, D) without the restraint.
+    acceptance : torch.Tensor, shape (C,)
+    mean_x, mean_f : torch.Tensor, shape (C, N, D), or (0, N, D) without ``averages``
+    """
+    check_batch(x)
+    check_int("n_steps", n_steps, 0, MAX_STEPS)
+    check_int("seed", seed, 0, 2**63 - 1)
+    x = x.detach().contiguous()
+    c, n, d = x.shape
+    step, beta = chain_numbers("step", step, c, x), chain_numbers("beta", beta, c, x)
+    if (centre is None) != (stiffness is None):
+        raise UsageError("centre, stiffness: expected both or neither")
+    if centre is not None and stiffness is not None:
+        check_tensor("centre", centre, (c, n, d), FLOATS)
+        centre, stiffness = centre.to(x.device, torch.float32).contiguous(), chain_numbers("stiffness", stiffness, c, x)
+    species = species_on(species, n, x.device)
+    out, f = torch.empty_like(x), torch.empty_like(x)
+    u, acceptance = x.new_empty(c), x.new_empty(c)
+    mean_x, mean_f = (x.new_empty(c if averages else 0, n, d) for _ in range(2))
+    address = lambda t: 0 if t is None else t.data_ptr()  # noqa: E731
+    run(
+        native.mala,
+        place(x.device, isa),
+        x,
+        parameters(n, d, epsilon, r_min, trap, species),
+        c,
+        n_steps,
+        seed,
+        *map(
+            address,
+            (
+                step,
+                beta,
+                centre,
+                stiffness,
+                x,
+                out,
+                u,
+                f,
+                mean_x if averages else None,
+                mean_f if averages else None,
+                acceptance,
+            ),
+        ),
+    )
+    return out, u, f, acceptance, mean_x, mean_f
+
+
+@lj_mala.register_fake
+def _(
+    x,
+    step,
+    beta,
+    n_steps,
+    seed,
+    epsilon,
+    r_min,
+    trap,
+    species=None,
+    centre=None,
+    stiffness=None,
+    averages=False,
+    isa="",
+):
+    c = x.shape[0]
+    mean = (c if averages else 0, *x.shape[1:])
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(c),
+        x.new_empty(x.shape),
+        x.new_empty(c),
+        x.new_empty(mean),
+        x.new_empty(mean),
+    )
+
+
+@torch.library.custom_op("idem_md::lj_tempering", mutates_args=(), device_types=_DEVICES)
+def lj_tempering(
+    x: Tensor,
+    step: Tensor,
+    beta: Tensor,
+    n_rounds: int,
+    n_steps: int,
+    seed: int,
+    epsilon: Sequence[float],
+    r_min: Sequence[float],
+    trap: float,
+    species: Tensor | None = None,
+    isa: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Parallel tempering: ladders of replicas, each round ``n_steps`` of MALA a replica and one sweep of swaps.
+
+    Even and odd pairs of neighbouring rungs take turns; a swap of r and r+1 is accepted with probability
+    min(1, exp[(beta_r - beta_{r+1})(u_r - u_{r+1})]). One ladder a vector lane or CUDA thread, the whole loop in
+    native code.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (C, R, N, D), float32
+        Starting positions of C ladders of R >= 2 rungs, mean-free.
+    step, beta : torch.Tensor, shape (R,)
+        Langevin step and inverse temperature of each rung, the coldest (largest beta) first.
+    n_rounds, n_steps, seed : int
+    epsilon, r_min, trap, species
+        See the module.
+
+    Returns
+    -------
+    x, u, f : torch.Tensor, shapes (C, R, N, D), (C, R), (C, R, N, D)
+        Final state by rung.
+    acceptance : torch.Tensor, shape (C, R)
+        Of the MALA moves.
+    swaps : torch.Tensor, shape (C, R-1)
+        Accepted share of the attempted swaps of rungs r and r+1; NaN where none was attempted.
+    round_trips : torch.Tensor, shape (C,)
+        How often a replica that had been hottest arrived at the coldest rung.
+    trace : torch.Tensor, shape (C, n_rounds, R)
+        Energies by rung after each round.
+    """
+    check_tensor("x", x, (None,) * 4)
+    c, r, n, d = x.shape
+    if r < 2:
+        raise UsageError(f"x: expected at least two rungs, got shape {tuple(x.shape)}")
+    check_batch(x[:, 0])
+    for name, value in (("n_rounds", n_rounds), ("n_steps", n_steps), ("n_rounds * n_steps", n_rounds * n_steps)):
+        check_int(name, value, 0, MAX_STEPS)
+    check_int("seed", seed, 0, 2**63 - 1)
+    x = x.detach().contiguous()
+    step, beta = chain_numbers("step", step, r, x), chain_numbers("beta", beta, r, x)
+    if not bool((beta[:-1] > beta[1:]).all()):
+        raise UsageError("beta: expected inverse temperatures falling from the coldest rung to the hottest")
+    species = species_on(species, n, x.device)
+    out, f = torch.empty_like(x), torch.empty_like(x)
+    u, acceptance, swaps = x.new_empty(c, r), x.new_empty(c, r), x.new_empty(c, r - 1)
+    trips, trace = x.new_empty(c), x.new_empty(c, n_rounds, r)
+    run(
+        native.tempering,
+        place(x.device, isa),
+        x,
+        parameters(n, d, epsilon, r_min, trap, species),
+        c,
+        r,
+        n_rounds,
+        n_steps,
+        seed,
+        *(t.data_ptr() for t in (beta, step, x, out, u, f, acceptance, swaps, trips, trace)),
+    )
+    return out, u, f, acceptance, swaps, trips, trace
+
+
+@lj_tempering.register_fake
+def _(x, step, beta, n_rounds, n_steps, seed, epsilon, r_min, trap, species=None, isa=""):
+    c, r = x.shape[:2]
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(c, r),
+        x.new_empty(x.shape),
+        x.new_empty(c, r),
+        x.new_empty(c, r - 1),
+        x.new_empty(c),
+        x.new_empty(c, n_rounds, r),
+    )
+
+
+@torch.library.custom_op("idem_md::lj_dem_scores", mutates_args=(), device_types=_DEVICES)
+def lj_dem_scores(
+    x: Tensor,
+    sigma: Tensor,
+    n_samples: int,
+    seed: int,
+    epsilon: Sequence[float],
+    r_min: Sequence[float],
+    trap: float,
+    species: Tensor | None = None,
+    isa: str = "",
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Importance-sampled scores of the noised Boltzmann density, streamed over the samples.
+
+    x_k = x + sigma eps_k, w = softmax(-u(x_k)): S_T = sum_k w_k f(x_k) (Akhound-Sadegh et al., ICML 2024, the
+    DEM estimator) and S_D = sum_k w_k eps_k / sigma. On the CPU memory is O(B N); K x N x D is never formed. On
+    CUDA the samples in flight come on top: nothing for 13 atoms, at most 256 MiB otherwise.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, N, D), float32
+        Noised positions x_t, mean-free.
+    sigma : torch.Tensor, shape (B,) or one element
+    n_samples, seed : int
+        K and the seed; eps_k of x_b is row b K + k of `noise` for the same seed, device and generator.
+    epsilon, r_min, trap, species
+        See the module.
+
+    Returns
+    -------
+    s_tsi, s_dsi : torch.Tensor, shape (B, N, D)
+    alpha : torch.Tensor, shape (B,)
+        Weight of S_T in the mix of least variance, in [0, 1].
+    log_mean_exp : torch.Tensor, shape (B,)
+        log (1/K) sum_k exp(-u(x_k)); -inf where every sample overlaps (then the scores are 0).
+    ess : torch.Tensor, shape (B,)
+        (sum w)^2 / sum w^2; 0 where every sample overlaps.
+    """
+    check_batch(x)
+    check_int("n_samples", n_samples, 1)
+    check_int("seed", seed, 0, 2**63 - 1)
+    x = x.detach().contiguous()
+    b, n, d = x.shape
+    sigma = chain_numbers("sigma", sigma, b, x)
+    species = species_on(species, n, x.device)
+    s_tsi, s_dsi = torch.empty_like(x), torch.empty_like(x)
+    alpha, log_mean_exp, ess = (x.new_empty(b) for _ in range(3))
+    run(
+        native.dem_scores,
+        place(x.device, isa),
+        x,
+        parameters(n, d, epsilon, r_min, trap, species),
+        b,
+        n_samples,
+        seed,
+        *(t.data_ptr() for t in (x, sigma, s_tsi, s_dsi, alpha, log_mean_exp, ess)),
+    )
+    return s_tsi, s_dsi, alpha, log_mean_exp, ess
+
+
+@lj_dem_scores.register_fake
+def _(x, sigma, n_samples, seed, epsilon, r_min, trap, species=None, isa=""):
+    b = x.shape[0]
+    return x.new_empty(x.shape), x.new_empty(x.shape), *(x.new_empty(b) for _ in range(3))
+
+
+def noise(n_samples: int, n_atoms: int, n_dims: int, seed: int, isa: str = "", device="cpu") -> Tensor:
+    """The mean-free standard normal noise that `lj_dem_scores` draws for the same seed, row by row.
+
+    Returns
+    -------
+    torch.Tensor, shape (n_samples, n_atoms, n_dims), float32
+    """
+    check_int("n_samples", n_samples, 0)
+    check_int("n_atoms", n_atoms, 1)
+    check_int("n_dims", n_dims, 2, 3)
+    check_int("seed", seed, 0, 2**63 - 1)
+    device = check_device("device", device)
+    eps = torch.empty(n_samples, n_atoms, n_dims, device=device)
+    native.noise(n_atoms, n_dims, n_samples, seed, eps.data_ptr(), place(device, isa))
+    return eps
+
+
+def count_flop(n_atoms: int, n_dims: int, epsilon, r_min, trap: float, species: Tensor | None = None) -> int:
+    """Operations (+ - * /) of one energy with forces, counted by running the kernels' own code on a counting number."""
+    species = species_on(species, n_atoms, torch.device("cpu"))
+    check_int("n_atoms", n_atoms, 2)
+    check_int("n_dims", n_dims, 2, 3)
+    return native.count_flop(parameters(n_atoms, n_dims, epsilon, r_min, trap, species))

@@ -1,0 +1,140 @@
+"""Messages of the equivariant network, fused over all pairs, as torch ops."""
+
+from __future__ import annotations
+
+import torch
+
+from ..checks import check_int
+from ..errors import UsageError
+from .module import check_batch, check_tensor, native
+
+__all__ = ["message", "pair_splines"]
+
+
+def _check_geometry(knot, spline, unit, a, v, filter) -> None:
+    check_tensor("v", v, (None,) * 4)
+    b, n, d, c = v.shape
+    pairs = n * (n - 1) // 2
+    check_tensor("a", a, (b, n, 3 * c))
+    check_tensor("filter", filter, (None, 3 * c))
+    check_tensor("knot", knot, (b, pairs), (torch.int32,))
+    check_tensor("spline", spline, (b, pairs, 4))
+    check_tensor("unit", unit, (b, pairs, d))
+    if d not in (2, 3) or not 1 <= c <= 512:
+        raise UsageError(f"v: expected 2 or 3 dimensions and at most 512 channels, got shape {tuple(v.shape)}")
+    if knot.numel() and not 0 <= int(knot.min()) <= int(knot.max()) <= len(filter) - 4:
+        raise UsageError(f"knot: expected values in [0, {len(filter) - 4}], got [{int(knot.min())}, {int(knot.max())}]")
+
+
+@torch.library.custom_op("idem_md::pair_splines", mutates_args=(), device_types="cpu")
+def pair_splines(
+    x: torch.Tensor, n_basis: int, length: float, shift: float, lo: float, width: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All pairs i > j as cubic B-spline coordinates of the log distance, and their directions.
+
+    t = (log(r/length + shift) - lo) / width, clamped to the range of the basis; the four basis functions
+    knot .. knot+3 are the ones that do not vanish there.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (B, N, D), float32
+    n_basis : int
+        K, at least 4.
+    length, shift, lo, width : float
+
+    Returns
+    -------
+    knot : torch.Tensor, shape (B, N(N-1)/2), int32
+    spline : torch.Tensor, shape (B, N(N-1)/2, 4), float32
+    unit : torch.Tensor, shape (B, N(N-1)/2, D), float32
+        (x_i - x_j) / r. Pairs come as (1,0), (2,0), (2,1), ...
+    """
+    check_batch(x)
+    check_int("n_basis", n_basis, 4)
+    x = x.contiguous()
+    b, n, d = x.shape
+    pairs = n * (n - 1) // 2
+    knot = torch.empty(b, pairs, dtype=torch.int32)
+    spline, unit = x.new_empty(b, pairs, 4), x.new_empty(b, pairs, d)
+    native.pair_splines(x, knot, spline, unit, n_basis, length, shift, lo, width, torch.get_num_threads())
+    return knot, spline, unit
+
+
+@pair_splines.register_fake
+def _(x, n_basis, length, shift, lo, width):
+    b, n, d = x.shape
+    pairs = n * (n - 1) // 2
+    return x.new_empty(b, pairs, dtype=torch.int32), x.new_empty(b, pairs, 4), x.new_empty(b, pairs, d)
+
+
+@torch.library.custom_op("idem_md::message", mutates_args=(), device_types="cpu")
+def message(
+    knot: torch.Tensor, spline: torch.Tensor, unit: torch.Tensor, a: torch.Tensor, v: torch.Tensor, filter: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equivariant messages over all pairs; filters are splines of the distance and never stored.
+
+    ds_i = sum_j a_j^(1) w1_ij;   dv_i = sum_j a_j^(2) w2_ij rhat_ij + v_j a_j^(3) w3_ij, with (w1, w2, w3)_ij the
+    row ``spline @ filter[knot:knot+4]`` (the PaiNN message, Schütt et al., ICML 2021). Differentiable in ``a``,
+    ``v`` and ``filter``, not in the geometry.
+
+    Parameters
+    ----------
+    knot, spline, unit : torch.Tensor
+        From `pair_splines`.
+    a : torch.Tensor, shape (B, N, 3C), float32
+    v : torch.Tensor, shape (B, N, D, C), float32
+    filter : torch.Tensor, shape (K, 3C), float32
+
+    Returns
+    -------
+    ds : torch.Tensor, shape (B, N, C)
+    dv : torch.Tensor, shape (B, N, D, C)
+    """
+    _check_geometry(knot, spline, unit, a, v, filter)
+    knot, spline, unit, a, v, filter = (t.detach().contiguous() for t in (knot, spline, unit, a, v, filter))
+    ds, dv = a.new_empty(*a.shape[:2], v.shape[-1]), torch.empty_like(v)
+    native.message_forward(knot, spline, unit, a, v, filter, ds, dv, torch.get_num_threads())
+    return ds, dv
+
+
+@message.register_fake
+def _(knot, spline, unit, a, v, filter):
+    return a.new_empty(*a.shape[:2], v.shape[-1]), v.new_empty(v.shape)
+
+
+@torch.library.custom_op("idem_md::message_backward", mutates_args=(), device_types="cpu")
+def _message_backward(
+    knot: torch.Tensor,
+    spline: torch.Tensor,
+    unit: torch.Tensor,
+    a: torch.Tensor,
+    v: torch.Tensor,
+    filter: torch.Tensor,
+    gs: torch.Tensor,
+    gv: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    _check_geometry(knot, spline, unit, a, v, filter)
+    check_tensor("gs", gs, (*a.shape[:2], v.shape[-1]))
+    check_tensor("gv", gv, tuple(v.shape))
+    knot, spline, unit, a, v, filter, gs, gv = (
+        t.detach().contiguous() for t in (knot, spline, unit, a, v, filter, gs, gv)
+    )
+    ga, gvin, gfilter = torch.empty_like(a), torch.empty_like(v), torch.empty_like(filter)
+    native.message_backward(knot, spline, unit, a, v, filter, gs, gv, ga, gvin, gfilter, torch.get_num_threads())
+    return ga, gvin, gfilter
+
+
+@_message_backward.register_fake
+def _(knot, spline, unit, a, v, filter, gs, gv):
+    return a.new_empty(a.shape), v.new_empty(v.shape), filter.new_empty(filter.shape)
+
+
+def _message_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _message_grad(ctx, gs, gv):
+    return None, None, None, *_message_backward(*ctx.saved_tensors, gs, gv)
+
+
+message.register_autograd(_message_grad, setup_context=_message_setup)

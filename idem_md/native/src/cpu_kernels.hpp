@@ -1,0 +1,52 @@
+// What one instruction set offers. The module picks a table at run time.
+#pragma once
+#include "args.hpp"
+
+namespace idem {
+
+// Cubic-spline coordinates of all pairs i > j, in the order (1,0), (2,0), (2,1), ...
+struct SplineArgs {
+  int n_atoms, n_dims, n_basis;
+  float length, shift, lo, width;
+  const float* x;           // (B,N,D)
+  int32_t* knot;            // (B,P) first of the four basis functions that are not zero
+  float* spline;            // (B,P,4) their values
+  float* unit;              // (B,P,D) (x_i - x_j) / r
+};
+
+// ds_i = sum_j a_j W, dv_i = sum_j a'_j W' rhat_ij + v_j a''_j W'', with filters W (K,3C) in the spline basis.
+constexpr int kMaxChannels = 512;
+struct MessageArgs {
+  int n_atoms, n_dims, n_basis, channels;
+  const int32_t* knot;
+  const float *spline, *unit;
+  const float *a, *v;       // (B,N,3C), (B,N,D,C)
+  const float* filter;      // (K,3C)
+  float *ds, *dv;           // forward: (B,N,C), (B,N,D,C)
+  const float *gs, *gv;     // backward: gradients of ds, dv
+  float *ga, *gvin;         // backward: gradients of a, v
+};
+
+// Every function works on items [begin, end); items are independent, so the caller may cut the range
+// anywhere that is a multiple of the lane width.
+struct CpuKernels {
+  const char* name;
+  int width_f32, width_f64;
+  void (*energy_forces_f32)(const LennardJonesParams&, const float*, float*, float*, int64_t, int64_t);
+  void (*energy_forces_f64)(const LennardJonesParams&, const double*, double*, double*, int64_t, int64_t);
+  void (*mala)(const MalaArgs&, int64_t, int64_t);
+  void (*tempering)(const TemperingArgs&, int64_t, int64_t);
+  void (*dem_scores)(const TargetArgs&, int64_t, int64_t);
+  void (*noise)(const NoiseArgs&, int64_t, int64_t);
+  double (*fma_loop)(int64_t);              // runs that many fused multiply-adds a lane on 10 registers; returns their sum
+  void (*pair_splines)(const SplineArgs&, int64_t, int64_t);
+  void (*message_forward)(const MessageArgs&, int64_t, int64_t);
+  void (*message_backward)(const MessageArgs&, int64_t, int64_t, float* gfilter);  // writes gfilter (K,3C)
+};
+
+namespace scalar { const CpuKernels& kernels(); }
+namespace baseline { const CpuKernels& kernels(); }
+namespace avx2 { const CpuKernels& kernels(); }
+namespace avx512 { const CpuKernels& kernels(); }
+
+}  // namespace idem

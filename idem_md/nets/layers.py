@@ -1,0 +1,77 @@
+"""Layers that networks share. Shape legend: B configurations, C channels, K radial functions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from .. import native
+
+__all__ = ["NoiseEmbedding", "RadialSplines", "perceptron", "silent_linear"]
+
+
+def perceptron(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
+    """Two dense layers with SiLU between."""
+    return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_out))
+
+
+def silent_linear(n_in: int, n_out: int) -> nn.Linear:
+    """A dense layer that at first gives zero."""
+    layer = nn.Linear(n_in, n_out)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class NoiseEmbedding(nn.Module):
+    """Fourier features of ln sigma through a small perceptron: (B,) -> (B, C)."""
+
+    frequencies: torch.Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(4.0), 16)), persistent=False
+        )
+        self.mlp = perceptron(32, channels, channels)
+
+    def forward(self, log_sigma_B: torch.Tensor) -> torch.Tensor:
+        phase = log_sigma_B[:, None] * self.frequencies
+        return self.mlp(torch.cat([phase.sin(), phase.cos()], -1))
+
+
+class RadialSplines(nn.Module):
+    """Cubic B-splines in the logarithm of the distance: fine where atoms touch, coarse far away.
+
+    A filter is a learnt spline; at any distance just four of the K functions are not zero, so K is free.
+
+    Parameters
+    ----------
+    n_basis : int
+        K, at least 4.
+    length : float
+        Natural length of the system (the pair minimum); the knots run from 0.15 to 12 of it.
+    """
+
+    SHIFT = 0.05  # keeps the logarithm finite at r = 0
+
+    def __init__(self, n_basis: int, length: float):
+        super().__init__()
+        self.n_basis, self.length = n_basis, length
+        self.lo = math.log(0.15)
+        self.width = (math.log(12.0) - self.lo) / (n_basis - 3)
+
+    def forward(self, r: torch.Tensor) -> torch.Tensor:
+        """Basis values (..., K) at distances (...)."""
+        t = (torch.log(r / self.length + self.SHIFT) - self.lo) / self.width
+        t = t.clamp(0.0, self.n_basis - 4 + 0.999999)
+        u = (t[..., None] + 2 - torch.arange(self.n_basis, dtype=r.dtype, device=r.device) - 1).abs()
+        inner = (4 - 6 * u**2 + 3 * u**3) / 6
+        outer = (2 - u).clamp(min=0) ** 3 / 6
+        return torch.where(u < 1, inner, outer)
+
+    def pairs(self, x: torch.Tensor):
+        """The same for all pairs of (B, N, D) positions, sparse; see `native.pair_splines`."""
+        return native.pair_splines(x, self.n_basis, self.length, self.SHIFT, self.lo, self.width)

@@ -1,0 +1,56 @@
+"""The seam of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor
+
+from ..registry import Registry
+from ..systems import System
+from ..tables import Table, parse_table
+
+__all__ = ["NETWORKS", "Network", "NetworkOptions", "parse_network", "register_network"]
+
+
+class NetworkOptions(Table):
+    """Settings of a network; each has a subclass with those that it uses.
+
+    ``output`` is what the network predicts; see `idem_md.diffusion.Denoiser`.
+    """
+
+    name: str
+    output: Literal["denoiser", "score"] = "denoiser"
+
+
+class Network(Protocol):
+    """A vector field F(x_BND, log_sigma_B) -> (B, N, D); in practice a `torch.nn.Module`.
+
+    Attributes
+    ----------
+    Options : type
+        The settings, a subclass of `NetworkOptions`.
+    """
+
+    Options: ClassVar[type[NetworkOptions]]
+
+    @classmethod
+    def build(cls, options: Any, system: System) -> Network:
+        """With fresh weights, drawn from torch's global generator; refuses a system that it does not suit."""
+        ...
+
+    def __call__(self, x_BND: Tensor, log_sigma_B: Tensor) -> Tensor: ...
+
+
+NETWORKS: Registry[type[Network]] = Registry("network.name")
+
+
+def register_network(name: str) -> Callable[[type], type]:
+    """Class decorator: makes a `Network` known to configurations under ``network.name = name``."""
+    return NETWORKS.register(name)
+
+
+def parse_network(table: Mapping[str, Any], source: str) -> NetworkOptions:
+    """Options of the network that ``table["name"]`` names; raises `ConfigError`."""
+    return parse_table(NETWORKS.find(table["name"]).Options, table, source, "network")

@@ -1,0 +1,85 @@
+"""How samples were made and what they cost: the record that every ensemble and checkpoint carries."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from importlib.metadata import version
+from typing import Any, TypedDict
+
+__all__ = ["Provenance", "finite_or_none", "hardware", "provenance", "versions"]
+
+
+class Provenance(TypedDict, total=False):
+    """The record, as it stands in files: JSON. What statistics depend on is not in here but in the ensemble itself.
+
+    ``seconds``, ``nfe`` (network evaluations a sample) and ``energy_calls`` are the cost, ``failed`` the number of
+    samples that failed, ``checkpoint`` the digest of the network. Engines add facts of their own (``steps``,
+    ``acceptance``, ...).
+    """
+
+    system: str
+    parameters: dict[str, Any]
+    method: str
+    kernel: str
+    checkpoint: str
+    seed: int
+    nfe: int
+    energy_calls: int
+    failed: int
+    seconds: float
+    hardware: str
+    versions: dict[str, str]
+    steps: int
+    step: Any
+    acceptance: float
+    betas: list[float]
+    ladders: int
+    swaps: list[float]
+    round_trips: float
+    batches: int
+    refined: dict[str, Any]
+
+
+def hardware() -> str:
+    """Machine and number of threads."""
+    import torch
+
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Versions of this package and of others that numbers may depend on."""
+    return {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj", *names)}
+
+
+def provenance(system: str, parameters: dict[str, Any], energy_calls: int, start: float, **facts) -> Provenance:
+    """The record of samples just made.
+
+    Parameters
+    ----------
+    system : str
+    parameters : dict
+        Of the energy.
+    energy_calls : int
+    start : float
+        `time.perf_counter` when it began.
+    facts
+        The rest, by the keys of `Provenance`.
+    """
+    record = Provenance(
+        system=system,
+        parameters=parameters,
+        energy_calls=energy_calls,
+        seconds=time.perf_counter() - start,
+        hardware=hardware(),
+        versions=versions(),
+    )
+    record.update(facts)  # type: ignore[typeddict-item]
+    return record
+
+
+def finite_or_none(value) -> float | None:
+    """A float for JSON, which knows neither NaN nor infinity."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,65 @@
+"""Parts by name: how a user adds a network, a target, a proposal, an engine or an observable of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from .errors import UsageError
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A mapping from names to parts of one kind.
+
+    Parameters
+    ----------
+    argument : str
+        What a user calls the choice, for error messages: "kernel", "target.name".
+    """
+
+    def __init__(self, argument: str):
+        self.argument = argument
+        self._parts: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[S], S]:
+        """A decorator that adds a part.
+
+        Raises
+        ------
+        UsageError
+            The name is taken.
+        """
+        if name in self._parts:
+            raise UsageError(f"{self.argument}: expected a name that is not taken, got {name!r}")
+
+        def add(part: S) -> S:
+            self._parts[name] = part  # type: ignore[assignment]
+            return part
+
+        return add
+
+    def find(self, name: str) -> T:
+        """The part of that name.
+
+        Raises
+        ------
+        UsageError
+            There is none; lists those there are.
+        """
+        if name not in self._parts:
+            raise UsageError(f"{self.argument}: expected one of {', '.join(self._parts)}, got {name!r}")
+        return self._parts[name]
+
+    def __getitem__(self, name: str) -> T:
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)

@@ -1,0 +1,104 @@
+"""Figures of ensembles, drawn without pyplot: nothing global is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..analysis import pair_distances
+from ..ensemble import WeightedEnsemble
+
+__all__ = ["COLOURS", "plot_energies", "plot_histograms", "save_png"]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito: told apart by colour-blind readers too
+
+
+def save_png(figure: Figure, file) -> None:
+    """Write a figure to a path or file object; the same figure gives the same bytes."""
+    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+
+
+def _is_weighted(e: WeightedEnsemble) -> bool:
+    return float(np.ptp(e.weights)) > 1e-12
+
+
+def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
+    """Energy and pair-distance histograms as PNG; a dashed line shows the samples before weighting."""
+    figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+    axes = figure.subplots(1, 2)
+    pooled = np.concatenate([e.energies[np.isfinite(e.energies)] for e in ensembles.values()])
+    lo, hi = np.quantile(pooled, [0.0005, 0.9995])
+    energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 40)
+    distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
+    top = max(float(np.nanquantile(d, 0.9995)) for d in distances.values())
+    distance_edges = np.linspace(0, 1.05 * top, 120)
+    for (label, e), colour in zip(ensembles.items(), COLOURS):
+        w, d = e.weights, distances[label]
+        alive = w > 0
+        panels = ((axes[0], e.energies, energy_edges, w), (axes[1], d, distance_edges, w[:, None]))
+        for axis, values, edges, weight in panels:
+            weight = np.broadcast_to(weight, values.shape)
+            axis.hist(
+                values[alive].ravel(),
+                edges,
+                weights=weight[alive].ravel(),
+                density=True,
+                histtype="step",
+                color=colour,
+                lw=1.8,
+                label=f"{label}, weighted" if _is_weighted(e) else label,
+            )
+            if _is_weighted(e):
+                ok = np.isfinite(e.energies)
+                axis.hist(
+                    values[ok].ravel(),
+                    edges,
+                    density=True,
+                    histtype="step",
+                    color=colour,
+                    lw=1.2,
+                    ls="--",
+                    label=f"{label}, raw",
+                )
+    axes[0].set(xlabel="energy u (kT)", ylabel="probability density (1/kT)")
+    axes[1].set(xlabel="pair distance (reduced length)", ylabel="probability density")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_ylim(bottom=0)
+    # Outside the axes, where no curve can pass below it; lines instead of the boxes that step histograms get.
+    handles, labels = axes[0].get_legend_handles_labels()
+    lines = [Line2D([], [], color=h.get_edgecolor(), ls=h.get_linestyle(), lw=1.8) for h in handles]
+    figure.legend(lines, labels, loc="outside upper center", ncols=min(len(lines), 3), frameon=False, fontsize=9)
+    save_png(figure, file)
+
+
+def plot_energies(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
+    """Energy histograms of raw samples, the first set filled; the range is that of the first, three times its width.
+
+    What lies outside is stated in the legend, as a share of its set.
+    """
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axis = figure.subplots()
+    first = next(iter(ensembles.values())).energies
+    lo, hi = first.min(), first.max()
+    edges = np.linspace(lo - (hi - lo), hi + (hi - lo), 121).tolist()
+    for k, (label, e) in enumerate(ensembles.items()):
+        outside = float(np.mean(~((e.energies >= edges[0]) & (e.energies <= edges[-1]))))
+        name = label if outside == 0 else f"{label} ({100 * outside:.1f}% outside)"
+        u = e.energies[np.isfinite(e.energies)]
+        weight = np.full(len(u), 1 / (len(e) * (edges[1] - edges[0])))
+        if k == 0:
+            axis.hist(u, edges, weights=weight, color="#bbbbbb", label=name)
+        else:
+            axis.hist(
+                u, edges, weights=weight, histtype="step", lw=1.8, color=COLOURS[(k - 1) % len(COLOURS)], label=name
+            )
+    axis.set(
+        xlabel="energy u (kT)", ylabel="probability density (1/kT)", title=next(iter(ensembles.values())).system.name
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9)
+    save_png(figure, file)

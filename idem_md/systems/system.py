@@ -1,0 +1,196 @@
+"""One target of sampling: an energy with its physical scale."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..units import Units
+from .topology import openmm_topology
+
+if TYPE_CHECKING:
+    from ..energies import Energy
+
+__all__ = ["Potential", "System", "nearest_neighbour_distance"]
+
+
+# Functions would do for the next three, but would not pickle.
+@dataclass(frozen=True)
+class Potential:
+    """Makes an energy of the room ``energies`` from the name of its class and arguments."""
+
+    kind: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> Energy:
+        from .. import energies
+
+        return getattr(energies, self.kind)(**self.arguments)
+
+
+@dataclass(frozen=True)
+class _Given:
+    energy: Any
+
+    def __call__(self) -> Energy:
+        return self.energy
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    name: str
+
+    def __call__(self) -> Energy:
+        raise UsageError(f"system: the potential of {self.name!r} is not part of this file; pass system=")
+
+
+@dataclass(frozen=True)
+class System:
+    """One named target of sampling.
+
+    Attributes
+    ----------
+    name, description : str
+    make_energy : callable () -> Energy
+    elements : tuple of str
+        Chemical symbol of each atom, written to topology files.
+    units : Units
+    sigma_data : float
+        Standard deviation of a coordinate under the target, in reduced length: the scale of the preconditioning.
+    exact_mean_energy : tuple[float, float] or None
+        Mean of u and its standard error by long MCMC, for reports; never used in training or sampling.
+    labels : tuple of int, optional
+        Which atoms are alike: the network treats those of one label as interchangeable. By default atoms of one element
+        are; in a molecule whose atoms of one element are not equivalent, give them labels of their own.
+    n_dims : int
+    parameters : mapping
+        Of the energy, as in its ``parameters``.
+    """
+
+    name: str
+    description: str
+    make_energy: Callable[[], Energy]
+    elements: tuple[str, ...]
+    units: Units
+    sigma_data: float
+    exact_mean_energy: tuple[float, float] | None = None
+    labels: tuple[int, ...] | None = None
+    n_dims: int = 3
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def energy(self) -> Energy:
+        """The energy, with a call counter of its own at zero."""
+        energy = copy.copy(self.make_energy())
+        energy.calls, energy.max_calls = 0, None
+        return energy
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.elements)
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """For each atom the number of its kind, 0, 1, ...; from ``labels`` or else the elements."""
+        labels: Sequence = self.elements if self.labels is None else self.labels
+        order = sorted(set(labels))
+        return tuple(order.index(label) for label in labels)
+
+    def openmm_topology(self):
+        """The atoms as an `openmm.app.Topology`, which the force fields of this package accept."""
+        return openmm_topology(self.elements)
+
+    def describe(self) -> dict[str, Any]:
+        """All but the energy, as JSON: what checkpoints and ensembles carry. The inverse is `System.described`."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "elements": list(self.elements),
+            "length_angstrom": self.units.length_angstrom,
+            "temperature_kelvin": self.units.temperature_kelvin,
+            "sigma_data": self.sigma_data,
+            "labels": None if self.labels is None else list(self.labels),
+            "n_dims": self.n_dims,
+        }
+
+    @classmethod
+    def described(cls, table: Mapping[str, Any]) -> System:
+        """A system from `describe`; asked for its energy it raises `UsageError`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Not such a table.
+        """
+        name = str(table["name"])
+        return cls(
+            name,
+            str(table["description"]),
+            _Unknown(name),
+            tuple(map(str, table["elements"])),
+            Units(float(table["length_angstrom"]), float(table["temperature_kelvin"])),
+            float(table["sigma_data"]),
+            labels=None if table["labels"] is None else tuple(map(int, table["labels"])),
+            n_dims=int(table.get("n_dims", 3)),  # the first version did not say
+        )
+
+    @classmethod
+    def of_energy(cls, energy: Energy, positions, name: str = "custom", labels=None) -> System:
+        """A system of a foreign potential, its scale taken from one ordinary configuration.
+
+        Parameters
+        ----------
+        energy : Energy with the attributes ``units`` (Units) and ``elements`` (a symbol an atom)
+            An `energies.ASE`, an `energies.OpenMM`, or one of your own. Its ``length_angstrom`` had best be near the
+            distance of nearest neighbours, which is what the presets are written for; see `nearest_neighbour_distance`.
+        positions : array, shape (N, 3), in Å
+        name : str
+            May not be that of a built-in system.
+        labels : sequence of int, optional
+            See the class.
+
+        Raises
+        ------
+        UsageError
+            An energy without a physical scale, positions of another shape, or a name that is taken.
+        """
+        from ..energies import Physical
+        from .builtin import SYSTEMS
+
+        if not isinstance(energy, Physical):
+            raise UsageError(f"energy: expected the attributes units and elements, {type(energy).__name__} has none")
+        x = np.asarray(positions, dtype=np.float64)
+        if x.shape != (energy.n_atoms, energy.n_dims) or not np.isfinite(x).all():
+            raise UsageError(
+                f"positions: expected finite numbers of shape ({energy.n_atoms}, {energy.n_dims}), got shape {x.shape}"
+            )
+        if name in SYSTEMS:
+            raise UsageError(f"name: expected one that is not taken by a built-in system, got {name!r}")
+        if labels is not None and len(labels) != energy.n_atoms:
+            raise UsageError(f"labels: expected one for each of {energy.n_atoms} atoms, got {len(labels)}")
+        centred = (x - x.mean(0)) / energy.units.length_angstrom
+        if not centred.any():
+            raise UsageError("positions: expected an ordinary geometry, got all atoms in one place")
+        return cls(
+            name,
+            f"{type(energy).__name__} potential",
+            _Given(energy),
+            tuple(energy.elements),
+            energy.units,
+            float(np.sqrt((centred**2).sum() / ((energy.n_atoms - 1) * energy.n_dims))),
+            labels=None if labels is None else tuple(map(int, labels)),
+            n_dims=energy.n_dims,
+            parameters=energy.parameters,
+        )
+
+
+def nearest_neighbour_distance(positions) -> float:
+    """Median over the atoms of the distance to the nearest other one; positions (N, D) in any unit."""
+    x = np.asarray(positions, dtype=np.float64)
+    d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
+    return float(np.median(d.min(1)))

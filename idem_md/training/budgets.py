@@ -1,0 +1,82 @@
+"""Budgets of a run: wall time and energy calls."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..checks import check_float, check_int
+from ..errors import BudgetExhausted, Interrupted
+
+__all__ = ["Budget"]
+
+# Part of a budget kept back for the last measurements, and for a machine that slows down.
+MARGIN = 0.96
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run may cost; None is no limit.
+
+    Attributes
+    ----------
+    minutes : float, optional
+        Wall time, earlier sessions of the same run included.
+    energy_calls : int, optional
+        Never exceeded.
+    """
+
+    minutes: float | None = None
+    energy_calls: int | None = None
+
+    def __post_init__(self):
+        if self.minutes is not None:
+            check_float("minutes", self.minutes, above=0.0)
+        if self.energy_calls is not None:
+            check_int("max_energy_calls", self.energy_calls, 1)
+
+    def used(self, seconds: float, calls: int) -> float:
+        """Share of the tighter budget that is spent, of what is not kept back."""
+        shares = [0.0]
+        if self.minutes is not None:
+            shares.append(seconds / (60 * self.minutes))
+        if self.energy_calls is not None:
+            shares.append(calls / self.energy_calls)
+        return max(shares) / MARGIN
+
+    def guard(self, stop: Callable[[], bool]) -> Callable[[], None]:
+        """A function to call now and then until the first buffer is made; it raises if the time is up, counted from
+        now, or if a stop is asked for."""
+        start, limit = time.perf_counter(), math.inf if self.minutes is None else 60 * self.minutes
+
+        def check() -> None:
+            if time.perf_counter() - start > limit:
+                raise BudgetExhausted(
+                    "minutes: the time was up before the first buffer was made; allow more time or a smaller buffer"
+                )
+            if stop():
+                raise Interrupted("stopped before the first buffer was made, nothing was kept")
+
+        return check
+
+    def shortened(self, iteration: int, total: int, used: float, first: float, decay_fraction: float) -> int:
+        """How many outer iterations to plan: fewer once what is left of the budget is just what the final decay will
+        take.
+
+        Parameters
+        ----------
+        iteration, total : int
+            Done and planned.
+        used, first : float
+            Shares spent so far, and by the first buffer, which is paid for once.
+        decay_fraction : float
+            Share of the iterations in which the step size falls.
+        """
+        each = (used - first) / iteration
+        kept = 1 - decay_fraction
+        if 1 - used <= each * iteration * decay_fraction / kept and iteration < kept * total:
+            # Rounded up: no step taken so far may lie in the decay of the shortened schedule.
+            return math.ceil(iteration / kept - 1e-9)
+        return total

@@ -1,0 +1,53 @@
+"""The shipped settings: TOML files in ``presets/``, a table a system, ``any`` for all others.
+
+Each table lists departures from the defaults of `TrainingConfig`.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from ..errors import UsageError
+from ..registry import Registry
+from ..systems import System, get_system
+from ..tables import tomllib
+from .config import TrainingConfig
+
+__all__ = ["PRESETS", "preset"]
+
+PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
+for _name in ("refined", "frugal", "idem", "pdem"):
+    _text = (files(__package__) / "presets" / f"{_name}.toml").read_text(encoding="utf-8")
+    PRESETS.register(_name)(tomllib.loads(_text))
+
+
+def preset(system: str | System, name: str = "refined", seed: int = 0) -> TrainingConfig:
+    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``idem`` and
+    ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
+
+    Parameters
+    ----------
+    system : str or System
+        A name, or any system whose unit of length is near the distance of nearest neighbours.
+
+    Raises
+    ------
+    UsageError
+        Unknown system or preset, or a preset that has no settings for it.
+    """
+    system = get_system(system)
+    tables = PRESETS.find(name)
+    if system.name in tables:
+        table = tables[system.name]
+    elif "any" in tables:
+        # Lengths and noise levels are the system's, whatever the preset.
+        table = dict(PRESETS["refined"].get(system.name, {}))
+        for key, ours in tables["any"].items():
+            own = table.get(key, {})
+            table[key] = ours if ours.get("name", own.get("name")) != own.get("name") else {**own, **ours}
+    else:
+        raise UsageError(
+            f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(tables)}"
+        )
+    return TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")

@@ -1,0 +1,154 @@
+"""Everything that a resumed run needs to go on bit for bit, in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..chains import ChainState
+from ..checkpoint import build_denoiser, read_tensors, write_tensors
+from ..diffusion import Denoiser
+from ..errors import ConfigError, FileFormatError
+from ..systems import System
+from .config import TrainingConfig
+from .optimisers import make_optimizers
+from .ring import RingBuffer
+
+__all__ = ["SavedRun", "TrainingState", "load_state", "save_state"]
+
+
+@dataclass
+class TrainingState:
+    """A run between two outer iterations.
+
+    Attributes
+    ----------
+    denoiser, ema : Denoiser
+        The weights being trained and their exponential moving average.
+    optimizers : tuple of torch.optim.Optimizer
+        See `make_optimizers`.
+    buffer : RingBuffer
+    generator : torch.Generator
+        The one source of randomness.
+    iteration, total : int
+        Outer iterations done and planned; ``total`` fixes the step-size schedule.
+    mala_step : float
+        Tuned between refinements by `chains.tune_step`.
+    system : System
+    seconds : float
+        Wall time so far.
+    filled : tuple[float, int]
+        Seconds and energy calls of the first buffer.
+    """
+
+    denoiser: Denoiser
+    ema: Denoiser
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    buffer: RingBuffer
+    generator: torch.Generator
+    iteration: int
+    total: int
+    mala_step: float
+    system: System
+    seconds: float = 0.0
+    filled: tuple[float, int] = (0.0, 0)
+
+
+class SavedRun(NamedTuple):
+    """What `load_state` returns: the state, the energy calls so far, and the log."""
+
+    state: TrainingState
+    energy_calls: int
+    log: list[dict[str, Any]]
+
+
+def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_calls: int, log: list[dict]) -> None:
+    """Write everything that `load_state` needs, as one safetensors file."""
+    tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
+    for n, optimizer in enumerate(state.optimizers):
+        for i, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in slots.items()}
+    samples = state.buffer.samples
+    tensors |= {"buffer.x": samples.x, "buffer.u": samples.u, "buffer.f": samples.f}
+    tensors["generator"] = state.generator.get_state()
+    header = {
+        "config": config.model_dump(),
+        "iteration": state.iteration,
+        "total": state.total,
+        "mala_step": state.mala_step,
+        "seconds": state.seconds,
+        "filled": state.filled,
+        "next": state.buffer.next,
+        "energy_calls": energy_calls,
+        "log": log,
+        "system": state.system.describe(),
+    }
+    write_tensors(path, "state", tensors, header)
+
+
+def _refuse_another(path: Path, what: str, theirs: Mapping, ours: Mapping) -> None:
+    """Raise `ConfigError` for the first key whose values differ."""
+    for key, new in ours.items():
+        old = theirs.get(key, new)  # older versions did not have every key
+        if isinstance(new, Mapping) and isinstance(old, Mapping):
+            _refuse_another(path, f"{what}{key}.", old, new)
+        elif old != new:
+            raise ConfigError(f"{path}: cannot resume: {what}{key} was {old!r} in that run, now it is {new!r}")
+
+
+def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
+    """Read a state.
+
+    Raises
+    ------
+    FileFormatError
+        Not a state file, or a damaged one.
+    ConfigError
+        It belongs to a run with another configuration or system; names the first key that differs.
+    """
+    tensors, header = read_tensors(path, "state")
+    try:
+        _refuse_another(path, "", TrainingConfig.parse(header["config"], str(path)).model_dump(), config.model_dump())
+        named = {k: v for k, v in system.describe().items() if k != "description"}  # that is prose
+        _refuse_another(path, "the system's ", header["system"], named)
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        denoiser, ema = build_denoiser(config.network, system), build_denoiser(config.network, system)
+        denoiser.load_state_dict(part("denoiser."))
+        ema.load_state_dict(part("ema."))
+        optimizers = make_optimizers(config.optimizer, denoiser)
+        for n, optimizer in enumerate(optimizers):
+            slots: dict[int, dict] = {}
+            for key, value in part(f"optimizer.{n}.").items():
+                index, name = key.split(".")
+                slots.setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator = torch.Generator()
+        generator.set_state(tensors["generator"])
+        samples = ChainState(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"])
+        seconds, calls = header["filled"]
+        state = TrainingState(
+            denoiser,
+            ema.eval().requires_grad_(False),
+            optimizers,
+            RingBuffer(samples, header["next"]),
+            generator,
+            header["iteration"],
+            header["total"],
+            header["mala_step"],
+            system,
+            header["seconds"],
+            (seconds, calls),
+        )
+        return SavedRun(state, header["energy_calls"], header["log"])
+    except ConfigError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
