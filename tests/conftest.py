@@ -3,6 +3,7 @@ import torch
 
 import idem_md
 from idem_md.energies import LennardJones
+from idem_md.training import PRESETS
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,32 @@ TINY = {
 def tiny():
     """A training configuration that runs in a second."""
     return idem_md.TrainingConfig.parse(TINY, "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_toml():
+    """The same as a TOML file, of a given number of iterations."""
+
+    def text(iterations=3):
+        tables = {**TINY, "optimizer": {**TINY["optimizer"], "iterations": iterations}}
+        lines = [f"{k} = {v!r}" for k, v in tables.items() if not isinstance(v, dict)]
+        for name, table in tables.items():
+            if isinstance(table, dict):
+                lines += [f"[{name}]", *(f"{k} = {v!r}" for k, v in table.items())]
+        return "\n".join(lines)
+
+    return text
+
+
+@pytest.fixture
+def tiny_presets(monkeypatch):
+    """Training in a second wherever a preset is asked for."""
+    few = {"size": 16, "fresh": 4, "relax_steps": 10, "warmup_steps": 20, "refine_steps": 2}
+    table = {
+        "network": TINY["network"],
+        "target": {"name": "buffer"},
+        "buffer": {**TINY["buffer"], **few},
+        "optimizer": {**TINY["optimizer"], "batch": 8, "iterations": 2},
+    }
+    for name in ("frugal", "refined"):
+        monkeypatch.setitem(PRESETS._parts, name, {"any": table})

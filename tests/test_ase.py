@@ -16,7 +16,7 @@ import idem_md
 from idem_md.ase import BoltzmannSampler, LennardJonesCluster
 from idem_md.checkpoint import build_denoiser
 from idem_md.errors import BudgetExhausted, FileFormatError, UsageError
-from idem_md.training import PRESETS, TrainingConfig
+from idem_md.training import TrainingConfig
 
 KT = 59.9 * units.kB
 
@@ -124,26 +124,6 @@ def test_failed_samples_keep_their_place(monkeypatch):
     assert np.array_equal(atoms.positions, before) and atoms.info["log_weight"] == -np.inf
     dyn.run(1)
     assert not np.array_equal(atoms.positions, before) and len(dyn.ensemble) == 3
-
-
-@pytest.fixture
-def tiny_presets(monkeypatch):
-    """Training in a second."""
-    tiny = {
-        "network": {"channels": 16, "layers": 2, "n_basis": 12},
-        "target": {"name": "buffer"},
-        "buffer": {
-            "size": 16,
-            "fresh": 4,
-            "sampling_steps": 4,
-            "relax_steps": 10,
-            "warmup_steps": 20,
-            "refine_steps": 2,
-        },
-        "optimizer": {"batch": 8, "inner_steps": 4, "iterations": 2},
-    }
-    monkeypatch.setitem(PRESETS._parts, "frugal", {"any": tiny})
-    monkeypatch.setitem(PRESETS._parts, "refined", {"any": tiny})
 
 
 def copper():

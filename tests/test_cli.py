@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +16,6 @@ from idem_md.energies import lennard_jones_reference
 
 # The installed console script, not `python -m`: that would find a source tree in the current folder first.
 COMMAND = str(Path(sys.executable).parent / "idem-md")
-
-TINY_TOML = """
-system = "lj13"
-[network]
-channels = 16
-layers = 2
-n_basis = 12
-[target]
-chains = 2
-chain_steps = 4
-[buffer]
-size = 64
-fresh = 8
-sampling_steps = 4
-warmup_steps = 40
-refine_steps = 10
-[optimizer]
-batch = 16
-inner_steps = 4
-iterations = 3
-"""
 
 
 def run(*args, cwd=None, code=0):
@@ -93,9 +74,9 @@ def test_sample_writes_files_and_json(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, tiny_toml):
     folder = tmp_path_factory.mktemp("train")
-    (folder / "tiny.toml").write_text(TINY_TOML)
+    (folder / "tiny.toml").write_text(tiny_toml())
     run("train", "tiny.toml", "--out", "run", cwd=folder)
     return folder
 
@@ -116,12 +97,8 @@ def test_train_sample_compare(trained):
     assert json.loads((trained / "report" / "summary.json").read_text()) == summary
 
 
-def test_interrupt_saves(trained):
-    import signal
-    import time
-
-    text = TINY_TOML.replace("iterations = 3", "iterations = 100000")
-    (trained / "long.toml").write_text(text)
+def test_interrupt_saves(trained, tiny_toml):
+    (trained / "long.toml").write_text(tiny_toml(100_000))
     process = subprocess.Popen(
         [COMMAND, "train", "long.toml", "--out", "long"],
         cwd=trained,
@@ -140,6 +117,21 @@ def test_interrupt_saves(trained):
     assert process.returncode == 130, err
     assert "stopped after" in out
     assert idem_md.load_sampler(trained / "long").sample(4, nfe=2).positions.shape == (4, 13, 3)
+
+
+def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
+    """A buffer that would take minutes: Ctrl-C ends it at the next step of relaxing, or the next round."""
+    (tmp_path / "long.toml").write_text("system = 'lj55'\n[buffer]\nrelax_steps = 100000")
+    command = [COMMAND, "train", "long.toml", "--out", "long"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "long" / "config.json").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "nothing was kept" in err and "Traceback" not in err
+    assert not (tmp_path / "long").exists()
 
 
 @pytest.mark.parametrize(
@@ -205,6 +197,18 @@ def run_in_process(args, cwd: Path):
         sys.argv = old_argv
         os.chdir(old_cwd)
     return stop.value.code, stream.getvalue()
+
+
+def test_help_names_what_can_be_chosen():
+    """Help is shown without importing the parts: names stand in its text, and here is what keeps them true."""
+    from idem_md.baselines import ENGINES
+    from idem_md.diffusion import PROPOSALS
+    from idem_md.sampler import METHODS
+    from idem_md.training import PRESETS
+
+    for command, names in (("sample", (*PROPOSALS, *METHODS)), ("baseline", ENGINES), ("train", PRESETS)):
+        text = run(command, "--help").stdout
+        assert all(name in text for name in names), command
 
 
 def test_few_effective_samples_are_warned_of():

@@ -4,6 +4,16 @@ yours."""
 from .egnn import EGNN
 from .mlp import MLP
 from .painn import PaiNN
-from .registry import NETWORKS, Network, NetworkOptions, parse_network, register_network
+from .registry import NETWORKS, LayeredOptions, Network, NetworkOptions, parse_network, register_network
 
-__all__ = ["EGNN", "MLP", "NETWORKS", "Network", "NetworkOptions", "PaiNN", "parse_network", "register_network"]
+__all__ = [
+    "EGNN",
+    "MLP",
+    "NETWORKS",
+    "LayeredOptions",
+    "Network",
+    "NetworkOptions",
+    "PaiNN",
+    "parse_network",
+    "register_network",
+]

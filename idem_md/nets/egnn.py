@@ -9,14 +9,13 @@ directed edges, D dimensions, C channels.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch_geometric.nn import MessagePassing
 
 from ..errors import UsageError
 from ..geometry import centred
 from ..systems import System
-from .registry import NetworkOptions, register_network
+from .registry import LayeredOptions, register_network
 
 __all__ = ["EGNN"]
 
@@ -64,12 +63,10 @@ class EGNN(nn.Module):
         The paper has 128 and 5 (3 for DW-4).
     """
 
-    class Options(NetworkOptions):
+    class Options(LayeredOptions):
         """As in `EGNN`."""
 
         name: str = "egnn"
-        channels: int = Field(64, ge=8, le=512)
-        layers: int = Field(4, ge=1)
 
     @classmethod
     def build(cls, options: Options, system: System) -> EGNN:

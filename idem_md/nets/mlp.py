@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from ..errors import UsageError
 from ..systems import System
 from .layers import NoiseEmbedding, perceptron
-from .registry import NetworkOptions, register_network
+from .registry import LayeredOptions, register_network
 
 __all__ = ["MLP"]
 
@@ -31,12 +30,10 @@ class MLP(nn.Module):
 
     waves: torch.Tensor
 
-    class Options(NetworkOptions):
+    class Options(LayeredOptions):
         """As in `MLP`."""
 
         name: str = "mlp"
-        channels: int = Field(64, ge=8, le=512)
-        layers: int = Field(4, ge=1)
 
     @classmethod
     def build(cls, options: Options, system: System) -> MLP:

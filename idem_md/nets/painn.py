@@ -21,7 +21,7 @@ from .. import native as ops
 from ..errors import UsageError
 from ..systems import System
 from .layers import NoiseEmbedding, RadialSplines, perceptron, silent_linear
-from .registry import NetworkOptions, register_network
+from .registry import LayeredOptions, register_network
 
 __all__ = ["PaiNN"]
 
@@ -94,12 +94,10 @@ class PaiNN(nn.Module):
 
     kinds: torch.Tensor
 
-    class Options(NetworkOptions):
+    class Options(LayeredOptions):
         """``length`` is the natural length of the system in its own unit; the rest as in `PaiNN`."""
 
         name: str = "painn"
-        channels: int = Field(64, ge=8, le=512)
-        layers: int = Field(4, ge=1)
         n_basis: int = Field(48, ge=4)
         length: float = Field(1.0, gt=0)
         cutoff: float | None = Field(None, gt=0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol
 
+from pydantic import Field
 from torch import Tensor
 
 from ..registry import Registry
 from ..systems import System
 from ..tables import Table, parse_table
 
-__all__ = ["NETWORKS", "Network", "NetworkOptions", "parse_network", "register_network"]
+__all__ = ["NETWORKS", "LayeredOptions", "Network", "NetworkOptions", "parse_network", "register_network"]
 
 
 class NetworkOptions(Table):
@@ -22,6 +23,13 @@ class NetworkOptions(Table):
 
     name: str
     output: Literal["denoiser", "score"] = "denoiser"
+
+
+class LayeredOptions(NetworkOptions):
+    """With ``layers`` of ``channels``."""
+
+    channels: int = Field(64, ge=8, le=512)
+    layers: int = Field(4, ge=1)
 
 
 class Network(Protocol):
