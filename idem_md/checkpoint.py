@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,15 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .diffusion import Denoiser, DenoiserAccuracy
-from .errors import FileFormatError, IdemError
+from .diffusion import Denoiser, DenoiserAccuracy, SamplingPlan
+from .errors import FileFormatError, IdemError, UsageError
 from .files import write_atomic
-from .nets import NETWORKS, NetworkOptions, parse_network
+from .nets import NETWORKS, HasScalars, NetworkOptions, Springs, SpringsOptions, parse_network
 from .systems import SYSTEMS, System, get_system
+from .tables import parse_table
 
 __all__ = [
     "Checkpoint",
     "build_denoiser",
+    "build_springs",
     "load_checkpoint",
     "migrate",
     "read_tensors",
@@ -98,6 +101,21 @@ def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
     return Denoiser(net, system.sigma_data, options.output)
 
 
+def build_springs(options: SpringsOptions, net: torch.nn.Module, sigma_data: float) -> Springs:
+    """Fresh springs for a network, drawn from torch's global generator.
+
+    Raises
+    ------
+    UsageError
+        A network without scalars.
+    """
+    if not isinstance(net, HasScalars):
+        raise UsageError(
+            f"springs: expected a network with scalars on its atoms, such as painn, got {type(net).__name__}"
+        )
+    return Springs(options, net.n_scalars, net.length, sigma_data)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained denoiser with what is needed to sample from it.
@@ -105,7 +123,7 @@ class Checkpoint:
     Attributes
     ----------
     denoiser : Denoiser
-        In evaluation mode, averaged weights.
+        In evaluation mode, averaged weights; with springs if they have been trained.
     accuracy : DenoiserAccuracy
         Its measured mean squared error.
     config : dict
@@ -114,6 +132,8 @@ class Checkpoint:
         As described in the file, without its energy, unless it is built in.
     provenance : dict
         Seconds, steps, energy calls and versions of the training.
+    plans : dict of SamplingPlan
+        By number of network evaluations.
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
     """
@@ -124,6 +144,13 @@ class Checkpoint:
     system: System
     provenance: dict[str, Any]
     digest: str = ""
+    plans: Mapping[int, SamplingPlan] = field(default_factory=dict, hash=False)
+
+    def plan(self, nfe: int) -> SamplingPlan:
+        """For so many network evaluations: that of the nearest number for which there is one, or a plain one."""
+        if not self.plans:
+            return SamplingPlan("elastic" if self.denoiser.has_springs else "analytic")
+        return self.plans[min(self.plans, key=lambda k: abs(math.log(k / nfe)))]
 
     @property
     def noise_range(self) -> tuple[float, float]:
@@ -133,12 +160,15 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a model file."""
+    springs = cast("Springs | None", checkpoint.denoiser.springs)
     header = {
         "config": checkpoint.config,
+        "springs": None if springs is None else springs.options.model_dump(),
         "system": checkpoint.system.describe(),
         "sigma": checkpoint.accuracy.sigma,
         "mse": checkpoint.accuracy.mse,
         "provenance": checkpoint.provenance,
+        "plans": {str(nfe): plan.table() for nfe, plan in checkpoint.plans.items()},
     }
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
 
@@ -161,11 +191,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise ValueError(f"noise levels {lo} to {hi}")
         accuracy = DenoiserAccuracy(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
         provenance = dict(header["provenance"])
+        plans = {int(nfe): SamplingPlan.of(table) for nfe, table in header.get("plans", {}).items()}
         name = config["system"]
         system = get_system(name) if name in SYSTEMS else System.described(header["system"])
         denoiser = build_denoiser(options, system)
+        if header.get("springs") is not None:
+            springs = parse_table(SpringsOptions, header["springs"], str(path), "springs")
+            denoiser.springs = build_springs(springs, denoiser.net, system.sigma_data)
     except (KeyError, TypeError, ValueError, IdemError) as problem:
-        raise FileFormatError(f"{path}: its header does not describe a model ({problem})") from None
+        hint = "; import the module that registers it first" if isinstance(problem, UsageError) else ""
+        raise FileFormatError(f"{path}: its header does not describe a model ({problem}{hint})") from None
     try:
         denoiser.load_state_dict(tensors)
     except RuntimeError as problem:
@@ -174,4 +209,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if any(not bool(torch.isfinite(t).all()) for t in tensors.values()):
         raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Checkpoint(denoiser.eval().requires_grad_(False), accuracy, config, system, provenance, digest)
+    denoiser.eval().requires_grad_(False)
+    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans)

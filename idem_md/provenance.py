@@ -23,6 +23,7 @@ class Provenance(TypedDict, total=False):
     parameters: dict[str, Any]
     method: str
     kernel: str
+    last_step: str
     checkpoint: str
     seed: int
     nfe: int
@@ -40,6 +41,7 @@ class Provenance(TypedDict, total=False):
     round_trips: float
     batches: int
     refined: dict[str, Any]
+    resample_seed: int
 
 
 def hardware() -> str:

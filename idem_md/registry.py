@@ -1,4 +1,4 @@
-"""Parts by name: how a user adds a network, a target, a proposal, an engine or an observable of their own."""
+"""Parts by name: how a user adds a network, target, proposal, last step, engine or observable of their own."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Registry(Mapping[str, T], Generic[T]):
         UsageError
             The name is taken.
         """
-        if name in self._parts:
-            raise UsageError(f"{self.argument}: expected a name that is not taken, got {name!r}")
 
         def add(part: S) -> S:
+            if name in self._parts:
+                raise UsageError(f"{self.argument}: expected a name that is not taken, got {name!r}")
             self._parts[name] = part  # type: ignore[assignment]
             return part
 
@@ -51,7 +51,7 @@ class Registry(Mapping[str, T], Generic[T]):
         UsageError
             There is none; lists those there are.
         """
-        if name not in self._parts:
+        if not isinstance(name, str) or name not in self._parts:
             raise UsageError(f"{self.argument}: expected one of {', '.join(self._parts)}, got {name!r}")
         return self._parts[name]
 

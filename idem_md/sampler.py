@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .checks import check_choice, check_int
-from .diffusion import PROPOSALS, PlainLastStep, noise_grid, sample_paths
-from .ensemble import WeightedEnsemble
+from .diffusion import PROPOSALS, SamplingPlan, noise_grid, sample_paths
+from .energies import NativeAnnealing
+from .ensemble import WeightedEnsemble, WeightWarning
 from .errors import FileFormatError, UsageError
 from .provenance import provenance
 from .systems import SYSTEMS, System
@@ -70,13 +73,26 @@ class Sampler:
                 f"system: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {self.system.kinds}"
             )
 
+    def plan(self, nfe: int = 25) -> SamplingPlan:
+        """How ``nfe`` network evaluations are spent unless `sample` is told otherwise.
+
+        The checkpoint's plan was tuned for its own system. It also serves other potentials with annealing in native
+        code; for any other a plan with one energy call a sample, as its calls may be dear.
+        """
+        own = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
+        plain = SamplingPlan("elastic" if self.checkpoint.denoiser.has_springs else "analytic")
+        return self.checkpoint.plan(nfe) if own else plain
+
     def sample(
         self,
         n: int,
         nfe: int = 25,
         seed: int = 0,
         method: str = "diffusion",
-        kernel: str = "analytic",
+        kernel: str | None = None,
+        last_step: str | None = None,
+        last_step_calls: int | None = None,
+        temperature_K: float | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> WeightedEnsemble:
         """Draw ``n`` samples with importance weights.
@@ -90,52 +106,74 @@ class Sampler:
             Same seed, same machine: same samples.
         method : str
             ``diffusion``: the reverse diffusion; see `diffusion.sample_paths`.
-        kernel : str
-            Transition kernel, one of `diffusion.PROPOSALS`: ``analytic`` or ``ddpm``.
+        kernel : str, optional
+            Transition kernel, one of `diffusion.PROPOSALS`: ``analytic``, ``ddpm`` or, with springs, ``elastic``. By
+            default that of the `plan`.
+        last_step : str, optional
+            How the lowest noise level is left, one of `diffusion.LAST_STEPS`: ``plain``, ``nested`` or ``annealed``. By
+            default that of the `plan`.
+        last_step_calls : int, optional
+            Energy calls a sample that ``nested`` or ``annealed`` may spend.
+        temperature_K : float, optional
+            Sample the same potential at another temperature, in kT of that temperature; see `System.at`. Near the one
+            that the network was trained for the weights make up for the difference.
         progress : callable (int), optional
             Called with the number of samples finished since the last call.
 
         Raises
         ------
         UsageError
-            A parameter out of range.
+            A parameter out of range, or one that the checkpoint has nothing for.
+
+        Warns
+        -----
+        WeightWarning
+            The weights are not to be trusted; says why, and what to do.
         """
         n, nfe = check_int("n", n, 1), check_int("nfe", nfe, 2)
         seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
         check_choice("method", method, METHODS)
-        checkpoint, energy = self.checkpoint, self.system.energy()
-        proposal = PROPOSALS.find(kernel)(checkpoint.denoiser, checkpoint.accuracy)
+        plan = self.plan(nfe).changed(kernel, last_step, last_step_calls)
+        system = self.system if temperature_K is None else self.system.at(temperature_K)
+        checkpoint, energy = self.checkpoint, system.energy()
+        proposal = PROPOSALS.find(plan.kernel)(checkpoint.denoiser, checkpoint.accuracy)
+        ending = plan.build()
+        lowest, highest = checkpoint.noise_range
         start = time.perf_counter()
         paths = sample_paths(
             proposal,
-            PlainLastStep(checkpoint.accuracy),
+            ending,
             energy,
-            noise_grid(*checkpoint.noise_range, nfe),
+            noise_grid(plan.sigma_1 or lowest, highest, nfe),
             checkpoint.system.sigma_data,
             n,
             torch.Generator().manual_seed(seed),
             progress or (lambda _: None),
         )
         record = provenance(
-            self.system.name,
+            system.name,
             energy.parameters,
             energy.calls,
             start,
             checkpoint=checkpoint.digest,
             seed=seed,
             method=method,
-            kernel=kernel,
+            kernel=plan.kernel,
+            last_step=plan.last_step,
             nfe=paths.nfe,
             failed=paths.failed,
         )
-        return WeightedEnsemble(
+        ensemble = WeightedEnsemble(
             paths.positions.numpy(),
             paths.energies.numpy(),
             paths.log_weights.numpy(),
-            self.system,
+            system,
             record,
             kind="importance",
         )
+        if np.isfinite(ensemble.log_z) and ensemble.advice:
+            warnings.warn(ensemble.advice, WeightWarning, stacklevel=2)
+        return ensemble
 
 
 def load_sampler(source, system: System | None = None) -> Sampler:

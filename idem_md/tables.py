@@ -55,13 +55,14 @@ def parse_table(kind: type[TableType], table: Mapping[str, Any], source: str, pr
         return kind.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, filter(None, (prefix, *first["loc"]))))
+        key = ".".join(map(str, (prefix, *first["loc"]) if prefix else first["loc"]))
         if first["type"] == "extra_forbidden":
             raise ConfigError(
                 f"{source}: unknown key '{key}'; expected some of {', '.join(kind.model_fields)}"
             ) from None
         if first["type"] == "value_error":
-            raise ConfigError(f"{source}: {key}: {first['ctx']['error']}") from None
+            where = f"{key}: " if key else ""
+            raise ConfigError(f"{source}: {where}{first['ctx']['error']}") from None
         raise ConfigError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from None
 
 

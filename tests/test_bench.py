@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from idem_md.benchmarks import BENCHMARKS, bench_workers, run_benchmark, score_reference
+from idem_md.benchmarks import BENCHMARKS, bench_workers, measure_weights, run_benchmark, score_reference
 from idem_md.energies import LennardJones, lennard_jones_reference
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
@@ -62,3 +62,11 @@ def test_bad_arguments_are_named(arguments, name):
 def test_workers_give_the_same_numbers():
     row = bench_workers(batch=40, repeats=1)
     assert row["identical"] and row["speedup"] > 0
+
+
+def test_weights_are_measured(lj13_sampler):
+    rows = list(measure_weights(lj13_sampler, (16,), ("ddpm", "analytic"), ("plain", "nested"), calls=3, n=60))
+    parts = [(r["kernel"], r["last_step"]) for r in rows]
+    assert parts == [("ddpm", "plain"), ("ddpm", "nested"), ("analytic", "plain"), ("analytic", "nested")]
+    assert all(0 < r["ess_fraction"] <= 1 and r["energy_w2_raw"] > 0 and r["seconds"] > 0 for r in rows)
+    assert 60 - rows[0]["failed"] == rows[0]["energy_calls"] and rows[3]["energy_calls"] > 120

@@ -39,7 +39,22 @@ def test_sample_writes_files_and_json(tmp_path):
     import torch
 
     result = json.loads(
-        run("sample", "lj13", "-n", 60, "--nfe", 6, "--seed", 1, "--out", "a.dcd", "--json", cwd=tmp_path).stdout
+        run(
+            "sample",
+            "lj13",
+            "-n",
+            60,
+            "--nfe",
+            6,
+            "--seed",
+            1,
+            "--last-step",
+            "plain",
+            "--out",
+            "a.dcd",
+            "--json",
+            cwd=tmp_path,
+        ).stdout
     )
     assert set(result) == {
         "n",
@@ -67,7 +82,7 @@ def test_sample_writes_files_and_json(tmp_path):
     for key in ("system", "parameters", "checkpoint", "seed", "versions", "method", "nfe", "energy_calls", "seconds"):
         assert key in provenance
     # Same seed: the same arrays and the same DCD; only the measured seconds may differ.
-    run("sample", "lj13", "-n", 60, "--nfe", 6, "--seed", 1, "--out", "b.dcd", cwd=tmp_path)
+    run("sample", "lj13", "-n", 60, "--nfe", 6, "--seed", 1, "--last-step", "plain", "--out", "b.dcd", cwd=tmp_path)
     assert (tmp_path / "a.dcd").read_bytes() == (tmp_path / "b.dcd").read_bytes()
     with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
         assert all(np.array_equal(a[k], b[k]) for k in ("positions", "energies", "log_weights"))
@@ -77,16 +92,22 @@ def test_sample_writes_files_and_json(tmp_path):
 def trained(tmp_path_factory, tiny_toml):
     folder = tmp_path_factory.mktemp("train")
     (folder / "tiny.toml").write_text(tiny_toml())
-    run("train", "tiny.toml", "--out", "run", cwd=folder)
+    run("train", "tiny.toml", "--out", "run", "--springs-steps", 3, cwd=folder)
     return folder
 
 
 def test_train_sample_compare(trained):
     for name in ("model.safetensors", "state.safetensors", "log.jsonl", "config.json"):
         assert (trained / "run" / name).exists()
-    run("sample", "run", "-n", 20, "--nfe", 4, "--kernel", "ddpm", "--out", "tiny.dcd", cwd=trained)
+    raw = ("--kernel", "ddpm", "--last-step", "plain")
+    run("sample", "run", "-n", 20, "--nfe", 4, *raw, "--out", "tiny.dcd", cwd=trained)
     run("sample", "lj13", "-n", 40, "--out", "s0.dcd", cwd=trained)
     run("baseline", "lj13", "-n", 40, "--steps", 500, "--out", "ref.dcd", cwd=trained)
+    info = json.loads(run("info", "run", "--json", cwd=trained).stdout)
+    assert info["kind"] == "checkpoint" and len(info["springs_gain_nats"]) == 8 and "25" in info["plans"]
+    assert "plan, 25 evaluations" in run("info", "run", cwd=trained).stdout
+    info = json.loads(run("info", "ref.dcd", "--json", cwd=trained).stdout)
+    assert info["kind"] == "ensemble (equilibrium)" and info["n"] == 40 and info["log_z"] is None
     # A network that learnt nothing gives samples that nothing can be said of, and says so.
     refused = run("compare", "tiny.dcd", "ref.dcd", "--out", "nothing", cwd=trained, code=2)
     assert "exploded" in refused.stderr and not (trained / "nothing").exists()
@@ -144,11 +165,17 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         (["sample", "lj13", "--nfe", "1"], "nfe: expected at least 2, got 1"),
         (["sample", "lj13", "--seed", "-1"], "seed: expected at least 0"),
         (["sample", "lj13", "--method", "magic"], "method: expected one of diffusion, got 'magic'"),
-        (["sample", "lj13", "--kernel", "magic"], "kernel: expected one of ddpm, analytic, got 'magic'"),
+        (["sample", "lj13", "--kernel", "magic"], "kernel: expected one of ddpm, analytic, elastic, got 'magic'"),
         (["sample", "lj13", "--out", "nowhere/a.dcd"], "nowhere"),
         (["sample", "lj13", "--out", "a.xtc"], ".dcd"),
         (["sample", "empty"], "model.safetensors"),
         (["sample", "foreign.safetensors"], "foreign.safetensors"),
+        (["sample", "lj13", "--last-step", "magic"], "last_step: expected one of"),
+        (["sample", "lj13", "--last-step", "plain", "--last-step-calls", "3"], "last_step_calls: expected none"),
+        (["sample", "lj13", "--temperature", "-3"], "temperature_K: expected a positive number, got -3.0"),
+        (["tune", "lj13"], "out: expected a folder"),
+        (["tune", "nowhere"], "nowhere"),
+        (["info", "nowhere.dcd"], "nowhere.npz"),
         (["train", "lj14"], "lj14"),
         (["train", "lj13", "--minutes", "-1"], "minutes: expected a number above 0.0, got -1.0"),
         (["train", "lj13", "--minutes", "nan"], "minutes: expected a finite number"),
@@ -202,17 +229,17 @@ def run_in_process(args, cwd: Path):
 def test_help_names_what_can_be_chosen():
     """Help is shown without importing the parts: names stand in its text, and here is what keeps them true."""
     from idem_md.baselines import ENGINES
-    from idem_md.diffusion import PROPOSALS
+    from idem_md.diffusion import LAST_STEPS, PROPOSALS
     from idem_md.sampler import METHODS
     from idem_md.training import PRESETS
 
-    for command, names in (("sample", (*PROPOSALS, *METHODS)), ("baseline", ENGINES), ("train", PRESETS)):
+    for command, names in (("sample", (*PROPOSALS, *LAST_STEPS, *METHODS)), ("baseline", ENGINES), ("train", PRESETS)):
         text = run(command, "--help").stdout
         assert all(name in text for name in names), command
 
 
 def test_few_effective_samples_are_warned_of():
-    text = run("sample", "lj13", "-n", 20, "--nfe", 4).stdout
+    text = run("sample", "lj13", "-n", 20, "--nfe", 4, "--last-step", "plain").stdout
     assert "warning" in text and "nan" not in text
 
 

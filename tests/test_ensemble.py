@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from idem_md import FileFormatError, ResultError, UsageError, WeightedEnsemble, get_system, load_ensemble
+from idem_md.ensemble import WeightWarning
 
 SYSTEM = get_system("lj13")
 
@@ -248,3 +249,17 @@ def test_an_ensemble_of_an_unknown_system_is_refused(tmp_path, lj13_sampler):
         np.savez(tmp_path / "a.npz", **columns)
         with pytest.raises(FileFormatError, match="mystery|55 atoms"):
             load_ensemble(tmp_path / "a.dcd")
+
+
+def test_weights_that_cannot_be_trusted_are_warned_of(lj13_sampler):
+    with pytest.warns(WeightWarning, match="fewer than 30 effective samples"):
+        lj13_sampler.sample(20, nfe=3, last_step="plain")
+    rng = np.random.default_rng(0)
+    even = ensemble(4000, log_weights=0.3 * rng.normal(size=4000))
+    # exp of an exponential variable of mean m has a Pareto tail of shape m.
+    heavy = ensemble(4000, log_weights=rng.exponential(0.85, size=4000))
+    assert even.pareto_k < 0.5 and even.advice == ""
+    assert heavy.pareto_k == pytest.approx(0.85, abs=0.12)
+    assert "Pareto k" in heavy.advice and heavy.ess > 30
+    assert np.isnan(ensemble(40).pareto_k) and np.isnan(even.resample(seed=1).pareto_k)
+    assert np.isnan(WeightedEnsemble(even.positions, even.energies, np.zeros(4000), SYSTEM).pareto_k)

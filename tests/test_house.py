@@ -35,12 +35,12 @@ EDGES = {
     "testing": {"energies"},
     "chains": {"energies"},
     "nets": {"native", "systems"},
-    "diffusion": {"energies"},
+    "diffusion": {"energies", "chains"},
     "targets": {"energies", "chains"},
     "checkpoint": {"systems", "nets", "diffusion"},
     "training": {"energies", "systems", "chains", "nets", "diffusion", "targets", "checkpoint"},
     "ensemble": {"systems", "chains"},
-    "sampler": {"systems", "diffusion", "checkpoint", "ensemble"},
+    "sampler": {"energies", "systems", "diffusion", "checkpoint", "ensemble"},
     "baselines": {"energies", "systems", "chains", "ensemble"},
     "analysis": {"ensemble"},
     "report": {"ensemble", "analysis"},
@@ -59,7 +59,17 @@ EDGES = {
         "report",
     },
     "ase": {"energies", "systems", "training", "ensemble", "sampler"},
-    "cli": {"energies", "systems", "training", "ensemble", "sampler", "baselines", "report", "benchmarks"},
+    "cli": {
+        "energies",
+        "systems",
+        "checkpoint",
+        "training",
+        "ensemble",
+        "sampler",
+        "baselines",
+        "report",
+        "benchmarks",
+    },
 }
 
 

@@ -1,34 +1,40 @@
-"""Weighted paths against closed forms: right whatever the denoiser."""
+"""Weighted paths against closed forms: right whatever the denoiser, the proposal and the last step."""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from idem_md.diffusion import PROPOSALS, DenoiserAccuracy, Isotropic, PlainLastStep, noise_grid, sample_paths
-from idem_md.energies import Harmonic
+from idem_md.chains import Schedule
+from idem_md.diffusion import (
+    LAST_STEPS,
+    PROPOSALS,
+    Isotropic,
+    PlainLastStep,
+    forward_log_weights,
+    noise_grid,
+    sample_paths,
+)
+from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import standard_normal, subspace_dimension
+from idem_md.training.tuning import forward_ess_fraction
 
-K = 25.0  # stiff enough that even four ddpm steps have weights of finite variance: v_q > v_p / 2 everywhere
-SCALE = K**-0.5  # standard deviation of a coordinate
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+from harmonic import SCALE, K, SpringDenoiser, exact, mse  # noqa: E402
 
-
-def exact(x, sigma):
-    s = sigma[:, None, None]
-    return x * SCALE**2 / (SCALE**2 + s**2)
-
-
-def exact_error(levels):
-    return DenoiserAccuracy(tuple(levels), tuple(SCALE**2 * s**2 / (SCALE**2 + s**2) for s in levels))
-
-
-LEVELS = torch.logspace(-3, 1, 60).tolist()
+ENERGY = Harmonic(4, 3, K)
+LAST = {
+    "plain": {},
+    "nested": {"draws": 4},
+    "annealed": {"schedule": Schedule(32, 2.0, 1, (0.02,)), "chains": 2},
+}
 
 
-def run(denoise, kernel, nfe, n=4000, energy=None, seed=0):
-    energy = energy or Harmonic(4, 3, K)
-    grid = noise_grid(0.3, 3.0, nfe)
-    mse = exact_error(LEVELS)
-    proposal, last = PROPOSALS[kernel](denoise, mse), PlainLastStep(mse)
-    return energy, sample_paths(proposal, last, energy, grid, SCALE, n, torch.Generator().manual_seed(seed))
+def run(denoise, kernel, nfe, n=4000, last="plain", energy=ENERGY, seed=0):
+    proposal, ending = PROPOSALS[kernel](SpringDenoiser(denoise), mse), LAST_STEPS[last](**LAST[last])
+    grid, generator = noise_grid(0.3, 3.0, nfe), torch.Generator().manual_seed(seed)
+    return sample_paths(proposal, ending, energy, grid, SCALE, n, generator)
 
 
 def estimates(paths):
@@ -42,32 +48,53 @@ def estimates(paths):
 
 
 @pytest.mark.parametrize("kernel", PROPOSALS)
+@pytest.mark.parametrize("last", LAST_STEPS)
 @pytest.mark.parametrize("nfe", [4, 16, 64])
-def test_harmonic_log_z(kernel, nfe):
-    energy, paths = run(exact, kernel, nfe)
+def test_harmonic_log_z(kernel, last, nfe):
+    paths = run(exact, kernel, nfe, last=last)
     log_z, err, mean, mean_err, ess = estimates(paths)
-    assert abs(log_z - energy.log_z) < 4.5 * err + 1e-9
+    assert abs(log_z - ENERGY.log_z) < 4.5 * err + 1e-9
     assert abs(mean - subspace_dimension(4, 3) / 2) < 4.5 * mean_err
-    if kernel == "analytic":
+    if kernel != "ddpm" and last == "plain":
         assert ess > 0.99
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda x, s: 0.8 * exact(x, s),
-        lambda x, s: exact(x, s) + 0.05 * standard_normal(x.shape, torch.Generator().manual_seed(9)),
-        lambda x, s: exact(x, 1.3 * s),
-    ],
-    ids=["scaled", "shifted", "wrong noise"],
-)
-def test_a_wrong_denoiser_costs_ess_not_truth(wrong):
-    energy, paths = run(wrong, "analytic", 16, n=20000)
-    log_z, err, mean, mean_err, ess = estimates(paths)
-    *_, best = estimates(run(exact, "analytic", 16)[1])
-    assert ess < 0.97 * best
-    assert abs(log_z - energy.log_z) < 4.5 * err
+WRONG = {
+    "scaled": lambda x, s: 0.8 * exact(x, s),
+    "shifted": lambda x, s: exact(x, s) + 0.05 * standard_normal(x.shape, torch.Generator().manual_seed(9)),
+    "wrong noise": lambda x, s: exact(x, 1.3 * s),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("kernel", ["analytic", "elastic"])
+@pytest.mark.parametrize("last", LAST_STEPS)
+def test_a_wrong_denoiser_costs_ess_not_truth(wrong, kernel, last):
+    log_z, err, mean, mean_err, ess = estimates(run(WRONG[wrong], kernel, 16, n=20000, last=last))
+    *_, best = estimates(run(exact, kernel, 16, last=last))
+    assert ess < 0.99 * best
+    assert abs(log_z - ENERGY.log_z) < 4.5 * err
     assert abs(mean - subspace_dimension(4, 3) / 2) < 4.5 * mean_err
+
+
+@pytest.mark.parametrize("last", LAST_STEPS)
+def test_forward_paths_tell_the_same_weights(last):
+    """E over the system's paths of Z/w is one; and the share of effective samples is that of sampling."""
+    native = LennardJones(4, 1e-12, 1e-3, K)
+    for energy in (ENERGY, native):
+        x = SCALE * standard_normal((4000, 4, 3), torch.Generator().manual_seed(1))
+        proposal, ending = PROPOSALS["analytic"](WRONG["scaled"], mse), LAST_STEPS[last](**LAST[last])
+        grid = noise_grid(0.3, 3.0, 8)
+        g = torch.Generator().manual_seed(2)
+        x = x + grid[-1] * standard_normal(x.shape, g)
+        end = ending.finish(energy, proposal.look(x, grid[-1]), g)
+        log_w = forward_log_weights(proposal, grid, SCALE, x, g) + end.log_ratio - end.u
+        if last == "annealed":  # its own noise is small here: the reciprocal is unbiased to within it
+            inverse = torch.exp(ENERGY.log_z - log_w)
+            assert abs(inverse.mean() - 1) < 4.5 * inverse.std() / 4000**0.5 + 0.05
+            *_, ess = estimates(run(WRONG["scaled"], "analytic", 8, last=last, energy=energy))
+            assert forward_ess_fraction(log_w) == pytest.approx(float(ess), rel=0.25)
+        assert log_w.shape == (4000,) and torch.isfinite(log_w).all()
 
 
 def test_failed_paths_stay_in_the_count():
@@ -76,24 +103,38 @@ def test_failed_paths_stay_in_the_count():
         out[3] = torch.nan
         return out
 
-    _, paths = run(sometimes, "ddpm", 4, n=250)
-    assert paths.failed == 1 and len(paths.log_weights) == 250
-    assert paths.log_weights[3] == -torch.inf and paths.energies[3] == torch.inf
-    assert torch.isfinite(paths.log_weights).sum() == 249
+    for last in LAST_STEPS:
+        paths = run(sometimes, "ddpm", 4, n=250, last=last)
+        assert paths.failed == 1 and len(paths.log_weights) == 250
+        assert paths.log_weights[3] == -torch.inf and paths.energies[3] == torch.inf
+        assert torch.isfinite(paths.log_weights).sum() == 249
+    assert run(sometimes, "elastic", 4, n=250).failed == 1
 
 
-def test_same_seed_same_paths():
-    a, b = run(exact, "ddpm", 8, n=300)[1], run(exact, "ddpm", 8, n=300)[1]
+@pytest.mark.parametrize("last", LAST_STEPS)
+def test_same_seed_same_paths(last):
+    a, b = (run(exact, "ddpm", 8, n=300, last=last) for _ in range(2))
     assert torch.equal(a.positions, b.positions) and torch.equal(a.log_weights, b.log_weights)
-    assert not torch.equal(a.positions, run(exact, "ddpm", 8, n=300, seed=1)[1].positions)
+    assert not torch.equal(a.positions, run(exact, "ddpm", 8, n=300, last=last, seed=1).positions)
 
 
 def test_transition_density_integrates_to_one():
     """Importance sampling of 1 = E_p[q/p] with p a wider Gaussian on the subspace."""
     x = standard_normal((1, 3, 2), torch.Generator().manual_seed(0)).expand(100_000, -1, -1)
-    proposal = PROPOSALS["analytic"](lambda x, sigma: 0.5 * x, exact_error(LEVELS))
+    proposal = PROPOSALS["analytic"](lambda x, sigma: 0.5 * x, mse)
     down = proposal.down(proposal.look(x, 1.0), 0.5)
     wide = Isotropic(down.mean, 1.5 * down.variance)
     y = wide.sample(torch.Generator().manual_seed(1))
     ratio = torch.exp(down.log_density(y) - wide.log_density(y))
     assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5
+
+
+def test_blocks_and_chunks_are_all_there():
+    """More samples than a block of any last step: none is lost, none is there twice."""
+    for last, n in (("plain", 601), ("annealed", 4097)):
+        seen = []
+        proposal, ending = PROPOSALS["ddpm"](exact, mse), LAST_STEPS[last](**LAST[last])
+        grid, g = noise_grid(0.3, 3.0, 3), torch.Generator().manual_seed(0)
+        paths = sample_paths(proposal, ending, LennardJones(4, 1e-12, 1e-3, K), grid, SCALE, n, g, seen.append)
+        assert sum(seen) == n == len(paths.positions) == len(paths.energies.unique())
+    assert PlainLastStep.block == 250

@@ -1,6 +1,9 @@
 """Every instance of every seam keeps its protocol, and a user can register one of their own in a few lines."""
 
 import inspect
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import idem_md
 from idem_md import UsageError
 from idem_md.analysis import OBSERVABLES, register_observable
 from idem_md.baselines import ENGINES, Draws, Engine, register_engine
-from idem_md.chains import MALA, ChainState, Tempering, noise_start, posterior_kernel
+from idem_md.chains import MALA, ChainState, Schedule, Tempering, noise_start, posterior_kernel
 from idem_md.diffusion import (
     LAST_STEPS,
     PROPOSALS,
@@ -32,9 +35,10 @@ from idem_md.registry import Registry
 from idem_md.targets import TARGETS, Batch, Target, TargetOptions, register_target
 from idem_md.testing import check_energy
 
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+from harmonic import SCALE, K, SpringDenoiser, exact, mse  # noqa: E402
+
 REGISTRIES = (NETWORKS, TARGETS, PROPOSALS, LAST_STEPS, ENGINES, OBSERVABLES)
-K = 25.0
-SCALE = K**-0.5
 
 
 @pytest.fixture(autouse=True)
@@ -48,15 +52,6 @@ def nothing_stays_registered():
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def exact(x, sigma):
-    """The denoiser of a harmonic cluster."""
-    return x * SCALE**2 / (SCALE**2 + sigma[:, None, None] ** 2)
-
-
-def mse(sigma):
-    return SCALE**2 * sigma**2 / (SCALE**2 + sigma**2)
 
 
 # Energies
@@ -141,28 +136,60 @@ def test_starts_are_finite():
 
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_proposals(name):
-    proposal = PROPOSALS[name](exact, mse)
+    proposal = PROPOSALS[name](SpringDenoiser(pull=0.3), mse)
     x = standard_normal((20, 4, 3), generator())
     look = proposal.look(x, 1.0)
-    assert isinstance(look, Look) and look.sigma == 1.0 and torch.allclose(look.denoised, exact(x, torch.ones(20)))
-    for gaussian in (proposal.down(look, 0.5), proposal.up(look, 2.0)):
+    assert isinstance(look, Look) and look.sigma == 1.0 and look.mse == mse(1.0)
+    assert torch.allclose(look.denoised, exact(x, torch.ones(20)))
+    for gaussian in (proposal.down(look, 0.5), proposal.up(look, 2.0), look.posterior()):
         y = gaussian.sample(generator(1))
         assert isinstance(gaussian, Gaussian) and y.shape == x.shape and y.dtype == torch.float64
         assert y.mean(1).abs().max() < 1e-12 and gaussian.log_density(y).shape == (20,)
         assert torch.equal(y, gaussian.sample(generator(1)))
 
 
+def test_the_elastic_proposal_wants_springs():
+    with pytest.raises(UsageError, match="kernel: expected another than 'elastic'"):
+        PROPOSALS["elastic"](exact, mse)
+
+
+LAST = {
+    "plain": {},
+    "nested": {"draws": 3},
+    "annealed": {"schedule": Schedule(16, 2.0, 2, (0.02,)), "chains": 2},
+}
+
+
 @pytest.mark.parametrize("name", LAST_STEPS)
-def test_last_steps(name):
+@pytest.mark.parametrize("energy", [Harmonic(4, 3, K), LennardJones(4, 1e-12, 1e-3, K)], ids=["plain", "native"])
+def test_last_steps(name, energy):
     """exp(log_ratio - u) averages to the noised density, which for a harmonic cluster is a Gaussian."""
-    energy = Harmonic(4, 3, K)
     x = 0.3 * standard_normal((1, 4, 3), generator()).expand(4000, -1, -1)
-    look = Look(x, 0.2, exact(x, torch.full((4000,), 0.2)))
-    end = LAST_STEPS[name](mse).finish(energy, look, generator(1))
+    look = Look(x, 0.2, 0.9 * exact(x, torch.full((4000,), 0.2)), 1.2 * mse(0.2))
+    before = energy.calls
+    end = LAST_STEPS[name](**LAST[name]).finish(energy, look, generator(1))
+    draws = {"plain": 1, "nested": 3, "annealed": 2 * 33 + 1}
+    assert energy.calls - before == 4000 * draws[name]
     w = torch.exp(end.log_ratio - end.u)
-    want = torch.exp(Isotropic(torch.zeros_like(x[:1]), SCALE**2 + 0.04).log_density(x[:1]) + energy.log_z)
+    want = torch.exp(Isotropic(torch.zeros_like(x[:1]), SCALE**2 + 0.04).log_density(x[:1]) + HARMONIC.log_z)
     assert abs(w.mean() - want) < 4.5 * w.std() / 4000**0.5 + 1e-9 * want
-    assert end.x.shape == x.shape and torch.equal(end.u, energy(end.x)[0])
+    assert end.x.shape == x.shape and torch.allclose(end.u, energy(end.x)[0])
+    # The end points with their weights are a sample of the posterior: its mean, coordinate by coordinate.
+    p = w / w.sum()
+    mean = (p[:, None, None] * end.x).sum(0)
+    error = ((p**2)[:, None, None] * (end.x - mean) ** 2).sum(0).sqrt()
+    assert ((mean - exact(x[:1], torch.full((1,), 0.2))[0]) / error).abs().max() < 4.5
+
+
+@pytest.mark.parametrize("name", LAST_STEPS)
+def test_last_steps_leave_failed_paths_failed(name):
+    x = 0.3 * standard_normal((5, 4, 3), generator())
+    denoised = exact(x, torch.full((5,), 0.2))
+    denoised[2] = torch.nan
+    end = LAST_STEPS[name](**LAST[name]).finish(HARMONIC, Look(x, 0.2, denoised, mse(0.2)), generator(1))
+    good = torch.tensor([0, 1, 3, 4])
+    assert torch.isfinite(end.x[good]).all() and torch.isfinite((end.log_ratio - end.u)[good]).all()
+    assert torch.isnan(end.x[2]).all() and end.u[2] == torch.inf
 
 
 def log_z(proposal, last_step):
@@ -187,10 +214,10 @@ def test_a_proposal_and_a_last_step_of_ones_own():
 
     @register_last_step("wide")
     class WideLast(PlainLastStep):
-        def __init__(self, mse):
-            super().__init__(lambda sigma: 1.3 * mse(sigma))
+        def finish(self, energy, look, generator):
+            return super().finish(energy, replace(look, mse=1.3 * look.mse), generator)
 
-    log_z(PROPOSALS.find("wide")(exact, mse), LAST_STEPS.find("wide")(mse))
+    log_z(PROPOSALS.find("wide")(exact, mse), LAST_STEPS.find("wide")())
     e = idem_md.load_sampler("lj13").sample(3, nfe=3, kernel="wide")
     assert e.provenance["kernel"] == "wide"
 
@@ -334,4 +361,4 @@ def test_registries_name_what_they_lack():
     with pytest.raises(UsageError, match="kernel: expected one of a, got 'b'"):
         registry.find("b")
     with pytest.raises(UsageError, match="kernel: expected a name that is not taken, got 'a'"):
-        registry.register("a")
+        registry.register("a")(2)

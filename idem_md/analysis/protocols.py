@@ -56,8 +56,9 @@ class Reference(NamedTuple):
     @classmethod
     def of(cls, ensemble: WeightedEnsemble) -> Reference:
         """Samples of weight zero left out."""
-        alive, w = ensemble.alive, ensemble.weights
-        return cls(ensemble.positions[alive], ensemble.energies[alive], w[alive])
+        w = ensemble.weights
+        heavy = w > 0  # a weight that is not zero may be once it is normalised
+        return cls(ensemble.positions[heavy], ensemble.energies[heavy], w[heavy])
 
     def head(self, n: int, first: int = 0) -> Reference:
         """``n`` samples from ``first`` on."""

@@ -33,7 +33,7 @@ class NativePotential(Protocol):
         ...
 
 
-class _Cluster(LennardJones):
+class PhysicalLennardJones(LennardJones):
     """`LennardJones` of known atoms at a physical scale."""
 
     def __init__(self, units: Units, elements: tuple[str, ...], epsilon: float, r_min: float, trap: float):
@@ -95,4 +95,4 @@ class LennardJonesCluster(Calculator):
                 "trap: expected a positive stiffness (kT / Å^2), got 0: without a trap a cluster evaporates"
             )
         units = Units(p["r_min"], temperature_K)
-        return _Cluster(units, tuple(elements), p["epsilon"] / kT, 1.0, total * p["r_min"] ** 2)
+        return PhysicalLennardJones(units, tuple(elements), p["epsilon"] / kT, 1.0, total * p["r_min"] ** 2)

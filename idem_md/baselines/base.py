@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Draws(NamedTuple):
     positions : torch.Tensor, shape (n, N, D)
         Of equal weight.
     facts : dict
-        What the provenance is to say of them; JSON, keys of `Provenance`.
+        What the provenance is to say of them beside cost and origin; JSON.
     """
 
     positions: torch.Tensor
@@ -50,7 +50,7 @@ class Engine(ABC):
     minimum_steps : int
     """
 
-    name: ClassVar[str] = ""
+    name: str = ""
     default_steps: ClassVar[int | None] = 20_000
     minimum_steps: ClassVar[int] = 1
 
@@ -94,13 +94,15 @@ class Engine(ABC):
 
 ENGINES: Registry[Engine] = Registry("engine")
 
+EngineType = TypeVar("EngineType", bound=Engine)
 
-def register_engine(name: str) -> Callable[[type[Engine]], type[Engine]]:
+
+def register_engine(name: str) -> Callable[[type[EngineType]], type[EngineType]]:
     """Class decorator: makes an `Engine` known to ``idem-md baseline --engine`` under that name."""
 
-    def add(kind: type[Engine]) -> type[Engine]:
-        kind.name = name
-        ENGINES.register(name)(kind())
+    def add(kind: type[EngineType]) -> type[EngineType]:
+        engine = ENGINES.register(name)(kind())
+        engine.name = name
         return kind
 
     return add

@@ -5,6 +5,7 @@ from .kernels import BENCHMARKS, run_benchmark, score_reference
 from .meter import SIGMAS, MeterReading, measure_score, read_meter
 from .networks import compare_networks, held_out_error
 from .reproduction import raw_table, reproduce
+from .weights import measure_weights
 from .workers import bench_workers
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "compare_networks",
     "held_out_error",
     "measure_score",
+    "measure_weights",
     "raw_table",
     "read_meter",
     "reproduce",

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import native
-from ..chains import run_mala
+from ..chains import Schedule, run_annealing, run_mala
 from ..checks import check_int
 from ..energies import Energy, LennardJones
 from ..errors import UsageError
@@ -221,9 +221,26 @@ def bench_mala(case: Case) -> Measurement:
     )
 
 
+def bench_anneal(case: Case) -> Measurement:
+    """Annealing of B chains, ``samples`` steps in stages of eight; the reference takes a fiftieth of the stages."""
+    x = _positions(case.energy, case.scale, case.batch, case.device)
+    schedule = Schedule(max(case.samples // 8, 1), 5.0, 8, (1e-3 * case.scale**2,))
+    short = Schedule(max(schedule.stages // 50, 1), 5.0, 8, schedule.steps)
+    plain = _PlainLennardJones(case.energy)
+    return Measurement(
+        lambda: run_annealing(case.energy, x, x, 0.01, 0.3, schedule, 0),
+        lambda: run_annealing(plain, x, x, 0.01, 0.3, short, 0),
+        case.batch * schedule.calls,
+        case.batch * short.calls,
+        4 * (3 * x.numel() + 2 * case.batch),
+        {"steps": schedule.stages * 8},
+    )
+
+
 BENCHMARKS.register("target")(Benchmark(bench_target, 512, 1024))
 BENCHMARKS.register("energy")(Benchmark(bench_energy, 65_536, None))
 BENCHMARKS.register("mala")(Benchmark(bench_mala, 4096, 500))
+BENCHMARKS.register("anneal")(Benchmark(bench_anneal, 4096, 512))
 
 
 def run_benchmark(

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis import Reference, energy_w2, raw_metrics
+from ..analysis import Reference, raw_metrics
 from ..baselines import ENGINES
 from ..checks import check_int
 from ..energies import ExactSamples, GaussianMixture, Modes
 from ..ensemble import WeightedEnsemble, load_ensemble
 from ..errors import ResultError, UsageError
-from ..files import write_atomic
+from ..files import atomic_set, write_atomic
 from ..report.figures import plot_energies
 from ..sampler import load_sampler
 from ..systems import get_system
@@ -65,7 +65,8 @@ def _measure(source, system: str, label: str, seed: int, reference: Reference, n
     metrics = raw_metrics(raw.positions, raw.energies, reference, _centres(system))
     if protocol["mala_steps"]:
         moved = raw.refine(protocol["mala_steps"], seed=seed, resample=False)
-        metrics["energy_w2_after_mala"] = energy_w2(moved.energies, reference.energies)
+        after = raw_metrics(moved.positions, moved.energies, reference, aligned=False, plain=False)
+        metrics["energy_w2_after_mala"] = after["energy_w2"]
     cost = sampler.checkpoint.provenance
     facts = {
         "training_seconds": cost["seconds"],
@@ -80,12 +81,14 @@ def _measure(source, system: str, label: str, seed: int, reference: Reference, n
 
 
 def _draw(system: str, out: Path, reference: WeightedEnsemble, shown: Mapping[str, WeightedEnsemble], source) -> None:
-    """The figures of a system."""
-    plot_energies({"exact": reference, **shown}, out / f"{system}-energies.png")
+    """The figures of a system, all or none."""
     energy = get_system(system).energy()
-    if isinstance(energy, GaussianMixture):
-        plot_mixture(energy, shown, out / f"{system}-samples.png")
-        plot_scores(energy, load_sampler(source).checkpoint.denoiser, out / f"{system}-scores.png")
+    names = ("energies", "samples", "scores") if isinstance(energy, GaussianMixture) else ("energies",)
+    with atomic_set({name: out / f"{system}-{name}.png" for name in names}) as new:
+        plot_energies({"exact": reference, **shown}, new["energies"])
+        if isinstance(energy, GaussianMixture):
+            plot_mixture(energy, shown, new["samples"])
+            plot_scores(energy, load_sampler(source).checkpoint.denoiser, new["scores"])
 
 
 def reproduce(

@@ -6,6 +6,7 @@ changed since); all are asked of the budget before the first is made.
 """
 
 from .adaptation import equilibrate, first_step, tune_step
+from .annealing import Schedule, run_annealing, tuned_schedule
 from .kernel import ChainKernel, ChainState
 from .mala import MALA, Restraint, run_mala
 from .posterior import PosteriorMean, posterior_kernel, posterior_mean
@@ -19,6 +20,7 @@ __all__ = [
     "ChainState",
     "PosteriorMean",
     "Restraint",
+    "Schedule",
     "Tempering",
     "equilibrate",
     "finite_start",
@@ -27,7 +29,9 @@ __all__ = [
     "posterior_kernel",
     "posterior_mean",
     "relax",
+    "run_annealing",
     "run_mala",
     "run_tempering",
     "tune_step",
+    "tuned_schedule",
 ]

@@ -8,8 +8,9 @@ from typing import Protocol, TypeVar
 import torch
 
 from ..energies import Energy
+from ..errors import UsageError
 
-__all__ = ["ChainKernel", "ChainState"]
+__all__ = ["ChainKernel", "ChainState", "chain_numbers"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,23 @@ class ChainState:
     x: torch.Tensor
     u: torch.Tensor
     f: torch.Tensor
+
+
+def chain_numbers(name: str, value, n: int, like: torch.Tensor) -> torch.Tensor:
+    """One positive number for all of ``n`` chains or rungs, or one for each; in the dtype and on the device of
+    ``like``.
+
+    Raises
+    ------
+    UsageError
+        Another shape, or numbers that are not finite and positive.
+    """
+    numbers = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if numbers.shape not in ((), (1,), (n,)):
+        raise UsageError(f"{name}: expected one number or {n}, got shape {tuple(numbers.shape)}")
+    if not bool((torch.isfinite(numbers) & (numbers > 0)).all()):
+        raise UsageError(f"{name}: expected finite positive numbers, got {numbers.tolist()}")
+    return numbers
 
 
 Info = TypeVar("Info", covariant=True)

@@ -10,7 +10,7 @@ import torch
 from ..checks import check_int, check_positions
 from ..energies import ChainRun, Energy, NativeChains
 from ..geometry import centred, standard_normal
-from .kernel import ChainState
+from .kernel import ChainState, chain_numbers
 
 __all__ = ["MALA", "Restraint", "run_mala"]
 
@@ -73,9 +73,11 @@ def run_mala(
     """
     check_positions("x", x, energy.n_atoms, energy.n_dims)
     check_int("n_steps", n_steps, 0)
+    check_int("seed", seed, 0, 2**63 - 1)
     if restraint is not None:
         check_positions("centre", restraint.centre, energy.n_atoms, energy.n_dims)
-    step, beta = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in (step, beta))
+        restraint = Restraint(restraint.centre, chain_numbers("stiffness", restraint.stiffness, len(x), x))
+    step, beta = (chain_numbers(name, a, len(x), x) for name, a in (("step", step), ("beta", beta)))
     if x.dtype == torch.float32 and isinstance(energy, NativeChains):
         energy.count(len(x) * (n_steps + 1))
         centre, stiffness = (None, None) if restraint is None else restraint
@@ -103,7 +105,7 @@ def walk(
         centre, k = torch.zeros_like(x), x.new_zeros(len(x))
     else:
         centre = restraint.centre
-        k = torch.as_tensor(restraint.stiffness, dtype=x.dtype, device=x.device).expand(len(x))
+        k = restraint.stiffness.expand(len(x))
     h3, beta3, k3 = (a[:, None, None] for a in (h, beta, k))
     cap = torch.sqrt(2 * energy.n_dims / h3)
 

@@ -11,7 +11,7 @@ from ..energies import Energy, NativeChains, TemperingRun
 from ..errors import UsageError
 from ..geometry import centred
 from ..seeds import draw_seed
-from .kernel import ChainState
+from .kernel import ChainState, chain_numbers
 from .mala import walk
 
 __all__ = ["Tempering", "run_tempering"]
@@ -52,13 +52,11 @@ def run_tempering(energy: Energy, x: torch.Tensor, step, beta, n_rounds: int, n_
     check_int("n_steps", n_steps, 0)
     check_positions("x", x.flatten(0, 1), energy.n_atoms, energy.n_dims)
     r = x.shape[1]
-    step, beta = (torch.as_tensor(a, dtype=x.dtype) for a in (step, beta))
-    for name, a in (("step", step), ("beta", beta)):
-        if a.shape not in ((), (1,), (r,)):
-            raise UsageError(f"{name}: expected one number or {r}, got shape {tuple(a.shape)}")
+    check_int("seed", seed, 0, 2**63 - 1)
+    step, beta = (chain_numbers(name, a, r, x) for name, a in (("step", step), ("beta", beta)))
     if not bool((beta.expand(r)[:-1] > beta.expand(r)[1:]).all()):
         raise UsageError(
-            "beta: expected two or more inverse temperatures, falling from the coldest rung to the hottest"
+            f"beta: expected {r} numbers that fall from the coldest rung to the hottest, got {beta.tolist()}"
         )
     cost = x.shape[0] * r * (n_rounds * n_steps + 1)
     if x.dtype == torch.float32 and isinstance(energy, NativeChains):

@@ -78,6 +78,19 @@ def mala(
 
 
 @app.command()
+def anneal(
+    system: System = "lj13",
+    batch: Batch = None,
+    samples: Annotated[int | None, typer.Option(help="Steps a chain.")] = None,
+    repeats: Repeats = 5,
+    device: Device = "cpu",
+    reference: Reference = True,
+) -> None:
+    """Annealed importance sampling against a torch loop."""
+    _run("anneal", system, batch, samples, repeats, device, reference)
+
+
+@app.command()
 def workers(batch: Batch = None, repeats: Repeats = 5) -> None:
     """Two worker processes against one, on an ASE calculator."""
     from ..benchmarks import bench_workers
@@ -104,6 +117,29 @@ def score(
     from ..sampler import load_sampler
 
     for row in measure_score(load_sampler(source), sigma or SIGMAS, samples, seed, chains, steps):
+        print_json(row)
+
+
+@app.command()
+def weights(
+    source: Annotated[
+        str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
+    ] = "lj13",
+    nfe: Annotated[list[int] | None, typer.Option(help="Network evaluations; may be given several times.")] = None,
+    kernel: Annotated[list[str] | None, typer.Option(help="Kernel; may be given several times.")] = None,
+    last_step: Annotated[list[str] | None, typer.Option(help="Last step; may be given several times.")] = None,
+    calls: Annotated[int | None, typer.Option(help="Energy calls a sample of nested or annealed last steps.")] = None,
+    n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 10_000,
+    seed: Seed = 0,
+) -> None:
+    """Effective samples by kernel, last step and network evaluations; by default what plans say, and the plain last
+    step."""
+    from ..benchmarks import measure_weights
+    from ..sampler import load_sampler
+
+    kernels: list[str | None] = [*kernel] if kernel else [None]
+    last_steps: list[str | None] = [*last_step] if last_step else ["plain", None]
+    for row in measure_weights(load_sampler(source), nfe or (6, 12, 25), kernels, last_steps, calls, n, seed):
         print_json(row)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import IdemError
-from . import baseline, bench, compare, sample, systems, train
+from . import baseline, bench, compare, info, sample, systems, train, tune
 
 __all__ = ["app", "main"]
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings=HELP_OPTIONS,
     help="Equilibrium samples of molecular systems with honest weights, from an energy function alone.",
 )
-for command in (systems.systems, sample.sample, train.train, baseline.baseline, compare.compare):
+for command in (systems.systems, sample.sample, train.train, tune.tune, baseline.baseline, compare.compare, info.info):
     app.command()(command)
 app.add_typer(bench.app, name="bench")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
-# Below this the weights rest on a few samples, and an error estimated from them is itself a guess.
-TRUSTED_ESS = 30
-
 
 def sample(
     system: Annotated[
@@ -28,12 +26,23 @@ def sample(
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = None,
     method: Annotated[str, typer.Option(help="diffusion.")] = "diffusion",
-    kernel: Annotated[str, typer.Option(help="Transition kernel: ddpm or analytic.")] = "analytic",
+    kernel: Annotated[
+        str | None, typer.Option(help="Transition kernel: ddpm, analytic or elastic; by default the plan's.")
+    ] = None,
+    last_step: Annotated[
+        str | None, typer.Option(help="Last step: plain, nested or annealed; by default the plan's.")
+    ] = None,
+    last_step_calls: Annotated[
+        int | None, typer.Option(help="Energy calls a sample for the nested or annealed last step.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="In kelvin; by default the system's, for which the network was trained.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     from ..checks import check_int
-    from ..ensemble import check_writable
+    from ..ensemble import WeightWarning, check_writable
     from ..provenance import finite_or_none
     from ..sampler import load_sampler
 
@@ -41,8 +50,9 @@ def sample(
     if out is not None:
         check_writable(out)  # before the work, not after it
     sampler = load_sampler(system)
-    with progress_bar("sampling", n, "samples") as advance:
-        ensemble = sampler.sample(n, nfe, seed, method, kernel, progress=advance)
+    with progress_bar("sampling", n, "samples") as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeightWarning)  # shown below, in full
+        ensemble = sampler.sample(n, nfe, seed, method, kernel, last_step, last_step_calls, temperature, advance)
     mean, error = ensemble.mean_energy  # raises if no sample has weight, and then nothing is written
     files = [str(p) for p in ensemble.save(out)] if out is not None else []
     p = ensemble.provenance
@@ -62,6 +72,8 @@ def sample(
     }
     if as_json:
         print_json(result)
+        if ensemble.advice:
+            typer.echo(f"idem-md: warning: {ensemble.advice}", err=True)
     else:
         _print_table(ensemble, result)
 
@@ -78,12 +90,8 @@ def _print_table(ensemble: WeightedEnsemble, r: dict[str, Any]) -> None:
     grid.add_row("effective samples", f"{r['ess']:.1f} ({100 * r['ess_fraction']:.1f}%)")
     grid.add_row("mean energy", f"{r['mean_energy']:.2f} {_spread(r['mean_energy_err'], 2)} kT")
     grid.add_row("log Z", f"{r['log_z']:.3f} {_spread(r['log_z_err'], 3)}")
-    if r["ess"] < TRUSTED_ESS:
-        grid.add_row(
-            "warning",
-            f"fewer than {TRUSTED_ESS} effective samples: neither averages nor their errors can be "
-            "trusted; ask for more samples (-n) or more network evaluations (--nfe)",
-        )
+    if ensemble.advice:
+        grid.add_row("warning", ensemble.advice)
     cost = f"{r['seconds']:.1f} s, {r['nfe']} network evaluations a sample, {r['energy_calls']} energy calls"
     grid.add_row("cost", cost)
     failed = ensemble.provenance["failed"]

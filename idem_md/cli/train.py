@@ -71,6 +71,9 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Budget of wall time; the schedule shortens to fit.")] = None,
     max_energy_calls: Annotated[int | None, typer.Option(help="Budget of energy calls; never exceeded.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Outer iterations, instead of the configuration's.")] = None,
+    springs_steps: Annotated[
+        int, typer.Option(help="Training steps of the springs at the end; 0 for neither springs nor plans.")
+    ] = 4000,
 ) -> None:
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
 
@@ -100,6 +103,11 @@ def train(
             raise
         display.say(str(error))
         raise typer.Exit(130) from None
+    if springs_steps and not stop.asked and checkpoint.provenance["finished"]:
+        from ..training.finish import run_samples
+        from .tune import finish
+
+        finish(checkpoint, run_samples(folder), folder / "model.safetensors", springs_steps, settings.seed)
     p = checkpoint.provenance
     state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
     typer.echo(f"{state}: {folder / 'model.safetensors'}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")

@@ -2,25 +2,41 @@
 
 from .accuracy import DenoiserAccuracy
 from .denoiser import Denoiser
+from .elastic import Elastic, Precision
 from .gaussians import Gaussian, Isotropic
-from .last_step import LAST_STEPS, Ending, LastStep, PlainLastStep, register_last_step
-from .paths import Paths, sample_paths
+from .last_step import (
+    LAST_STEPS,
+    AnnealedLastStep,
+    Ending,
+    LastStep,
+    NestedLastStep,
+    PlainLastStep,
+    register_last_step,
+)
+from .paths import Paths, forward_log_weights, sample_paths
+from .plan import SamplingPlan
 from .proposals import PROPOSALS, Look, Proposal, register_proposal
 from .schedule import noise_grid, stratified_log_uniform
 
 __all__ = [
     "LAST_STEPS",
     "PROPOSALS",
+    "AnnealedLastStep",
     "Denoiser",
     "DenoiserAccuracy",
+    "Elastic",
     "Ending",
     "Gaussian",
     "Isotropic",
     "LastStep",
     "Look",
+    "NestedLastStep",
     "Paths",
     "PlainLastStep",
+    "Precision",
     "Proposal",
+    "SamplingPlan",
+    "forward_log_weights",
     "noise_grid",
     "register_last_step",
     "register_proposal",

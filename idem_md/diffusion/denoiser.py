@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import nn
 
 from ..checks import check_choice
+from .elastic import Precision
 
 __all__ = ["OUTPUTS", "Denoiser"]
 
@@ -25,10 +28,13 @@ class Denoiser(nn.Module):
         F(x_BND, log_sigma_B) -> (B, N, D).
     sigma_data : float
     output : str
+    springs : nn.Module, optional
+        A `nets.Springs` on the network's scalars, which must then be a `nets.HasScalars`.
     """
 
-    def __init__(self, net: nn.Module, sigma_data: float, output: str = "denoiser"):
+    def __init__(self, net: nn.Module, sigma_data: float, output: str = "denoiser", springs: nn.Module | None = None):
         super().__init__()
+        self.springs = springs
         self.net = net
         self.sigma_data = sigma_data
         self.output = check_choice("output", output, OUTPUTS)
@@ -54,7 +60,23 @@ class Denoiser(nn.Module):
             The network runs in float32 whatever the dtype; the result has the dtype of ``x``.
         sigma : torch.Tensor, shape (B,)
         """
-        sigma_B = sigma.float()
-        f = self.net(x.float(), torch.log(sigma_B)).to(x.dtype)
+        return self._scaled(x, sigma, self.net(x.float(), torch.log(sigma.float())))
+
+    def _scaled(self, x: torch.Tensor, sigma: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         s = sigma.to(x.dtype)[:, None, None]
-        return self.c_skip(s) * x + self.c_out(s) * f
+        return self.c_skip(s) * x + self.c_out(s) * f.to(x.dtype)
+
+    @property
+    def has_springs(self) -> bool:
+        """Whether `with_precision` can be called."""
+        return self.springs is not None
+
+    def with_precision(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, Precision]:
+        """The result of `forward`, and the elastic precision of its error, from one evaluation of the network."""
+        assert self.springs is not None
+        log_sigma = torch.log(sigma.float())
+        with torch.no_grad():
+            f, scalars = cast(Any, self.net).with_scalars(x.float(), log_sigma)
+        denoised = self._scaled(x, sigma, f)
+        along, across, floor = self.springs(scalars, x.float(), denoised.float(), log_sigma)
+        return denoised, Precision.of(along.to(x.dtype), across.to(x.dtype), floor.to(x.dtype), denoised)

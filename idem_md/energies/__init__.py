@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 from .analytic import DoubleWell, GaussianMixture, Harmonic
 from .base import Energy
 from .capabilities import (
+    AnnealRun,
     ChainRun,
     DemScores,
     ExactSamples,
     HasWorkers,
     Modes,
+    NativeAnnealing,
     NativeChains,
     NativeDemScores,
     Physical,
+    Scalable,
     TemperingRun,
 )
 from .lennard_jones import LennardJones, lennard_jones_reference
+from .scaled import Scaled
 
 if TYPE_CHECKING:
     from .ase import ASE
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASE",
+    "AnnealRun",
     "ChainRun",
     "DemScores",
     "DoubleWell",
@@ -40,11 +45,14 @@ __all__ = [
     "HasWorkers",
     "LennardJones",
     "Modes",
+    "NativeAnnealing",
     "NativeChains",
     "NativeDemScores",
     "OpenMM",
     "Physical",
     "Recipe",
+    "Scalable",
+    "Scaled",
     "TemperingRun",
     "fastest_platform",
     "lennard_jones_reference",

@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 
 from ..units import Units
+from .base import Energy
 
 __all__ = [
+    "AnnealRun",
     "ChainRun",
     "DemScores",
     "ExactSamples",
     "HasWorkers",
     "Modes",
+    "NativeAnnealing",
     "NativeChains",
     "NativeDemScores",
     "Physical",
+    "Scalable",
     "TemperingRun",
 ]
 
@@ -96,6 +100,42 @@ class DemScores(NamedTuple):
     ess: Tensor
 
 
+class AnnealRun(NamedTuple):
+    """Where annealed chains got to.
+
+    Attributes
+    ----------
+    x, u : torch.Tensor, shapes (C, N, D), (C,)
+        End points and their energies.
+    log_w : torch.Tensor, shape (C,), float64
+        Log weights; see `chains.run_annealing`.
+    acceptance : torch.Tensor, shape (C, T), or (0, T) if it was not asked for
+        Of the moves of each stage.
+    """
+
+    x: Tensor
+    u: Tensor
+    log_w: Tensor
+    acceptance: Tensor
+
+
+@runtime_checkable
+class NativeAnnealing(Protocol):
+    """Annealed importance sampling in native code, in float32; see `chains.run_annealing` for the arguments."""
+
+    def native_anneal(
+        self,
+        mean: Tensor,
+        x_t: Tensor,
+        ends: tuple[float, float, float],
+        beta: Tensor,
+        step: Tensor,
+        n_moves: int,
+        seed: int,
+        acceptance: bool,
+    ) -> AnnealRun: ...
+
+
 @runtime_checkable
 class NativeChains(Protocol):
     """Markov chains in native code, in float32; see `chains.run_mala` and `chains.run_tempering` for the arguments."""
@@ -148,6 +188,13 @@ class Physical(Protocol):
 
     @property
     def elements(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
+class Scalable(Protocol):
+    """An energy that is of the same kind after multiplication by a number, as at another temperature."""
+
+    def scaled(self, factor: float) -> Energy: ...
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from .. import native
 from ..checks import check_float, check_int
 from ..errors import UsageError
 from .base import Energy
-from .capabilities import ChainRun, DemScores, TemperingRun
+from .capabilities import AnnealRun, ChainRun, DemScores, TemperingRun
 
 __all__ = ["LennardJones", "lennard_jones_reference"]
 
@@ -94,6 +94,16 @@ class LennardJones(Energy):
             **({} if self.species is None else {"species": list(self.species)}),
         }
 
+    def scaled(self, factor: float) -> LennardJones:
+        """``factor`` times this energy: as at 1/``factor`` times the temperature, the trap included."""
+
+        def times(value):
+            return [[factor * v for v in row] for row in value] if isinstance(value, list) else factor * value
+
+        return LennardJones(
+            self.n_atoms, times(self.epsilon), self.r_min, factor * self.trap, self.n_dims, self.species
+        )
+
     @property
     def flop(self) -> int:
         """Floating-point operations of one energy with forces; see `native.count_flop`."""
@@ -117,6 +127,12 @@ class LennardJones(Energy):
     def native_tempering(self, x, step, beta, n_rounds, n_steps, seed) -> TemperingRun:
         """Replica exchange run wholly in native code; see `chains.run_tempering` and `native.lj_tempering`."""
         return TemperingRun(*native.lj_tempering(x, step, beta, n_rounds, n_steps, seed, **self._op))
+
+    def native_anneal(self, mean, x_t, ends, beta, step, n_moves, seed, acceptance) -> AnnealRun:
+        """Annealed importance sampling run wholly in native code; see `chains.run_annealing` and `native.lj_anneal`."""
+        return AnnealRun(
+            *native.lj_anneal(mean, x_t, ends, beta, step, n_moves, seed, acceptance=acceptance, **self._op)
+        )
 
     def native_dem_scores(self, x, sigma, n_samples, seed) -> DemScores:
         """Importance-sampled scores, fused and streamed; see `targets.dem_scores` and `native.lj_dem_scores`."""

@@ -1,7 +1,18 @@
 """Weighted samples: estimates with errors, files, and views for MDTraj and ASE."""
 
+from .diagnostics import TRUSTED_ESS, TRUSTED_K, WeightWarning
 from .estimators import MIN_ESS_FOR_ERRORS, Source
 from .files import check_writable
 from .weighted import KINDS, WeightedEnsemble, load_ensemble
 
-__all__ = ["KINDS", "MIN_ESS_FOR_ERRORS", "Source", "WeightedEnsemble", "check_writable", "load_ensemble"]
+__all__ = [
+    "KINDS",
+    "MIN_ESS_FOR_ERRORS",
+    "TRUSTED_ESS",
+    "TRUSTED_K",
+    "Source",
+    "WeightWarning",
+    "WeightedEnsemble",
+    "check_writable",
+    "load_ensemble",
+]

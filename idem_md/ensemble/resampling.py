@@ -37,7 +37,7 @@ def resample(ensemble: WeightedEnsemble, n: int | None, seed: int) -> WeightedEn
         ensemble.energies[index],
         np.full(n, log_z),
         ensemble.system,
-        ensemble.provenance,
+        Provenance(**{**ensemble.provenance, "resample_seed": seed}),
         "resampled",
         source,
     )

@@ -12,9 +12,10 @@ import numpy as np
 
 from ..checks import check_choice
 from ..errors import FileFormatError, UsageError
-from ..provenance import Provenance
+from ..provenance import Provenance, finite_or_none
 from ..systems import SYSTEMS, System, get_system
 from . import estimators, resampling
+from .diagnostics import advice, pareto_k
 from .estimators import MIN_ESS_FOR_ERRORS, Source
 from .files import read_ensemble, to_trajectory, write_ensemble
 
@@ -121,6 +122,17 @@ class WeightedEnsemble:
         return self.ess / len(self)
 
     @property
+    def pareto_k(self) -> float:
+        """Shape of the tail of the weights, see `diagnostics.pareto_k`: up to 0.7 errors can be trusted. NaN for equal
+        weights."""
+        return math.nan if self.source is not None else pareto_k(self.log_weights)
+
+    @property
+    def advice(self) -> str:
+        """What to beware of in averages of these samples, in a sentence; empty if there is nothing."""
+        return advice(self)
+
+    @property
     def log_z(self) -> float:
         """Estimate of log Z, Z the integral of exp(-u) over the mean-free subspace: log mean exp(log_weights).
 
@@ -220,7 +232,7 @@ class WeightedEnsemble:
             "system": self.system.name,
             "system_description": self.system.describe(),
             "kind": self.kind,
-            "source": None if self.source is None else asdict(self.source),
+            "source": None if self.source is None else {k: finite_or_none(v) for k, v in asdict(self.source).items()},
         }
         return write_ensemble(path, arrays, record, self.system.elements, self.system.units)
 
@@ -278,4 +290,7 @@ def _kind(record: dict[str, Any], log_weights: np.ndarray) -> tuple[str, Source 
             old["from"], old["ess"], float(log_weights[0]) if known else math.nan, old["log_z_err"]
         )
     kind, source = record.pop("kind", "importance" if known else "equilibrium"), record.pop("source", None)
-    return kind, None if source is None else Source(**source)
+    if source is None:
+        return kind, None
+    numbers = (math.nan if source[k] is None else float(source[k]) for k in ("ess", "log_z", "log_z_err"))
+    return kind, Source(int(source["n"]), *numbers)

@@ -6,7 +6,8 @@ and the tests compare the two. Ops return plain tuples of tensors, as torch asks
 parts.
 """
 
-from .lennard_jones import count_flop, lj_dem_scores, lj_energy_forces, lj_mala, lj_tempering, noise
+from .chains import lj_anneal, lj_mala, lj_tempering
+from .lennard_jones import count_flop, lj_dem_scores, lj_energy_forces, noise
 from .messages import message, pair_splines
 from .module import check_device, instruction_sets, peak_flops
 
@@ -14,6 +15,7 @@ __all__ = [
     "check_device",
     "count_flop",
     "instruction_sets",
+    "lj_anneal",
     "lj_dem_scores",
     "lj_energy_forces",
     "lj_mala",

@@ -1,4 +1,4 @@
-"""Lennard-Jones energies, score targets and chains as torch ops, on the CPU and on CUDA.
+"""Lennard-Jones energies and score targets as torch ops, on the CPU and on CUDA.
 
 All take the same four parameters: ``epsilon`` (well depth in kT) and ``r_min`` (distance of the minimum), one number
 each or, with ``species``, the four of a symmetric 2 x 2 matrix, row by row; ``trap`` (stiffness in kT / length^2);
@@ -13,17 +13,13 @@ import torch
 from torch import Tensor
 
 from ..checks import check_int
-from ..errors import UsageError
-from .module import check_batch, check_device, check_tensor, native, place
-from .parameters import FLOATS, chain_numbers, parameters, run, species_on
+from .module import check_batch, check_device, native, place
+from .parameters import DEVICES, FLOATS, chain_numbers, parameters, run, species_on
 
-__all__ = ["count_flop", "lj_dem_scores", "lj_energy_forces", "lj_mala", "lj_tempering", "noise"]
-
-_DEVICES = ("cpu", "cuda")
-MAX_STEPS = 2**24  # accepted moves are counted in float32
+__all__ = ["count_flop", "lj_dem_scores", "lj_energy_forces", "noise"]
 
 
-@torch.library.custom_op("idem_md::lj_energy_forces", mutates_args=(), device_types=_DEVICES)
+@torch.library.custom_op("idem_md::lj_energy_forces", mutates_args=(), device_types=DEVICES)
 def lj_energy_forces(
     x: Tensor,
     epsilon: Sequence[float],
@@ -73,211 +69,7 @@ def _(x, epsilon, r_min, trap, species=None, isa=""):
     return x.new_empty(x.shape[0]), x.new_empty(x.shape)
 
 
-@torch.library.custom_op("idem_md::lj_mala", mutates_args=(), device_types=_DEVICES)
-def lj_mala(
-    x: Tensor,
-    step: Tensor,
-    beta: Tensor,
-    n_steps: int,
-    seed: int,
-    epsilon: Sequence[float],
-    r_min: Sequence[float],
-    trap: float,
-    species: Tensor | None = None,
-    centre: Tensor | None = None,
-    stiffness: Tensor | None = None,
-    averages: bool = False,
-    isa: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2, in the mean-free subspace.
-
-    Proposal x' = x + h g + sqrt(2h) noise, with g the total force, each atom's part cut to the length sqrt(2 D / h)
-    and the mean removed (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996). The whole loop runs in native code, one
-    chain a vector lane or CUDA thread; on one device a chain's random numbers depend on (seed, chain index) only.
-
-    Parameters
-    ----------
-    x : torch.Tensor, shape (C, N, D), float32
-        Starting positions, mean-free.
-    step, beta : torch.Tensor, shape (C,) or one element
-        Langevin step h (length^2) and inverse temperature relative to kT = 1.
-    n_steps, seed : int
-    epsilon, r_min, trap, species
-        See the module.
-    centre : torch.Tensor, shape (C, N, D), optional
-    stiffness : torch.Tensor, shape (C,) or one element, optional
-        Harmonic restraint; both or neither.
-    averages : bool
-        Also average positions and bare forces over the steps of each chain.
-
-    Returns
-    -------
-    x, u, f : torch.Tensor
-        Final positions (C, N, D), energies (C,) and forces (C, N, D) without the restraint.
-    acceptance : torch.Tensor, shape (C,)
-    mean_x, mean_f : torch.Tensor, shape (C, N, D), or (0, N, D) without ``averages``
-    """
-    check_batch(x)
-    check_int("n_steps", n_steps, 0, MAX_STEPS)
-    check_int("seed", seed, 0, 2**63 - 1)
-    x = x.detach().contiguous()
-    c, n, d = x.shape
-    step, beta = chain_numbers("step", step, c, x), chain_numbers("beta", beta, c, x)
-    if (centre is None) != (stiffness is None):
-        raise UsageError("centre, stiffness: expected both or neither")
-    if centre is not None and stiffness is not None:
-        check_tensor("centre", centre, (c, n, d), FLOATS)
-        centre, stiffness = centre.to(x.device, torch.float32).contiguous(), chain_numbers("stiffness", stiffness, c, x)
-    species = species_on(species, n, x.device)
-    out, f = torch.empty_like(x), torch.empty_like(x)
-    u, acceptance = x.new_empty(c), x.new_empty(c)
-    mean_x, mean_f = (x.new_empty(c if averages else 0, n, d) for _ in range(2))
-    address = lambda t: 0 if t is None else t.data_ptr()  # noqa: E731
-    run(
-        native.mala,
-        place(x.device, isa),
-        x,
-        parameters(n, d, epsilon, r_min, trap, species),
-        c,
-        n_steps,
-        seed,
-        *map(
-            address,
-            (
-                step,
-                beta,
-                centre,
-                stiffness,
-                x,
-                out,
-                u,
-                f,
-                mean_x if averages else None,
-                mean_f if averages else None,
-                acceptance,
-            ),
-        ),
-    )
-    return out, u, f, acceptance, mean_x, mean_f
-
-
-@lj_mala.register_fake
-def _(
-    x,
-    step,
-    beta,
-    n_steps,
-    seed,
-    epsilon,
-    r_min,
-    trap,
-    species=None,
-    centre=None,
-    stiffness=None,
-    averages=False,
-    isa="",
-):
-    c = x.shape[0]
-    mean = (c if averages else 0, *x.shape[1:])
-    return (
-        x.new_empty(x.shape),
-        x.new_empty(c),
-        x.new_empty(x.shape),
-        x.new_empty(c),
-        x.new_empty(mean),
-        x.new_empty(mean),
-    )
-
-
-@torch.library.custom_op("idem_md::lj_tempering", mutates_args=(), device_types=_DEVICES)
-def lj_tempering(
-    x: Tensor,
-    step: Tensor,
-    beta: Tensor,
-    n_rounds: int,
-    n_steps: int,
-    seed: int,
-    epsilon: Sequence[float],
-    r_min: Sequence[float],
-    trap: float,
-    species: Tensor | None = None,
-    isa: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Parallel tempering: ladders of replicas, each round ``n_steps`` of MALA a replica and one sweep of swaps.
-
-    Even and odd pairs of neighbouring rungs take turns; a swap of r and r+1 is accepted with probability
-    min(1, exp[(beta_r - beta_{r+1})(u_r - u_{r+1})]). One ladder a vector lane or CUDA thread, the whole loop in
-    native code.
-
-    Parameters
-    ----------
-    x : torch.Tensor, shape (C, R, N, D), float32
-        Starting positions of C ladders of R >= 2 rungs, mean-free.
-    step, beta : torch.Tensor, shape (R,)
-        Langevin step and inverse temperature of each rung, the coldest (largest beta) first.
-    n_rounds, n_steps, seed : int
-    epsilon, r_min, trap, species
-        See the module.
-
-    Returns
-    -------
-    x, u, f : torch.Tensor, shapes (C, R, N, D), (C, R), (C, R, N, D)
-        Final state by rung.
-    acceptance : torch.Tensor, shape (C, R)
-        Of the MALA moves.
-    swaps : torch.Tensor, shape (C, R-1)
-        Accepted share of the attempted swaps of rungs r and r+1; NaN where none was attempted.
-    round_trips : torch.Tensor, shape (C,)
-        How often a replica that had been hottest arrived at the coldest rung.
-    trace : torch.Tensor, shape (C, n_rounds, R)
-        Energies by rung after each round.
-    """
-    check_tensor("x", x, (None,) * 4)
-    c, r, n, d = x.shape
-    if r < 2:
-        raise UsageError(f"x: expected at least two rungs, got shape {tuple(x.shape)}")
-    check_batch(x[:, 0])
-    for name, value in (("n_rounds", n_rounds), ("n_steps", n_steps), ("n_rounds * n_steps", n_rounds * n_steps)):
-        check_int(name, value, 0, MAX_STEPS)
-    check_int("seed", seed, 0, 2**63 - 1)
-    x = x.detach().contiguous()
-    step, beta = chain_numbers("step", step, r, x), chain_numbers("beta", beta, r, x)
-    if not bool((beta[:-1] > beta[1:]).all()):
-        raise UsageError("beta: expected inverse temperatures falling from the coldest rung to the hottest")
-    species = species_on(species, n, x.device)
-    out, f = torch.empty_like(x), torch.empty_like(x)
-    u, acceptance, swaps = x.new_empty(c, r), x.new_empty(c, r), x.new_empty(c, r - 1)
-    trips, trace = x.new_empty(c), x.new_empty(c, n_rounds, r)
-    run(
-        native.tempering,
-        place(x.device, isa),
-        x,
-        parameters(n, d, epsilon, r_min, trap, species),
-        c,
-        r,
-        n_rounds,
-        n_steps,
-        seed,
-        *(t.data_ptr() for t in (beta, step, x, out, u, f, acceptance, swaps, trips, trace)),
-    )
-    return out, u, f, acceptance, swaps, trips, trace
-
-
-@lj_tempering.register_fake
-def _(x, step, beta, n_rounds, n_steps, seed, epsilon, r_min, trap, species=None, isa=""):
-    c, r = x.shape[:2]
-    return (
-        x.new_empty(x.shape),
-        x.new_empty(c, r),
-        x.new_empty(x.shape),
-        x.new_empty(c, r),
-        x.new_empty(c, r - 1),
-        x.new_empty(c),
-        x.new_empty(c, n_rounds, r),
-    )
-
-
-@torch.library.custom_op("idem_md::lj_dem_scores", mutates_args=(), device_types=_DEVICES)
+@torch.library.custom_op("idem_md::lj_dem_scores", mutates_args=(), device_types=DEVICES)
 def lj_dem_scores(
     x: Tensor,
     sigma: Tensor,

@@ -8,8 +8,9 @@ from torch import Tensor
 from ..errors import UsageError
 from .module import check_tensor, native
 
-__all__ = ["FLOATS", "chain_numbers", "parameters", "run", "species_on"]
+__all__ = ["DEVICES", "FLOATS", "chain_numbers", "parameters", "run", "species_on"]
 
+DEVICES = ("cpu", "cuda")
 FLOATS = (torch.float32, torch.float64)
 
 

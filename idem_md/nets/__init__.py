@@ -2,18 +2,25 @@
 yours."""
 
 from .egnn import EGNN
+from .layers import NoiseEmbedding
 from .mlp import MLP
 from .painn import PaiNN
-from .registry import NETWORKS, LayeredOptions, Network, NetworkOptions, parse_network, register_network
+from .registry import NETWORKS, HasScalars, LayeredOptions, Network, NetworkOptions, parse_network, register_network
+from .springs import SpringConstants, Springs, SpringsOptions
 
 __all__ = [
     "EGNN",
     "MLP",
     "NETWORKS",
+    "HasScalars",
     "LayeredOptions",
     "Network",
     "NetworkOptions",
+    "NoiseEmbedding",
     "PaiNN",
+    "SpringConstants",
+    "Springs",
+    "SpringsOptions",
     "parse_network",
     "register_network",
 ]

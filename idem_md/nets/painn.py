@@ -132,6 +132,7 @@ class PaiNN(nn.Module):
         super().__init__()
         self.sigma_data = sigma_data
         self.cutoff = cutoff
+        self.n_scalars, self.length = channels, length
         self.noise = NoiseEmbedding(channels)
         self.radial = RadialSplines(n_basis, length)
         self.scalar_in = nn.Linear(n_basis, channels)
@@ -161,6 +162,12 @@ class PaiNN(nn.Module):
         UsageError
             ``native`` where it does not serve.
         """
+        return self.with_scalars(x_BND, log_sigma_B, native)[0]
+
+    def with_scalars(
+        self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor, native: bool | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The field of `forward`, and the scalars (B, N, C) of the last layer; see `HasScalars`."""
         b, n, d = x_BND.shape
         serves = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3) and not x_BND.requires_grad
         if native and not serves:
@@ -198,7 +205,7 @@ class PaiNN(nn.Module):
                 ds, dv = message.fused(inner, v, geometry) if native else message.dense(inner, v, *geometry)
             s, v = update(s + ds, v + dv)
         out = self.vector_out(self.gate_out(s).float()[..., None, :] * v)[..., 0].float()
-        return out - out.mean(1, keepdim=True)
+        return out - out.mean(1, keepdim=True), s
 
     def _edges(self, x: torch.Tensor, cutoff: float):
         """Basis (E,K), directions (E,D) and indices (2,E) of the directed pairs (j, i) closer than the cutoff."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field
 from torch import Tensor
@@ -12,7 +12,7 @@ from ..registry import Registry
 from ..systems import System
 from ..tables import Table, parse_table
 
-__all__ = ["NETWORKS", "LayeredOptions", "Network", "NetworkOptions", "parse_network", "register_network"]
+__all__ = ["NETWORKS", "HasScalars", "LayeredOptions", "Network", "NetworkOptions", "parse_network", "register_network"]
 
 
 class NetworkOptions(Table):
@@ -51,10 +51,25 @@ class Network(Protocol):
     def __call__(self, x_BND: Tensor, log_sigma_B: Tensor) -> Tensor: ...
 
 
+@runtime_checkable
+class HasScalars(Protocol):
+    """A network whose last layer has scalars on the atoms, for heads: see `Springs`."""
+
+    n_scalars: int
+    length: float
+
+    def with_scalars(self, x_BND: Tensor, log_sigma_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The field, and the scalars (B, N, C)."""
+        ...
+
+
 NETWORKS: Registry[type[Network]] = Registry("network.name")
 
 
-def register_network(name: str) -> Callable[[type], type]:
+NetworkType = TypeVar("NetworkType", bound=type)
+
+
+def register_network(name: str) -> Callable[[NetworkType], NetworkType]:
     """Class decorator: makes a `Network` known to configurations under ``network.name = name``."""
     return NETWORKS.register(name)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,31 @@ from .markdown import table
 __all__ = ["compare"]
 
 
-def _metrics(label: str, ensemble: WeightedEnsemble, reference: Reference, aligned: bool) -> dict[str, Any]:
-    """Against the reference: raw, the samples as they came, and weighted."""
+@contextmanager
+def _naming(label: str) -> Iterator[None]:
+    """Results that are of no use say whose they are."""
     try:
-        raw = raw_metrics(ensemble.positions, ensemble.energies, reference, aligned=aligned, plain=False)
+        yield
     except ResultError as error:
         raise ResultError(f"{label}: {error}") from None
+
+
+def _metrics(label: str, ensemble: WeightedEnsemble, reference: Reference, aligned: bool) -> dict[str, Any]:
+    """Against the reference: raw, the samples as they came, and weighted."""
+    with _naming(label):
+        raw = raw_metrics(ensemble.positions, ensemble.energies, reference, aligned=aligned, plain=False)
+        weighted = weighted_metrics(ensemble, reference)
     kept = ("energy_w2", "total_variation", "aligned_w2")
     return {
         "exploded": raw["exploded"],
         "raw": {key: raw[key] for key in kept if key in raw},
-        "weighted": weighted_metrics(ensemble, reference),
+        "weighted": weighted,
     }
 
 
-def _summary(e: WeightedEnsemble) -> dict[str, Any]:
-    mean, err = e.mean_energy
+def _summary(label: str, e: WeightedEnsemble) -> dict[str, Any]:
+    with _naming(label):
+        mean, err = e.mean_energy
     finite = e.energies[np.isfinite(e.energies)]
     return {
         "n": len(e),
@@ -81,12 +91,13 @@ def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool 
     if len(systems) > 1:
         raise UsageError(f"compare: expected ensembles of one system, got {', '.join(sorted(systems))}")
     *labels, last = ensembles
-    reference = Reference.of(ensembles[last])
+    with _naming(last):
+        reference = Reference.of(ensembles[last])
     summary = {
         "system": systems.pop(),
         "reference": last,
         "protocol": {k: v for k, v in PROTOCOL.items() if k != "plain_w2"},
-        "ensembles": {label: _summary(e) for label, e in ensembles.items()},
+        "ensembles": {label: _summary(label, e) for label, e in ensembles.items()},
         "metrics": {label: _metrics(label, ensembles[label], reference, aligned) for label in labels},
     }
     try:

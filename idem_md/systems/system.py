@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Potential:
     """Makes an energy of the room ``energies`` from the name of its class and arguments."""
 
     kind: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __call__(self) -> Energy:
         from .. import energies
@@ -47,6 +47,18 @@ class _Unknown:
 
     def __call__(self) -> Energy:
         raise UsageError(f"system: the potential of {self.name!r} is not part of this file; pass system=")
+
+
+@dataclass(frozen=True)
+class _AtTemperature:
+    make_energy: Callable[[], Energy]
+    factor: float
+
+    def __call__(self) -> Energy:
+        from ..energies import Scalable, Scaled
+
+        energy = self.make_energy()
+        return energy.scaled(self.factor) if isinstance(energy, Scalable) else Scaled(energy, self.factor)
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,27 @@ class System:
         energy = copy.copy(self.make_energy())
         energy.calls, energy.max_calls = 0, None
         return energy
+
+    def at(self, temperature_K: float) -> System:
+        """The same potential at another temperature, in kT of that temperature; a trap counts as part of it.
+
+        Raises
+        ------
+        UsageError
+            A temperature that is not a positive number, or a system whose energy is not known.
+        """
+        if not isinstance(temperature_K, (int, float)) or not 0 < temperature_K < float("inf"):
+            raise UsageError(f"temperature_K: expected a positive number, got {temperature_K!r}")
+        make = _AtTemperature(self.make_energy, self.units.temperature_kelvin / temperature_K)
+        return replace(
+            self,
+            name=f"{self.name}-{temperature_K:g}K",
+            description=f"{self.description}, at {temperature_K:g} K",
+            make_energy=make,
+            units=replace(self.units, temperature_kelvin=float(temperature_K)),
+            exact_mean_energy=None,
+            parameters=make().parameters,
+        )
 
     @property
     def n_atoms(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -72,7 +72,9 @@ class Target(ABC):
 
 TARGETS: Registry[type[Target]] = Registry("target.name")
 
+TargetType = TypeVar("TargetType", bound=Target)
 
-def register_target(name: str) -> Callable[[type[Target]], type[Target]]:
+
+def register_target(name: str) -> Callable[[type[TargetType]], type[TargetType]]:
     """Class decorator: makes a `Target` known to configurations under ``target.name = name``."""
     return TARGETS.register(name)

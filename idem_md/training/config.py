@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from ..errors import ConfigError, UsageError
 from ..nets import NetworkOptions, PaiNN, parse_network
@@ -87,6 +87,27 @@ class TrainingConfig(Table):
     buffer: BufferConfig = BufferConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_tables(cls, table: Any) -> Any:
+        return _chosen(table, "configuration") if isinstance(table, Mapping) else table
+
+    @model_validator(mode="after")
+    def _tables_agree(self) -> TrainingConfig:
+        noise, buffer = self.noise, self.buffer
+        if noise.sigma_min >= noise.sigma_max:
+            raise ValueError(
+                f"noise.sigma_min: expected less than noise.sigma_max = {noise.sigma_max}, got {noise.sigma_min}"
+            )
+        if buffer.fresh > buffer.size:
+            raise ValueError(f"buffer.fresh: expected at most buffer.size = {buffer.size}, got {buffer.fresh}")
+        if buffer.train_on == "prior" and TARGETS[self.target.name].needs_samples:
+            raise ValueError(
+                f"buffer.train_on: expected 'buffer' with the target {self.target.name!r}, "
+                "whose x_0 must be samples of the system, got 'prior'"
+            )
+        return self
+
     @classmethod
     def parse(cls, table: Mapping[str, Any], source: str) -> TrainingConfig:
         """Validate a plain mapping.
@@ -96,30 +117,19 @@ class TrainingConfig(Table):
         ConfigError
             Names the source, the key, what was expected and what came.
         """
-        table = dict(table)
-        for key, default, parse in (("network", "painn", parse_network), ("target", "posterior", parse_target)):
-            if isinstance(table.get(key, {}), Mapping):
-                try:
-                    table[key] = parse({"name": default, **table.get(key, {})}, source)
-                except UsageError as error:  # no such network or target
-                    raise ConfigError(f"{source}: {error}") from None
-        config = parse_table(cls, table, source)
-        noise, buffer = config.noise, config.buffer
-        if noise.sigma_min >= noise.sigma_max:
-            raise ConfigError(
-                f"{source}: noise.sigma_min: expected less than noise.sigma_max = {noise.sigma_max}, "
-                f"got {noise.sigma_min}"
-            )
-        if buffer.fresh > buffer.size:
-            raise ConfigError(
-                f"{source}: buffer.fresh: expected at most buffer.size = {buffer.size}, got {buffer.fresh}"
-            )
-        if buffer.train_on == "prior" and TARGETS[config.target.name].needs_samples:
-            raise ConfigError(
-                f"{source}: buffer.train_on: expected 'buffer' with the target {config.target.name!r}, "
-                "whose x_0 must be samples of the system, got 'prior'"
-            )
-        return config
+        return parse_table(cls, _chosen(table, source), source)
+
+
+def _chosen(table: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The table with that of the network and that of the target made into the options of those that they name."""
+    table = dict(table)
+    for key, default, parse in (("network", "painn", parse_network), ("target", "posterior", parse_target)):
+        if isinstance(table.get(key, {}), Mapping):
+            try:
+                table[key] = parse({"name": default, **table.get(key, {})}, source)
+            except UsageError as error:  # no such network or target
+                raise ConfigError(f"{source}: {error}") from None
+    return table
 
 
 def load_config(path: Path) -> TrainingConfig:

@@ -107,7 +107,7 @@ def _renew_buffer(config: TrainingConfig, energy: Energy, state: TrainingState, 
         grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
         paths = sample_paths(
             Ddpm(state.ema, _flat_prior),
-            PlainLastStep(_flat_prior),
+            PlainLastStep(),
             energy,
             grid,
             state.system.sigma_data,
@@ -211,6 +211,8 @@ def outer_iteration(
             decay = min(o.ema, (1 + step) / (10 + step))
             for average, p in zip(state.ema.parameters(), parameters):
                 average.lerp_(p, 1 - decay)
+            for copied, buffer in zip(state.ema.buffers(), state.denoiser.buffers()):
+                copied.copy_(buffer)
         bins = ((torch.log(batch.sigma / lo) / math.log(hi / lo)) * LOSS_BINS).long().clamp(0, LOSS_BINS - 1)
         totals[0].index_add_(0, bins, loss_B.detach().double())
         totals[1].index_add_(0, bins, torch.ones(o.batch, dtype=torch.float64))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 
 from ..diffusion import Denoiser
+from ..nets import NoiseEmbedding
 from .config import OptimizerConfig
 
 __all__ = ["make_optimizers", "schedule"]
@@ -18,10 +20,13 @@ def make_optimizers(config: OptimizerConfig, denoiser: Denoiser) -> tuple[torch.
     matrices = {}
     if config.name == "muon":
         # Embeddings and rows of one have no spectrum worth evening out.
+        embeddings = tuple(
+            f"{k}." for k, m in denoiser.named_modules() if isinstance(m, (nn.Embedding, NoiseEmbedding))
+        )
         matrices = {
             name: p
             for name, p in parameters.items()
-            if p.dim() == 2 and min(p.shape) > 1 and not name.startswith(("net.noise.", "net.kind."))
+            if p.dim() == 2 and min(p.shape) > 1 and not name.startswith(embeddings)
         }
     rest = [p for name, p in parameters.items() if name not in matrices]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=config.learning_rate)]

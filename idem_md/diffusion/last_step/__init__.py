@@ -1,6 +1,16 @@
 """From the lowest noise level to a sample, one file a way; `register_last_step` adds yours."""
 
+from .annealed import AnnealedLastStep
 from .base import LAST_STEPS, Ending, LastStep, register_last_step
+from .nested import NestedLastStep
 from .plain import PlainLastStep
 
-__all__ = ["LAST_STEPS", "Ending", "LastStep", "PlainLastStep", "register_last_step"]
+__all__ = [
+    "LAST_STEPS",
+    "AnnealedLastStep",
+    "Ending",
+    "LastStep",
+    "NestedLastStep",
+    "PlainLastStep",
+    "register_last_step",
+]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 
 from ...energies import Energy
+from ...errors import UsageError
 from ...registry import Registry
-from ..proposals import Look
+from ..proposals import CHUNK, Look
 
 __all__ = ["LAST_STEPS", "Ending", "LastStep", "energies_where_finite", "register_last_step"]
 
@@ -37,14 +38,23 @@ class Ending(NamedTuple):
 class LastStep(ABC):
     """Ends a path.
 
-    Parameters
+    Attributes
     ----------
-    mse : callable (sigma) -> float
-        Mean squared error of the denoiser per coordinate of the subspace, at a noise level.
+    block : int
+        Samples that are best finished at a time; beyond `proposals.CHUNK` they come as a plain `Look`.
     """
 
-    def __init__(self, mse: Callable[[float], float]):
-        self.mse = mse
+    block: ClassVar[int] = CHUNK
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any]) -> LastStep:
+        """From what a `SamplingPlan` keeps: JSON."""
+        return cls(**options)
+
+    @classmethod
+    def of_calls(cls, options: Mapping[str, Any], calls: int) -> dict[str, Any]:
+        """Options that spend about ``calls`` energy calls a sample; a way that cannot refuses."""
+        raise UsageError(f"last_step_calls: expected none, this last step takes no number of calls, got {calls}")
 
     @abstractmethod
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
@@ -62,7 +72,9 @@ def energies_where_finite(energy: Energy, x: torch.Tensor) -> torch.Tensor:
 
 LAST_STEPS: Registry[type[LastStep]] = Registry("last_step")
 
+LastStepType = TypeVar("LastStepType", bound=LastStep)
 
-def register_last_step(name: str) -> Callable[[type[LastStep]], type[LastStep]]:
+
+def register_last_step(name: str) -> Callable[[type[LastStepType]], type[LastStepType]]:
     """Class decorator: makes a `LastStep` known under that name."""
     return LAST_STEPS.register(name)

@@ -14,14 +14,11 @@ __all__ = ["PlainLastStep"]
 
 @register_last_step("plain")
 class PlainLastStep(LastStep):
-    """x_0 ~ N(D, mse(sigma)), for one energy call a sample.
-
-    The posterior variance for a known x_0 vanishes at level 0 and would have no density; hence the denoiser's error.
-    """
+    """x_0 from the posterior that the look knows, N(D, mse) or an elastic one, for one energy call a sample."""
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """See `LastStep`."""
-        down = Isotropic(look.denoised, self.mse(look.sigma))
+        down = look.posterior()
         x = down.sample(generator)
         log_ratio = Isotropic(x, look.sigma**2).log_density(look.x) - down.log_density(x)
         return Ending(x, energies_where_finite(energy, x), log_ratio)

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from ...registry import Registry
 from ..gaussians import Gaussian, Isotropic
 
-__all__ = ["PROPOSALS", "Denoise", "DiffusionProposal", "Look", "Proposal", "register_proposal"]
+__all__ = [
+    "CHUNK",
+    "PROPOSALS",
+    "Denoise",
+    "DiffusionProposal",
+    "Look",
+    "Proposal",
+    "joined",
+    "levels",
+    "register_proposal",
+]
 
+# Samples a network evaluation: large enough for the matrix products, small enough for the caches.
+CHUNK = 250
 # (x (B,N,D) float64, sigma (B,)) -> E[x_0 | x_t], (B,N,D).
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -28,11 +41,29 @@ class Look:
         Its noise level.
     denoised : torch.Tensor, shape (B, N, D)
         D(x, sigma), the estimate of E[x_0 | x].
+    mse : float
+        Mean squared error of the denoiser per coordinate of the subspace at this level.
     """
 
     x: torch.Tensor
     sigma: float
     denoised: torch.Tensor
+    mse: float
+
+    def posterior(self) -> Gaussian:
+        """What the look makes of x_0 given x: N(D, mse), or better."""
+        return Isotropic(self.denoised, self.mse)
+
+
+def joined(looks: Sequence[Look]) -> Look:
+    """Looks at one level as one, of what every look has."""
+    x, denoised = (torch.cat([getattr(look, name) for look in looks]) for name in ("x", "denoised"))
+    return Look(x, looks[0].sigma, denoised, looks[0].mse)
+
+
+def levels(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """One noise level for each of a batch, as denoisers take it."""
+    return torch.full((len(x),), sigma, dtype=torch.float64)
 
 
 class Proposal(ABC):
@@ -51,7 +82,7 @@ class Proposal(ABC):
 
     def look(self, x: torch.Tensor, sigma: float) -> Look:
         """Look at ``x`` (B, N, D) at noise level ``sigma``: one network evaluation a sample."""
-        return Look(x, sigma, self.denoise(x, torch.full((len(x),), sigma, dtype=torch.float64)))
+        return Look(x, sigma, self.denoise(x, levels(x, sigma)), self.mse(sigma))
 
     @abstractmethod
     def down(self, look: Look, s: float) -> Gaussian:
@@ -82,7 +113,9 @@ class DiffusionProposal(Proposal):
 
 PROPOSALS: Registry[type[Proposal]] = Registry("kernel")
 
+ProposalType = TypeVar("ProposalType", bound=Proposal)
 
-def register_proposal(name: str) -> Callable[[type[Proposal]], type[Proposal]]:
+
+def register_proposal(name: str) -> Callable[[type[ProposalType]], type[ProposalType]]:
     """Class decorator: makes a `Proposal` known to samplers under ``kernel=name``."""
     return PROPOSALS.register(name)

@@ -123,6 +123,27 @@ IDEM_INLINE V mala_steps(const LennardJonesParams& lj, Rng& rng, int64_t n_steps
   return accepted;
 }
 
+// What the logarithm of the annealed density grows by per unit of beta: -end u - to/2 |x - x_t|^2 + from/2 |x - mean|^2.
+template <class V, class P>
+IDEM_INLINE V anneal_slope(int nd, float from, float to, float end, V u, P x, P x_t, P mean) {
+  V near = V{}, far = V{};
+  for (int i = 0; i < nd; ++i) {
+    const V a = x[i] - x_t[i], b = x[i] - mean[i];
+    near += a * a;
+    far += b * b;
+  }
+  return 0.5f * (from * far - to * near) - end * u;
+}
+
+// The restraint that, with beta * end * u, makes up the annealed density at beta: a Gaussian between the two at the ends.
+template <class V, class P>
+IDEM_INLINE V anneal_restraint(int nd, double beta, float from, float to, P x_t, P mean, P centre) {
+  const double k = beta * to + (1 - beta) * from;
+  const float share = (float)(beta * to / k);
+  for (int i = 0; i < nd; ++i) centre[i] = mean[i] + share * (x_t[i] - mean[i]);
+  return V{} + (float)k;
+}
+
 // How often swap_rungs tries rungs r and r+1 in that many rounds.
 IDEM_INLINE int64_t swap_attempts(int64_t n_rounds, int64_t r) { return r % 2 ? n_rounds / 2 : (n_rounds + 1) / 2; }
 

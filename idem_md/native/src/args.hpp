@@ -41,6 +41,22 @@ struct TemperingArgs {
   float* trace;             // (C,rounds,R) energies after each round
 };
 
+// Annealed importance sampling from N(mean, 1/from) to exp(-end u(y)) N(y; x_t, 1/to), Gaussians not normalised.
+struct AnnealArgs {
+  LennardJonesParams lj;
+  int64_t n_chains, n_stages, n_moves;  // n_moves of MALA after each of n_stages steps of beta
+  uint64_t seed;
+  float from, to, end;      // precisions of the Gaussians at either end; inverse temperature of u at the end
+  const double* beta;       // (T+1) from 0 to 1
+  const float* step;        // (T) Langevin step after each step of beta
+  const float* mean;        // (C,N,D)
+  const float* x_t;         // (C,N,D)
+  float* x;                 // (C,N,D) end points
+  float* u;                 // (C)
+  double* log_w;            // (C)
+  float* acceptance;        // (C,T) or null
+};
+
 struct TargetArgs {
   LennardJonesParams lj;
   int64_t n_points, n_samples;  // B, K

@@ -126,6 +126,39 @@ template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t beg
   }
 }
 
+// Annealed importance sampling, one chain a lane; weights are summed in double.
+template <int D, bool kMixed> void anneal(const AnnealArgs& a, int64_t begin, int64_t end) {
+  const int64_t nd = (int64_t)a.lj.n_atoms * D;
+  Scratch<F> scratch(10 * nd);
+  F *x = scratch.data, *f = x + nd, *ft = f + nd, *x_t = ft + nd, *mean = x_t + nd, *centre = mean + nd;
+  const Scratch4<F*> move{centre + nd, centre + 2 * nd, centre + 3 * nd, centre + 4 * nd};
+  const F spread = F{} + 1.0f / __builtin_sqrtf(a.from);
+  for (int64_t b = begin; b < end; b += kWidth) {
+    gather<float, F>(a.mean, nd, b, end, mean);
+    gather<float, F>(a.x_t, nd, b, end, x_t);
+    Rng rng;
+    rng.seed(a.seed, (uint64_t)b);
+    mean_free_noise<D, 0>(rng, a.lj.n_atoms, x);
+    for (int64_t i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
+    F u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
+    double log_w[kWidth] = {};
+    for (int64_t t = 0; t < a.n_stages; ++t) {
+      const F slope = anneal_slope<F>((int)nd, a.from, a.to, a.end, u, x, x_t, mean);
+      const double rise = a.beta[t + 1] - a.beta[t];
+      for (int l = 0; l < kWidth; ++l) log_w[l] += rise * (double)lane(slope, l);
+      const Restraint<F, F*> restraint{true, anneal_restraint<F>((int)nd, a.beta[t + 1], a.from, a.to, x_t, mean, centre), centre};
+      F accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_moves, F{} + a.step[t], F{} + (float)(a.beta[t + 1] * a.end), restraint, x, f,
+                                         ft, u, move, false, x, x);
+      if (!a.acceptance) continue;
+      accepted = share(accepted, a.n_moves);
+      for (int l = 0; l < kWidth && b + l < end; ++l) a.acceptance[(b + l) * a.n_stages + t] = lane(accepted, l);
+    }
+    scatter<float, F>(x, nd, b, end, a.x);
+    scatter<float, F>(&u, 1, b, end, a.u);
+    for (int l = 0; l < kWidth && b + l < end; ++l) a.log_w[b + l] = log_w[l];
+  }
+}
+
 template <int D, bool kMixed, int N = 0> void dem_scores(const TargetArgs& a, int64_t begin, int64_t end) {
   const int n = N ? N : a.lj.n_atoms, nd = n * D;
   Scratch<F> scratch(6 * (int64_t)nd);
@@ -231,6 +264,7 @@ void energy_forces_any(const LennardJonesParams& p, const T* x, T* u, T* f, int6
 }
 void mala_any(const MalaArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, mala, a, begin, end); }
 void tempering_any(const TemperingArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, tempering, a, begin, end); }
+void anneal_any(const AnnealArgs& a, int64_t begin, int64_t end) { IDEM_DISPATCH(a.lj, anneal, a, begin, end); }
 void dem_scores_any(const TargetArgs& a, int64_t begin, int64_t end) {
   if (is_fixed(a.lj)) return dem_scores<3, false, kFixedAtoms>(a, begin, end);
   IDEM_DISPATCH(a.lj, dem_scores, a, begin, end);
@@ -249,7 +283,7 @@ void message_backward(const MessageArgs&, int64_t, int64_t, float*);
 
 const CpuKernels& kernels() {
   static const CpuKernels table{IDEM_STRING(IDEM_ISA), Simd<float>::width, Simd<double>::width,
-                                energy_forces_any<float>, energy_forces_any<double>, mala_any, tempering_any, dem_scores_any,
+                                energy_forces_any<float>, energy_forces_any<double>, mala_any, tempering_any, anneal_any, dem_scores_any,
                                 noise, fma_loop,
 #if defined(IDEM_SCALAR)
                                 nullptr, nullptr, nullptr};

@@ -36,6 +36,7 @@ struct CpuKernels {
   void (*energy_forces_f64)(const LennardJonesParams&, const double*, double*, double*, int64_t, int64_t);
   void (*mala)(const MalaArgs&, int64_t, int64_t);
   void (*tempering)(const TemperingArgs&, int64_t, int64_t);
+  void (*anneal)(const AnnealArgs&, int64_t, int64_t);
   void (*dem_scores)(const TargetArgs&, int64_t, int64_t);
   void (*noise)(const NoiseArgs&, int64_t, int64_t);
   double (*fma_loop)(int64_t);              // runs that many fused multiply-adds a lane on 10 registers; returns their sum

@@ -131,6 +131,36 @@ template <int D, bool kMixed> __global__ void tempering_kernel(TemperingArgs a, 
   a.round_trips[b] = trips;
 }
 
+template <int D, bool kMixed> __global__ void anneal_kernel(AnnealArgs a, float* work) {
+  const int64_t b = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+  if (b >= a.n_chains) return;
+  using P = Column<float>;
+  const int nd = a.lj.n_atoms * D;
+  const P x{work + b, a.n_chains}, ft = x + nd, centre = ft + nd;
+  P f = centre + nd;
+  const Scratch4<P> move{f + nd, f + 2 * nd, f + 3 * nd, f + 4 * nd};
+  const P mean{const_cast<float*>(a.mean) + b * nd, 1}, x_t{const_cast<float*>(a.x_t) + b * nd, 1};
+  Philox rng;
+  rng.seed(a.seed, (uint64_t)b);
+  P start = x;
+  mean_free_noise<D, 0>(rng, a.lj.n_atoms, start);
+  const float spread = 1.0f / sqrtf(a.from);
+  for (int i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
+  float u = lj_energy_forces<D, kMixed, 0, float, float>(a.lj, x, f);
+  double log_w = 0.0;
+  for (int64_t t = 0; t < a.n_stages; ++t) {
+    const float slope = anneal_slope<float>(nd, a.from, a.to, a.end, u, x, x_t, mean);
+    log_w += (a.beta[t + 1] - a.beta[t]) * (double)slope;
+    const Restraint<float, P> restraint{true, anneal_restraint<float>(nd, a.beta[t + 1], a.from, a.to, x_t, mean, centre), centre};
+    const float accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_moves, a.step[t], (float)(a.beta[t + 1] * a.end), restraint, x,
+                                                 f, ft, u, move, false, ft, ft);
+    if (a.acceptance) a.acceptance[b * a.n_stages + t] = share(accepted, a.n_moves);
+  }
+  a.u[b] = u;
+  a.log_w[b] = log_w;
+  for (int i = 0; i < nd; ++i) a.x[b * nd + i] = x[i];
+}
+
 // Sum (or maximum) of one number a thread over the block; every thread gets it.
 template <bool kMax> __device__ double over_block(double v, double* shared) {
   for (int step = 16; step > 0; step /= 2) {
@@ -292,6 +322,7 @@ int64_t mala_work(const MalaArgs& a) { return a.n_chains * 9 * a.lj.n_atoms * a.
 int64_t tempering_work(const TemperingArgs& a) {
   return a.n_ladders * ((2 * (int64_t)a.n_rungs + 5) * a.lj.n_atoms * a.lj.n_dims + 4 * a.n_rungs);
 }
+int64_t anneal_work(const AnnealArgs& a) { return a.n_chains * 8 * a.lj.n_atoms * a.lj.n_dims; }
 int64_t dem_scores_work(const TargetArgs& a) {
   return fixed(a.lj) ? 0 : target_blocks(a) * kTargetThreads * 5 * a.lj.n_atoms * a.lj.n_dims;
 }
@@ -307,6 +338,9 @@ void mala(const MalaArgs& a, float* work, uintptr_t stream) {
 }
 void tempering(const TemperingArgs& a, float* work, uintptr_t stream) {
   IDEM_LAUNCH(a.lj, tempering_kernel, a.n_ladders, stream, a, work);
+}
+void anneal(const AnnealArgs& a, float* work, uintptr_t stream) {
+  IDEM_LAUNCH(a.lj, anneal_kernel, a.n_chains, stream, a, work);
 }
 void dem_scores(const TargetArgs& a, float* work, uintptr_t stream) {
   if (a.n_points == 0) return;

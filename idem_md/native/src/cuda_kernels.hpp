@@ -23,12 +23,14 @@ class OnDevice {
 // Floats of scratch memory that the kernel of the same name wants at `work`.
 int64_t mala_work(const MalaArgs&);
 int64_t tempering_work(const TemperingArgs&);
+int64_t anneal_work(const AnnealArgs&);
 int64_t dem_scores_work(const TargetArgs&);
 
 void energy_forces(const LennardJonesParams&, const float* x, float* u, float* f, int64_t n, uintptr_t stream);
 void energy_forces(const LennardJonesParams&, const double* x, double* u, double* f, int64_t n, uintptr_t stream);
 void mala(const MalaArgs&, float* work, uintptr_t stream);
 void tempering(const TemperingArgs&, float* work, uintptr_t stream);
+void anneal(const AnnealArgs&, float* work, uintptr_t stream);
 void dem_scores(const TargetArgs&, float* work, uintptr_t stream);
 void noise(const NoiseArgs&, uintptr_t stream);
 double peak_flops(int64_t n, uintptr_t stream);  // waits for the result

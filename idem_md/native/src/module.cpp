@@ -180,6 +180,18 @@ int64_t tempering(const LennardJonesParams& lj, int64_t n_ladders, int n_rungs, 
   return 0;
 }
 
+int64_t anneal(const LennardJonesParams& lj, int64_t n_chains, int64_t n_stages, int64_t n_moves, uint64_t seed, double from,
+               double to, double end, Address beta, Address step, Address mean, Address x_t, Address x, Address u,
+               Address log_w, Address acceptance, const Place& place) {
+  const idem::AnnealArgs a{lj, n_chains, n_stages, n_moves, seed, (float)from, (float)to, (float)end, at<const double>(beta),
+                           at<const float>(step), at<const float>(mean), at<const float>(x_t), at<float>(x), at<float>(u),
+                           at<double>(log_w), at<float>(acceptance)};
+  IDEM_ON_CUDA(anneal, a, place)
+  const CpuKernels& k = select(place.isa);
+  spread(n_chains, k.width_f32, place.threads, [&](int64_t b, int64_t e) { k.anneal(a, b, e); });
+  return 0;
+}
+
 int64_t dem_scores(const LennardJonesParams& lj, int64_t n_points, int64_t n_samples, uint64_t seed, Address x,
                    Address sigma, Address s_tsi, Address s_dsi, Address alpha, Address log_mean_exp, Address ess,
                    const Place& place) {
@@ -306,7 +318,7 @@ void message_backward(In<int32_t> knot, In<float> spline, In<float> unit, In<flo
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.doc() = "Native Lennard-Jones kernels; use idem_md.kernels, which validates what is passed in.";
+  m.doc() = "Native Lennard-Jones kernels; use idem_md.native, which validates what is passed in.";
   m.def("instruction_sets", [] {
     std::vector<std::string> names;
     for (const CpuKernels* k : available()) names.emplace_back(k->name);
@@ -334,6 +346,7 @@ NB_MODULE(_native, m) {
   m.def("energy_forces", &energy_forces);
   m.def("mala", &mala);
   m.def("tempering", &tempering);
+  m.def("anneal", &anneal);
   m.def("dem_scores", &dem_scores);
   m.def("noise", &noise);
   m.def("peak_flops", &peak_flops);

@@ -1,0 +1,88 @@
+"""``idem-md info``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import print_json
+
+__all__ = ["info"]
+
+
+def _of_checkpoint(source: str) -> dict[str, Any]:
+    from ..sampler import load_sampler
+
+    checkpoint = load_sampler(source).checkpoint
+    springs = checkpoint.provenance.get("springs")
+    return {
+        "kind": "checkpoint",
+        "system": checkpoint.system.name,
+        "digest": checkpoint.digest,
+        "network": checkpoint.config["network"]["name"],
+        "noise": list(checkpoint.noise_range),
+        "training": {k: v for k, v in checkpoint.provenance.items() if k not in ("springs", "versions")},
+        "springs_gain_nats": None if springs is None else springs["gain_nats"],
+        "plans": {str(nfe): plan.table() for nfe, plan in checkpoint.plans.items()},
+    }
+
+
+def _of_ensemble(source: str) -> dict[str, Any]:
+    from ..ensemble import load_ensemble
+    from ..provenance import finite_or_none
+
+    e = load_ensemble(source)
+    mean, error = e.mean_energy
+    return {
+        "kind": f"ensemble ({e.kind})",
+        "system": e.system.name,
+        "n": len(e),
+        "ess": e.ess,
+        "log_z": finite_or_none(e.log_z),
+        "log_z_err": finite_or_none(e.log_z_err),
+        "mean_energy": mean,
+        "mean_energy_err": finite_or_none(error),
+        "provenance": dict(e.provenance),
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return str(value)
+
+
+def _plan(plan: dict[str, Any]) -> str:
+    """One line."""
+    schedule, chains = plan["options"].get("schedule"), plan["options"].get("chains", 1)
+    effort = f", {schedule['stages'] * schedule['moves'] * chains} calls" if schedule else ""
+    level = "" if plan["sigma_1"] is None else f" from sigma {plan['sigma_1']:.3g}"
+    found = "" if plan["ess_fraction"] is None else f": {100 * plan['ess_fraction']:.0f}% effective"
+    cost = "" if plan["seconds"] is None else f", {1e3 * plan['seconds']:.2g} ms a sample"
+    return f"{plan['kernel']}, {plan['last_step']}{level}{effort}{found}{cost}"
+
+
+def info(
+    source: Annotated[str, typer.Argument(help="A shipped system, a run folder, a checkpoint or a DCD.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """What a checkpoint, a run folder or an ensemble is: idem-md info lj13"""
+    facts = _of_ensemble(source) if Path(source).suffix in (".dcd", ".npz") else _of_checkpoint(source)
+    if as_json:
+        return print_json(facts)
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(show_header=False)
+    for key, value in facts.items():
+        if key != "plans":
+            grid.add_row(key, _shown(value))
+    for nfe, plan in facts.get("plans", {}).items():
+        grid.add_row(f"plan, {nfe} evaluations", _plan(plan))
+    Console().print(grid)

@@ -1,0 +1,101 @@
+"""``idem-md tune``"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..checkpoint import Checkpoint
+
+__all__ = ["finish", "tune"]
+
+
+def _shipped_samples(name: str, n: int, seed: int) -> torch.Tensor:
+    """Samples of a built-in system by a formula, or else by tempering."""
+    import torch
+
+    from ..baselines import ENGINES
+    from ..energies import ExactSamples
+    from ..systems import get_system
+
+    exact = isinstance(get_system(name).energy(), ExactSamples)
+    return torch.from_numpy(ENGINES["exact" if exact else "pt"].run(name, n, seed=seed).positions).float()
+
+
+def finish(
+    checkpoint: Checkpoint,
+    samples: torch.Tensor,
+    out: Path,
+    steps: int,
+    seed: int,
+    nfes: Sequence[int] = (),
+    pilot: int = 1000,
+) -> None:
+    """Springs and plans, with lines on stderr that say how far they are."""
+    from ..training.finish import NFES
+    from ..training.finish import tune as run_tuning
+    from ..training.springs import SpringsTraining
+    from .console import progress_bar
+
+    with progress_bar("springs", steps, "steps") as advance:
+        run_tuning(
+            checkpoint,
+            samples,
+            out,
+            springs=SpringsTraining(steps=steps, seed=seed),
+            nfes=nfes or NFES,
+            pilot=pilot,
+            on_step=lambda _: advance(1),
+            on_plan=lambda nfe, plan: typer.echo(
+                f"{nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g}, "
+                f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample",
+                err=True,
+            ),
+        )
+
+
+def tune(
+    source: Annotated[str, typer.Argument(help="A system with a shipped checkpoint, or a run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the new model.safetensors; by default the run folder.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Samples to learn from, where there is no run.")] = 16_000,
+    steps: Annotated[int, typer.Option(help="Training steps of the springs; 0 for none.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same springs.")] = 0,
+    pilot: Annotated[int, typer.Option(help="Samples on which plans are tried.")] = 1000,
+    nfe: Annotated[
+        list[int] | None, typer.Option(help="Network evaluations to plan for, given once or more; by default 4 to 100.")
+    ] = None,
+) -> None:
+    """Springs and sampling plans for a trained network: idem-md tune runs/lj13
+
+    Training ends with it; this is for checkpoints made before, or to do it again.
+    """
+    from ..checks import check_int
+    from ..errors import UsageError
+    from ..sampler import load_sampler
+    from ..systems import SYSTEMS
+    from ..training.finish import run_samples
+
+    steps, seed = check_int("steps", steps, 0), check_int("seed", seed, 0, 2**31 - 1)
+    checkpoint = load_sampler(source).checkpoint
+    if source in SYSTEMS:
+        if out is None:
+            raise UsageError("out: expected a folder for the new model, got none; shipped ones are not changed")
+        samples = _shipped_samples(source, check_int("n", n, 600), seed + 1)
+    else:
+        samples = run_samples(Path(source))
+    folder = out or Path(source)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    nfes = [check_int("nfe", k, 2) for k in nfe or ()]
+    finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, check_int("pilot", pilot, 100))
+    typer.echo(f"{folder / 'model.safetensors'}")

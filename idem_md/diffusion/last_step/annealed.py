@@ -1,0 +1,84 @@
+"""Annealed importance sampling to x_0: needs no network below its noise level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from ...chains import Schedule, run_annealing
+from ...checks import check_float, check_int
+from ...energies import Energy
+from ...errors import UsageError
+from ...seeds import draw_seed
+from ..proposals import Look
+from .base import Ending, LastStep, register_last_step
+from .nested import choose
+
+__all__ = ["AnnealedLastStep"]
+
+
+@register_last_step("annealed")
+class AnnealedLastStep(LastStep):
+    """From N(D, mse) to exp(-u(y)) N(y; x, sigma^2), with M chains a sample; see `chains.run_annealing`.
+
+    The marginal density of exp(-u) noised to the look's level is estimated without bias by the mean weight of the
+    chains; one end point is drawn by weight. Costs M (1 + T moves) energy calls a sample.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    chains : int
+        M.
+    end : float
+        Inverse temperature, relative to kT = 1, at which x_0 is wanted.
+    """
+
+    # Enough chains for every lane and thread, or to make up for what a stage costs in plain torch.
+    block: ClassVar[int] = 4096
+
+    def __init__(self, schedule: Schedule, chains: int = 1, end: float = 1.0):
+        self.schedule, self.chains = schedule, check_int("chains", chains, 1)
+        self.end = check_float("end", end, above=0.0)
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any]) -> AnnealedLastStep:
+        """See `LastStep`; the schedule as a table."""
+        if "schedule" not in options:
+            raise UsageError(
+                "last_step: expected another than 'annealed', for which there is no plan; see idem-md tune"
+            )
+        schedule = dict(options["schedule"])
+        rest = {k: v for k, v in options.items() if k != "schedule"}
+        return cls(Schedule(**{**schedule, "steps": tuple(schedule["steps"])}), **rest)
+
+    @classmethod
+    def of_calls(cls, options: Mapping[str, Any], calls: int) -> dict[str, Any]:
+        """See `LastStep`: as many stages as will do, and with few calls fewer moves and chains."""
+        calls = check_int("last_step_calls", calls, 2)
+        own = cls.build(options)
+        moves, chains = own.schedule.moves, own.chains
+        while calls < own.schedule.stages * moves * chains and (moves > 1 or chains > 1):
+            chains, moves = (chains - 1, moves) if chains > 1 else (chains, moves // 2)
+        schedule = {**options["schedule"], "stages": max((calls // chains - 1) // moves, 1), "moves": moves}
+        return {**options, "schedule": schedule, "chains": chains}
+
+    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
+        """See `LastStep`; chains run in float32."""
+        b, m = len(look.x), self.chains
+        ok = torch.isfinite(look.x).flatten(1).all(1) & torch.isfinite(look.denoised).flatten(1).all(1)
+        x_t, mean = (a[ok].float().repeat_interleave(m, 0) for a in (look.x, look.denoised))
+        seed = draw_seed(generator)
+        x = torch.full_like(look.x, torch.nan)
+        u, log_ratio = look.x.new_full((b,), torch.inf), look.x.new_full((b,), -torch.inf)
+        if len(x_t):
+            run = run_annealing(energy, mean, x_t, look.mse, look.sigma, self.schedule, seed, end=self.end)
+            log_w = run.log_w.reshape(-1, m)
+            chosen, log_mean = choose(log_w, generator)
+            rows = torch.arange(len(log_w))
+            x[ok] = run.x.reshape(-1, m, *run.x.shape[1:])[rows, chosen].to(x.dtype)
+            # In the precision of the path: a weight may not depend on the rounding of the chains.
+            u[ok] = energy(x[ok])[0]
+            log_ratio[ok] = log_mean + u[ok]
+        return Ending(x, u, log_ratio)

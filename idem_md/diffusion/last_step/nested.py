@@ -1,0 +1,64 @@
+"""Importance sampling of x_0 within each path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ...checks import check_int
+from ...energies import Energy
+from ..gaussians import Isotropic
+from ..proposals import Look
+from .base import Ending, LastStep, energies_where_finite, register_last_step
+
+__all__ = ["NestedLastStep", "choose"]
+
+
+def choose(log_w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of candidates with log weights (B, K), float64: the index of one drawn by weight, and log mean w, both (B,).
+
+    NaN counts as weight zero; where every weight is zero the first candidate is taken.
+    """
+    log_w = torch.where(torch.isnan(log_w), -torch.inf, log_w)
+    top = log_w.amax(1, keepdim=True)
+    w = torch.exp(log_w - torch.where(torch.isfinite(top), top, 0.0))
+    edges = w.cumsum(1)
+    at = torch.rand(len(w), 1, generator=generator, dtype=torch.float64) * edges[:, -1:]
+    chosen = torch.searchsorted(edges, at, right=True)[:, 0].clamp(max=w.shape[1] - 1)
+    return torch.where(edges[:, -1] > 0, chosen, 0), torch.logsumexp(log_w, 1) - math.log(log_w.shape[1])
+
+
+@register_last_step("nested")
+class NestedLastStep(LastStep):
+    """K draws x_k of the look's posterior q, g_k = -u(x_k) + log N(x; x_k, sigma^2) - log q(x_k); the weight is the
+    mean of exp(g), and one draw is kept by its share of it. For dear energies: K energy calls a sample.
+
+    Parameters
+    ----------
+    draws : int
+        K.
+    """
+
+    def __init__(self, draws: int = 4):
+        self.draws = check_int("draws", draws, 1)
+
+    @classmethod
+    def of_calls(cls, options: Mapping[str, Any], calls: int) -> dict[str, Any]:
+        """See `LastStep`."""
+        return {"draws": check_int("last_step_calls", calls, 1)}
+
+    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
+        """See `LastStep`."""
+        down = look.posterior()
+        x = torch.stack([down.sample(generator) for _ in range(self.draws)], 1)
+        u = torch.stack([energies_where_finite(energy, candidate) for candidate in x.unbind(1)], 1)
+        ratio = torch.stack(
+            [Isotropic(c, look.sigma**2).log_density(look.x) - down.log_density(c) for c in x.unbind(1)], 1
+        )
+        chosen, log_mean = choose(ratio - u, generator)
+        rows = torch.arange(len(x))
+        # Failed paths have candidates that are not finite: they stay so, with weight zero.
+        return Ending(x[rows, chosen], u[rows, chosen], log_mean + u[rows, chosen])

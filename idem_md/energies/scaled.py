@@ -1,0 +1,35 @@
+"""A multiple of any energy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..checks import check_float
+from .base import Energy
+
+__all__ = ["Scaled"]
+
+
+class Scaled(Energy):
+    """``factor`` times an energy: the same potential at 1/``factor`` times the temperature.
+
+    Parameters
+    ----------
+    energy : Energy
+    factor : float
+        Above zero.
+    """
+
+    def __init__(self, energy: Energy, factor: float):
+        super().__init__(energy.n_atoms, energy.n_dims)
+        self.energy, self.factor = energy, check_float("factor", factor, above=0.0)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those of the energy, and the factor."""
+        return {**self.energy.parameters, "factor": self.factor}
+
+    def evaluate(self, x):
+        """See `Energy.evaluate`."""
+        u, f = self.energy.evaluate(x)
+        return self.factor * u, self.factor * f

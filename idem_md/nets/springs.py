@@ -1,0 +1,98 @@
+"""Springs between atoms: a head on a frozen network that says how its error is spread over the coordinates.
+
+The posterior of x_0 given x_t is taken to be the Gaussian N(D, sigma^2 P^-1) with the elastic precision
+
+P = b I + sum_{i<j} (e_i - e_j)(e_i - e_j)^T (x) (k_ij rr^T + q_ij I),   b > 0, k, q >= 0,
+
+r the direction between atoms i and j in D: symmetric, positive definite and equivariant by construction. Shape legend:
+B configurations, N atoms, C channels, P = N (N-1) / 2 pairs i > j.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from ..tables import Table
+from .layers import NoiseEmbedding, RadialSplines, silent_linear
+
+__all__ = ["SpringConstants", "Springs", "SpringsOptions"]
+
+# Bound on the logarithms of k and q: beyond it a spring is a rod, and Cholesky factors lose their digits.
+STIFFEST = 10.0
+
+
+class SpringConstants(NamedTuple):
+    """Of a batch of elastic precisions, in units of 1 / sigma^2.
+
+    Attributes
+    ----------
+    along, across : torch.Tensor, shape (B, P)
+        k and q of each pair i > j, in the order of `torch.tril_indices`.
+    floor : torch.Tensor, shape (B,)
+        b.
+    """
+
+    along: torch.Tensor
+    across: torch.Tensor
+    floor: torch.Tensor
+
+
+class SpringsOptions(Table):
+    """Width of the head, and of its radial basis."""
+
+    hidden: int = Field(32, ge=4, le=256)
+    n_basis: int = Field(24, ge=4)
+
+
+class Springs(nn.Module):
+    """The head: from the two atoms' scalars, their distances in x_t and in D, and the noise level, k and q of each
+    pair.
+
+    Parameters
+    ----------
+    options : SpringsOptions
+    channels : int
+        Of the network's scalars.
+    length : float
+        Natural length of the system, in the unit of positions.
+    sigma_data : float
+    """
+
+    def __init__(self, options: SpringsOptions, channels: int, length: float, sigma_data: float):
+        super().__init__()
+        hidden = options.hidden
+        self.options, self.sigma_data = options, sigma_data
+        self.noise = NoiseEmbedding(hidden)
+        self.atom = nn.Linear(channels, hidden)
+        self.radial = RadialSplines(options.n_basis, length)
+        self.in_x, self.in_d = (nn.Linear(options.n_basis, hidden, bias=False) for _ in range(2))
+        self.pair = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), silent_linear(hidden, 2))
+        self.floor = silent_linear(hidden, 1)
+
+    def forward(
+        self, scalars: torch.Tensor, x: torch.Tensor, denoised: torch.Tensor, log_sigma: torch.Tensor
+    ) -> SpringConstants:
+        """Spring constants.
+
+        Parameters
+        ----------
+        scalars : torch.Tensor, shape (B, N, C)
+            Of the network's last layer.
+        x, denoised : torch.Tensor, shape (B, N, D)
+        log_sigma : torch.Tensor, shape (B,)
+        """
+        i, j = torch.tril_indices(x.shape[1], x.shape[1], -1, device=x.device)
+        atom, noise = self.atom(scalars), self.noise(log_sigma)
+        h = atom[:, i] + atom[:, j] + noise[:, None]
+        for layer, y in ((self.in_x, x), (self.in_d, denoised)):
+            h = h + layer(self.radial((y[:, i] - y[:, j]).norm(dim=-1)))
+        # So soft at first that the Gaussian is isotropic.
+        stiffness = torch.exp((self.pair(nn.functional.silu(h)) - 4.0).clamp(max=STIFFEST))
+        # What b would be if the data were a Gaussian of their own scale and no pair pulled.
+        prior = 1 + torch.exp(2 * log_sigma) / self.sigma_data**2
+        floor = prior * torch.exp(self.floor(nn.functional.silu(noise))[:, 0])
+        return SpringConstants(stiffness[..., 0], stiffness[..., 1], floor)

@@ -1,0 +1,75 @@
+"""What comes after the training of a network: springs and plans, for a fresh run or an old checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..chains import ChainState
+from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint
+from ..diffusion import SamplingPlan
+from ..energies.foreign import ForeignEnergy
+from ..nets import HasScalars
+from ..systems import System
+from .ring import RingBuffer
+from .springs import SpringsTraining, add_springs
+from .tuning import NFES, tune_plans
+
+__all__ = ["NFES", "run_samples", "tune"]
+
+
+def run_samples(folder: Path) -> torch.Tensor:
+    """The replay buffer of a run: samples of its system as far as the run has got, shape (n, N, D), float32."""
+    tensors, _ = read_tensors(Path(folder) / "state.safetensors", "state")
+    return RingBuffer(ChainState(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"])).samples.x
+
+
+def tune(
+    checkpoint: Checkpoint,
+    samples: torch.Tensor,
+    out: Path,
+    *,
+    system: System | None = None,
+    springs: SpringsTraining | None = None,
+    nfes: Sequence[int] = NFES,
+    pilot: int = 1000,
+    on_step: Callable[[int], None] = lambda _: None,
+    on_plan: Callable[[int, SamplingPlan], None] = lambda *_: None,
+) -> Checkpoint:
+    """Springs where the network can carry them, then a plan for each of ``nfes``; writes ``out``.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    samples : torch.Tensor, shape (n, N, D)
+        Of the system, in equilibrium; by the run's replay buffer or a baseline.
+    out : Path
+        The model file.
+    system : System, optional
+        By default the checkpoint's.
+    springs : SpringsTraining, optional
+        Its ``steps`` may be 0: none are trained then.
+    nfes : sequence of int
+    pilot : int
+        Samples on which plans are tried.
+    on_step, on_plan : callable
+        For progress displays.
+
+    Notes
+    -----
+    Plans spend energy calls in thousands a sample: a potential of foreign code gets none, and is sampled with one call
+    each.
+    """
+    springs = springs or SpringsTraining()
+    if springs.steps and isinstance(checkpoint.denoiser.net, HasScalars):
+        checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
+    energy = (system or checkpoint.system).energy()
+    if not isinstance(energy, ForeignEnergy):
+        checkpoint = tune_plans(checkpoint, energy, samples[:pilot], nfes, springs.seed, on_plan)
+        record = {**checkpoint.provenance, "tuning_energy_calls": energy.calls}
+        checkpoint = replace(checkpoint, provenance=record)
+    save_checkpoint(out, checkpoint)
+    return load_checkpoint(out)

@@ -1,0 +1,142 @@
+"""What a trained network is given to sample well: springs, and plans by number of network evaluations.
+
+Plans are tuned on forward paths, which start at samples of the system and so see every mode: never on samples that are
+later reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from ..chains import Schedule, first_step, tuned_schedule
+from ..checkpoint import Checkpoint
+from ..diffusion import PROPOSALS, AnnealedLastStep, Proposal, SamplingPlan, forward_log_weights, noise_grid
+from ..diffusion.proposals import CHUNK, joined
+from ..energies import Energy, NativeAnnealing
+from ..geometry import standard_normal
+
+__all__ = ["NFES", "forward_ess_fraction", "tune_plans"]
+
+NFES = (4, 6, 8, 12, 16, 25, 50)
+# Lowest noise level in units of the standard deviation of a coordinate.
+LOWEST = (0.25, 0.35, 0.45, 0.55, 0.7, 0.85)
+# A smaller share of effective samples than this part of the largest is not worth its speed: few samples would carry it.
+WORTH_HAVING = 0.75
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One way of annealing: stages, moves, chains, power."""
+
+    stages: int
+    moves: int
+    chains: int
+    power: float
+
+
+# Native chains cost next to nothing a step; one move a stage would pay
+# most for what comes with a stage.
+NATIVE = (Effort(4096, 4, 1, 5.0), Effort(1024, 4, 1, 5.0), Effort(4096, 8, 1, 5.0), Effort(4096, 8, 4, 5.0))
+PLAIN = (Effort(512, 1, 1, 3.0), Effort(2048, 1, 1, 3.0), Effort(4096, 1, 1, 3.0))
+
+
+def forward_ess_fraction(log_w: torch.Tensor) -> float:
+    """1 / (mean(w) mean(1/w)) of `forward_log_weights`: zero if a weight is."""
+    logs = torch.logsumexp(log_w, 0) + torch.logsumexp(-log_w, 0)
+    return float(len(log_w) ** 2 * torch.exp(-logs))
+
+
+def tune_plans(
+    checkpoint: Checkpoint,
+    energy: Energy,
+    samples: torch.Tensor,
+    nfes: Sequence[int] = NFES,
+    seed: int = 0,
+    on_plan: Callable[[int, SamplingPlan], None] = lambda *_: None,
+) -> Checkpoint:
+    """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second.
+
+    Every kernel with every lowest level and every effort of annealing: paths are measured once for each kernel, level
+    and number of evaluations, annealing once for each level and effort, and put together.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        With springs, the kernels ``elastic`` and ``analytic`` are tried.
+    energy : Energy
+        Of the checkpoint's system; its calls are counted.
+    samples : torch.Tensor, shape (n, N, D)
+        Equilibrium samples, at least a few hundred.
+    seed : int
+    on_plan : callable (nfe, plan)
+    """
+    kernels = ("analytic", "elastic") if checkpoint.denoiser.has_springs else ("analytic",)
+    bottoms = [_Bottom(checkpoint, energy, samples.double(), share, seed + k) for k, share in enumerate(LOWEST)]
+    plans: dict[int, SamplingPlan] = {}
+    for nfe in nfes:
+        plans[nfe] = _best([plan for kernel in kernels for bottom in bottoms for plan in bottom.plans(kernel, nfe)])
+        on_plan(nfe, plans[nfe])
+    return replace(checkpoint, plans=plans, digest="")
+
+
+def _best(plans: Sequence[SamplingPlan]) -> SamplingPlan:
+    """That with the most effective samples a second, of those whose share of them is not much below the largest."""
+    enough = WORTH_HAVING * max(plan.ess_fraction or 0.0 for plan in plans)
+    good = [plan for plan in plans if (plan.ess_fraction or 0.0) >= enough]
+    return max(good, key=lambda plan: (plan.ess_fraction or 0.0) / (plan.seconds or 1.0))
+
+
+@dataclass(frozen=True)
+class _Annealed:
+    """One effort at one level: the schedule, estimates of the log density, and seconds a sample."""
+
+    schedule: Schedule
+    chains: int
+    log_density: torch.Tensor
+    seconds: float
+
+
+class _Bottom:
+    """Samples noised to a lowest level, and what annealing from there gives."""
+
+    def __init__(self, checkpoint: Checkpoint, energy: Energy, samples: torch.Tensor, share: float, seed: int):
+        self.checkpoint, self.seed = checkpoint, seed
+        sigma_data = checkpoint.system.sigma_data
+        self.sigma = share * sigma_data
+        generator = torch.Generator().manual_seed(seed)
+        self.x = samples + self.sigma * standard_normal(samples.shape, generator)
+        looks = [self._proposal("analytic").look(x, self.sigma) for x in self.x.split(CHUNK)]
+        look = joined(looks)
+        pilot = slice(0, CHUNK)
+        efforts = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
+        self.annealed = []
+        for effort in efforts:
+            start = Schedule(effort.stages, effort.power, effort.moves, (first_step(sigma_data),))
+            schedule = tuned_schedule(
+                energy, look.denoised[pilot].float(), look.x[pilot].float(), look.mse, self.sigma, start, seed
+            )
+            began = time.perf_counter()
+            end = AnnealedLastStep(schedule, effort.chains).finish(energy, look, generator)
+            seconds = (time.perf_counter() - began) / len(self.x)
+            self.annealed.append(_Annealed(schedule, effort.chains, end.log_ratio - end.u, seconds))
+
+    def _proposal(self, kernel: str) -> Proposal:
+        return PROPOSALS[kernel](self.checkpoint.denoiser, self.checkpoint.accuracy)
+
+    def plans(self, kernel: str, nfe: int) -> list[SamplingPlan]:
+        """A plan for each effort, with what it gave."""
+        grid = noise_grid(self.sigma, self.checkpoint.noise_range[1], nfe)
+        generator = torch.Generator().manual_seed(self.seed)
+        start = time.perf_counter()
+        log_w = forward_log_weights(self._proposal(kernel), grid, self.checkpoint.system.sigma_data, self.x, generator)
+        seconds = (time.perf_counter() - start) / len(self.x)
+        plans = []
+        for a in self.annealed:
+            options = {"schedule": {**asdict(a.schedule), "steps": list(a.schedule.steps)}, "chains": a.chains}
+            ess = forward_ess_fraction(log_w + a.log_density)
+            plans.append(SamplingPlan(kernel, "annealed", self.sigma, options, ess, seconds + a.seconds))
+        return plans
