@@ -77,10 +77,10 @@ def migrate(header: dict[str, Any], version: int) -> dict[str, Any]:
     had no effect then.
     """
     if version == 1:
-        network = header["config"]["network"]
+        network = {"name": "painn", **header["config"]["network"]}  # the very first did not say
         known = NETWORKS[network["name"]].Options.model_fields
         config = {**header["config"], "network": {k: v for k, v in network.items() if k in known}}
-        target = config["target"]
+        target = {"name": "posterior", **config["target"]}
         used = {"posterior": ("chains", "chain_steps"), "buffer": ()}.get(
             target["name"], ("n_samples", "max_score_norm")
         )
@@ -192,6 +192,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         accuracy = DenoiserAccuracy(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
         provenance = dict(header["provenance"])
         plans = {int(nfe): SamplingPlan.of(table) for nfe, table in header.get("plans", {}).items()}
+        plans = dict(sorted(plans.items()))
         name = config["system"]
         system = get_system(name) if name in SYSTEMS else System.described(header["system"])
         denoiser = build_denoiser(options, system)

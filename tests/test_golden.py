@@ -14,6 +14,7 @@ from idem_md.checkpoint import load_checkpoint, read_tensors
 from idem_md.training import TrainingConfig
 
 GOLDEN = Path(__file__).parent / "golden"
+SHIPPED = Path(idem_md.__file__).parent / "checkpoints"
 EXPECTED = json.loads((GOLDEN / "v1" / "expected.json").read_text())
 
 
@@ -29,6 +30,20 @@ def test_checkpoints_of_version_1(name):
     config = TrainingConfig.parse(checkpoint.config, name)
     assert config.model_dump() == TrainingConfig.parse(config.model_dump(), name).model_dump()
     assert config.network.name == name and config.seed == 4
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*/model.safetensors")), ids=lambda p: p.parent.name)
+def test_shipped_checkpoints_load_and_sample(path):
+    """With plans and, but for the perceptron, springs; the configuration beside each is one that trains."""
+    sampler = idem_md.load_sampler(path.parent.name)
+    assert 25 in sampler.checkpoint.plans
+    assert sampler.checkpoint.denoiser.has_springs == (path.parent.name != "gmm40")
+    for options in ({}, {"last_step_calls": 100}, {"kernel": "ddpm", "last_step": "plain"}):
+        few = {"last_step_calls": 50} if path.parent.name == "lj55" and not options else options
+        e = sampler.sample(4, nfe=3, **few)
+        assert len(e) == 4 and e.system.name == path.parent.name
+    config = json.loads(path.with_name("config.json").read_text())
+    TrainingConfig.parse(config, str(path))
 
 
 def test_a_run_of_version_1_resumes(tmp_path):
