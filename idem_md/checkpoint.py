@@ -149,8 +149,13 @@ class Checkpoint:
     def plan(self, nfe: int) -> SamplingPlan:
         """For so many network evaluations: that of the nearest number for which there is one, or a plain one."""
         if not self.plans:
-            return SamplingPlan("elastic" if self.denoiser.has_springs else "analytic")
+            return self.frugal_plan
         return self.plans[min(self.plans, key=lambda k: abs(math.log(k / nfe)))]
+
+    @property
+    def frugal_plan(self) -> SamplingPlan:
+        """One energy call a sample, the best kernel that there is."""
+        return SamplingPlan("elastic" if self.denoiser.has_springs else "analytic")
 
     @property
     def noise_range(self) -> tuple[float, float]:
@@ -200,7 +205,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             springs = parse_table(SpringsOptions, header["springs"], str(path), "springs")
             denoiser.springs = build_springs(springs, denoiser.net, system.sigma_data)
     except (KeyError, TypeError, ValueError, IdemError) as problem:
-        hint = "; import the module that registers it first" if isinstance(problem, UsageError) else ""
+        name = header.get("config", {}).get("network", {}).get("name") if isinstance(problem, UsageError) else None
+        hint = "; import the module that registers it first" if name is not None and name not in NETWORKS else ""
         raise FileFormatError(f"{path}: its header does not describe a model ({problem}{hint})") from None
     try:
         denoiser.load_state_dict(tensors)

@@ -51,9 +51,9 @@ def hardware() -> str:
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def versions(*names: str) -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of this package and of others that numbers may depend on."""
-    return {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj", *names)}
+    return {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj")}
 
 
 def provenance(system: str, parameters: dict[str, Any], energy_calls: int, start: float, **facts) -> Provenance:

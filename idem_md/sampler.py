@@ -80,8 +80,7 @@ class Sampler:
         code; for any other a plan with one energy call a sample, as its calls may be dear.
         """
         own = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
-        plain = SamplingPlan("elastic" if self.checkpoint.denoiser.has_springs else "analytic")
-        return self.checkpoint.plan(nfe) if own else plain
+        return self.checkpoint.plan(nfe) if own else self.checkpoint.frugal_plan
 
     def sample(
         self,

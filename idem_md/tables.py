@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -57,13 +57,22 @@ def parse_table(kind: type[TableType], table: Mapping[str, Any], source: str, pr
         first = error.errors()[0]
         key = ".".join(map(str, (prefix, *first["loc"]) if prefix else first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"{source}: unknown key '{key}'; expected some of {', '.join(kind.model_fields)}"
-            ) from None
+            known = _inner(kind, first["loc"][:-1]).model_fields
+            raise ConfigError(f"{source}: unknown key '{key}'; expected some of {', '.join(known)}") from None
         if first["type"] == "value_error":
             where = f"{key}: " if key else ""
             raise ConfigError(f"{source}: {where}{first['ctx']['error']}") from None
         raise ConfigError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _inner(kind: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """The table within ``kind`` at the end of ``path``, as far as its type tells."""
+    for key in path:
+        inner = kind.model_fields[str(key)].annotation if key in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return kind
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 
 import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
-from idem_md.chains import relax
+from idem_md.chains import posterior_mean, relax
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
 from idem_md.targets import TARGETS, Batch, DemTarget, MixedTarget, PosteriorTarget, mix_with_force
@@ -49,6 +49,7 @@ def test_posterior_target_is_unbiased_and_quieter(gaussian):
     target = PosteriorTarget(options)(energy, batch, torch.Generator().manual_seed(1))
     assert z_score(target, exact) < 4.5
     assert target.std(0).mean() < 0.5 * x_0.std(0).mean()
+    assert 0.3 < posterior_mean(energy, x_t, sigma, x_0, 0.1, 4, 20, 1).acceptance.mean() < 1
 
 
 def importance_target(kind, energy, x_t, sigma, n_samples, seed, **options):

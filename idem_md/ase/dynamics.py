@@ -90,7 +90,9 @@ class BoltzmannSampler(Dynamics):
     ):
         unknown = sorted(output.keys() - OUTPUT.keys())
         if unknown:
-            raise UsageError(f"{unknown[0]}: expected one of {', '.join(OUTPUT)}")
+            raise UsageError(
+                f"{unknown[0]}: no such argument of {type(self).__name__}; those for output are {', '.join(OUTPUT)}"
+            )
         output = OUTPUT | output
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
         self.nfe, self.batch = check_int("nfe", nfe, 2), check_int("batch", batch, 1)
@@ -160,9 +162,8 @@ class BoltzmannSampler(Dynamics):
         done = len(self.log_weights)
         if done == sum(len(b) for b in self._batches):
             k = len(self._batches)
-            seed = int(
-                np.random.SeedSequence([self.seed, k]).generate_state(1)[0]
-            )  # streams of their own for every batch
+            # Streams of their own for every batch.
+            seed = int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0])
             self._batches.append(self.sampler.sample(self.batch, nfe=self.nfe, seed=seed))
         batch = self._batches[-1]
         index = done - sum(len(b) for b in self._batches[:-1])

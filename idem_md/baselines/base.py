@@ -12,7 +12,7 @@ import torch
 
 from ..chains import ChainState, equilibrate, first_step, noise_start
 from ..checks import check_int
-from ..energies import Energy
+from ..energies import Energy, ExactSamples
 from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
 from ..provenance import provenance
@@ -20,7 +20,7 @@ from ..registry import Registry
 from ..seeds import draw_seed
 from ..systems import System, get_system
 
-__all__ = ["ENGINES", "Draws", "Engine", "register_engine", "tuned_chains"]
+__all__ = ["ENGINES", "Draws", "Engine", "reference_engine", "register_engine", "tuned_chains"]
 
 
 class Draws(NamedTuple):
@@ -106,6 +106,11 @@ def register_engine(name: str) -> Callable[[type[EngineType]], type[EngineType]]
         return kind
 
     return add
+
+
+def reference_engine(system: str | System) -> Engine:
+    """The engine of reference sets: ``exact`` where the energy has samples by formula, else ``pt``."""
+    return ENGINES["exact" if isinstance(get_system(system).energy(), ExactSamples) else "pt"]
 
 
 def tuned_chains(

@@ -5,7 +5,6 @@ Each measures the native kernel and the same work in plain torch, in one run on 
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from ..checks import check_int
 from ..energies import Energy, LennardJones
 from ..errors import UsageError
 from ..geometry import standard_normal
+from ..provenance import hardware
 from ..registry import Registry
 from ..systems import get_system
 from ..targets import dem_scores
@@ -300,7 +300,7 @@ def run_benchmark(
         "repeats": repeats,
         "hardware": torch.cuda.get_device_name(where)
         if where.type == "cuda"
-        else f"{platform.machine()}, {torch.get_num_threads()} threads, {native.instruction_sets()[0]}",
+        else f"{hardware()}, {native.instruction_sets()[0]}",
     }
     case = Case(energy, target.sigma_data, batch, samples, where)
     return row | _timed(case, benchmark.prepare(case), repeats, reference)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..analysis import Reference, raw_metrics
-from ..baselines import ENGINES
+from ..baselines import reference_engine
 from ..checks import check_int
-from ..energies import ExactSamples, GaussianMixture, Modes
+from ..energies import GaussianMixture, Modes
 from ..ensemble import WeightedEnsemble, load_ensemble
 from ..errors import ResultError, UsageError
 from ..files import atomic_set, write_atomic
@@ -37,13 +37,13 @@ def reference_sets(system: str, folder: Path, n: int = 10_000) -> tuple[Weighted
 
     The same as ``idem-md baseline SYSTEM --engine pt|exact -n N --seed 0|1``.
     """
-    engine = "exact" if isinstance(get_system(system).energy(), ExactSamples) else "pt"
+    engine = reference_engine(system)
     sets = []
     for seed in (0, 1):
-        path = folder / f"{system}-{engine}-{seed}.dcd"
+        path = folder / f"{system}-{engine.name}-{seed}.dcd"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            ENGINES[engine].run(system, n, seed=seed).save(path)
+            engine.run(system, n, seed=seed).save(path)
         sets.append(load_ensemble(path))
     return sets[0], sets[1]
 
@@ -61,7 +61,7 @@ def _measure(source, system: str, label: str, seed: int, reference: Reference, n
     """Raw metrics of one checkpoint, with its costs; where the protocol says so also after a few Langevin steps."""
     sampler, protocol = load_sampler(source), PROTOCOLS[system]["raw"]
     kernel, nfe = protocol["kernel"], protocol["nfe"]
-    raw = sampler.sample(n or protocol["n"], nfe, seed=1000 + seed, kernel=kernel)
+    raw = sampler.sample(n or protocol["n"], nfe, seed=1000 + seed, kernel=kernel, last_step="plain")
     metrics = raw_metrics(raw.positions, raw.energies, reference, _centres(system))
     if protocol["mala_steps"]:
         moved = raw.refine(protocol["mala_steps"], seed=seed, resample=False)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..analysis import energy_w2
-from ..baselines import ENGINES
+from ..baselines import reference_engine
 from ..checks import check_int
-from ..energies import ExactSamples
+from ..diffusion import LAST_STEPS
 from ..ensemble import WeightWarning
 from ..provenance import finite_or_none
 from ..sampler import Sampler
@@ -48,13 +48,12 @@ def measure_weights(
         ess_per_second, hardware.
     """
     n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
-    engine = ENGINES["exact" if isinstance(sampler.system.energy(), ExactSamples) else "pt"]
-    exact = engine.run(sampler.system, 10_000, seed=seed + 1).energies
+    exact = reference_engine(sampler.system).run(sampler.system, 10_000, seed=seed + 1).energies
     for nfe in nfes:
         for kernel in kernels:
             for last_step in last_steps:
                 plan = sampler.plan(nfe).changed(kernel, last_step)
-                spend = calls if plan.last_step != "plain" else None
+                spend = calls if LAST_STEPS[plan.last_step].takes_calls else None
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", WeightWarning)  # the row says it
                     e = sampler.sample(n, nfe, seed, kernel=kernel, last_step=last_step, last_step_calls=spend)

@@ -10,7 +10,7 @@ import torch
 from ..checks import check_float, check_int, check_positions
 from ..energies import AnnealRun, Energy, NativeAnnealing
 from ..errors import UsageError
-from ..geometry import standard_normal
+from ..geometry import standard_normal, subspace_dimension
 from ..seeds import draw_seed
 from .adaptation import tune_step
 from .kernel import ChainState
@@ -117,8 +117,9 @@ def run_annealing(
     else:
         energy.afford(len(x_t) * schedule.calls)
         run = _anneal(energy, mean, x_t, ends, schedule, seed)
+        run = run if acceptance else run._replace(acceptance=run.acceptance.new_empty(0, schedule.stages))
     # Of the two Gaussians the chains only know the exponents.
-    dimension = (max(energy.n_atoms - 1, 1)) * energy.n_dims
+    dimension = subspace_dimension(energy.n_atoms, energy.n_dims)
     return run._replace(log_w=run.log_w + 0.5 * dimension * math.log(variance / sigma**2))
 
 
@@ -151,7 +152,6 @@ def tuned_schedule(
     schedule: Schedule,
     seed: int,
     *,
-    end: float = 1.0,
     knots: int = 16,
     rounds: int = 15,
 ) -> Schedule:
@@ -159,7 +159,7 @@ def tuned_schedule(
 
     Parameters
     ----------
-    energy, mean, x_t, variance, sigma, seed, end
+    energy, mean, x_t, variance, sigma, seed
         As for `run_annealing`; a pilot of its own, not the samples that are then reported.
     schedule : Schedule
         Its ``steps`` are where to begin.
@@ -170,7 +170,7 @@ def tuned_schedule(
     for k in range(rounds):
         # Knot 0 is never used by a stage: beta is above zero in the first.
         pilot = Schedule(knots, schedule.power, 10, (steps[0], *steps))
-        run = run_annealing(energy, mean, x_t, variance, sigma, pilot, seed + k, end=end, acceptance=True)
+        run = run_annealing(energy, mean, x_t, variance, sigma, pilot, seed + k, acceptance=True)
         shares = run.acceptance.double().mean(0).tolist()
         steps = [tune_step(step, share, gain=1.0) for step, share in zip(steps, shares)]
     return Schedule(schedule.stages, schedule.power, schedule.moves, (steps[0], *steps))

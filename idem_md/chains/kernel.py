@@ -40,8 +40,9 @@ def chain_numbers(name: str, value, n: int, like: torch.Tensor) -> torch.Tensor:
     numbers = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     if numbers.shape not in ((), (1,), (n,)):
         raise UsageError(f"{name}: expected one number or {n}, got shape {tuple(numbers.shape)}")
-    if not bool((torch.isfinite(numbers) & (numbers > 0)).all()):
-        raise UsageError(f"{name}: expected finite positive numbers, got {numbers.tolist()}")
+    bad = numbers[~(torch.isfinite(numbers) & (numbers > 0))]
+    if len(bad):
+        raise UsageError(f"{name}: expected finite positive numbers, got {bad[0].item()}")
     return numbers
 
 

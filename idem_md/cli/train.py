@@ -72,8 +72,12 @@ def train(
     max_energy_calls: Annotated[int | None, typer.Option(help="Budget of energy calls; never exceeded.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Outer iterations, instead of the configuration's.")] = None,
     springs_steps: Annotated[
-        int, typer.Option(help="Training steps of the springs at the end; 0 for neither springs nor plans.")
-    ] = 4000,
+        int | None,
+        typer.Option(
+            help="Training steps of the springs at the end, 0 for neither springs nor plans; by default 4000, or 0 "
+            "with a budget, which they do not count towards."
+        ),
+    ] = None,
 ) -> None:
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
 
@@ -103,11 +107,16 @@ def train(
             raise
         display.say(str(error))
         raise typer.Exit(130) from None
+    budgeted = minutes is not None or max_energy_calls is not None
+    if springs_steps is None:
+        springs_steps = 0 if budgeted else 4000
     if springs_steps and not stop.asked and checkpoint.provenance["finished"]:
         from ..training.finish import run_samples
         from .tune import finish
 
         finish(checkpoint, run_samples(folder), folder / "model.safetensors", springs_steps, settings.seed)
+    elif budgeted and not stop.asked:
+        typer.echo(f"no springs and plans within the budget; for them: idem-md tune {folder}", err=True)
     p = checkpoint.provenance
     state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
     typer.echo(f"{state}: {folder / 'model.safetensors'}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")

@@ -20,12 +20,9 @@ def _shipped_samples(name: str, n: int, seed: int) -> torch.Tensor:
     """Samples of a built-in system by a formula, or else by tempering."""
     import torch
 
-    from ..baselines import ENGINES
-    from ..energies import ExactSamples
-    from ..systems import get_system
+    from ..baselines import reference_engine
 
-    exact = isinstance(get_system(name).energy(), ExactSamples)
-    return torch.from_numpy(ENGINES["exact" if exact else "pt"].run(name, n, seed=seed).positions).float()
+    return torch.from_numpy(reference_engine(name).run(name, n, seed=seed).positions).float()
 
 
 def finish(
@@ -70,7 +67,7 @@ def tune(
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same springs.")] = 0,
     pilot: Annotated[int, typer.Option(help="Samples on which plans are tried.")] = 1000,
     nfe: Annotated[
-        list[int] | None, typer.Option(help="Network evaluations to plan for, given once or more; by default 4 to 100.")
+        list[int] | None, typer.Option(help="Network evaluations to plan for, given once or more; by default 4 to 50.")
     ] = None,
 ) -> None:
     """Springs and sampling plans for a trained network: idem-md tune runs/lj13

@@ -81,8 +81,9 @@ class Elastic(Gaussian):
 
     def _cholesky(self, matrix: torch.Tensor) -> torch.Tensor:
         identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-        factor = torch.linalg.cholesky(torch.where(self._ok[:, None, None], matrix, identity))
-        return torch.where(self._ok[:, None, None], factor, torch.nan)
+        factor, info = torch.linalg.cholesky_ex(torch.where(self._ok[:, None, None], matrix, identity))
+        # Rounding can make a matrix of vast eigenvalues indefinite: that path fails, the others go on.
+        return torch.where((self._ok & (info == 0))[:, None, None], factor, torch.nan)
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
         """See `Gaussian`: sqrt(v) z_1 + sqrt(c) P^(-T/2) z_2."""

@@ -28,7 +28,7 @@ class SamplingPlan:
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
-        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample on one thread.
+        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample.
     """
 
     kernel: str = "analytic"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -121,7 +122,7 @@ class WeightedEnsemble:
         """`ess` divided by the number of samples, failed ones included."""
         return self.ess / len(self)
 
-    @property
+    @cached_property
     def pareto_k(self) -> float:
         """Shape of the tail of the weights, see `diagnostics.pareto_k`: up to 0.7 errors can be trusted. NaN for equal
         weights."""

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ..chains import ChainState
 from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint
 from ..diffusion import SamplingPlan
 from ..energies.foreign import ForeignEnergy
+from ..errors import FileFormatError
 from ..nets import HasScalars
 from ..systems import System
-from .ring import RingBuffer
 from .springs import SpringsTraining, add_springs
 from .tuning import NFES, tune_plans
 
@@ -23,8 +22,11 @@ __all__ = ["NFES", "run_samples", "tune"]
 
 def run_samples(folder: Path) -> torch.Tensor:
     """The replay buffer of a run: samples of its system as far as the run has got, shape (n, N, D), float32."""
-    tensors, _ = read_tensors(Path(folder) / "state.safetensors", "state")
-    return RingBuffer(ChainState(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"])).samples.x
+    path = Path(folder) / "state.safetensors"
+    tensors, _ = read_tensors(path, "state")
+    if "buffer.x" not in tensors:
+        raise FileFormatError(f"{path}: expected the tensor buffer.x, there is none")
+    return tensors["buffer.x"]
 
 
 def tune(
@@ -64,9 +66,9 @@ def tune(
     each.
     """
     springs = springs or SpringsTraining()
+    energy = (system or checkpoint.system).energy()  # before the work: it may not be known
     if springs.steps and isinstance(checkpoint.denoiser.net, HasScalars):
         checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
-    energy = (system or checkpoint.system).energy()
     if not isinstance(energy, ForeignEnergy):
         checkpoint = tune_plans(checkpoint, energy, samples[:pilot], nfes, springs.seed, on_plan)
         record = {**checkpoint.provenance, "tuning_energy_calls": energy.calls}

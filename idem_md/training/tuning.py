@@ -38,14 +38,15 @@ class Effort:
     power: float
 
 
-# Native chains cost next to nothing a step; one move a stage would pay
-# most for what comes with a stage.
+# Native chains cost next to nothing a step; one move a stage would pay most for what comes with a stage.
 NATIVE = (Effort(4096, 4, 1, 5.0), Effort(1024, 4, 1, 5.0), Effort(4096, 8, 1, 5.0), Effort(4096, 8, 4, 5.0))
 PLAIN = (Effort(512, 1, 1, 3.0), Effort(2048, 1, 1, 3.0), Effort(4096, 1, 1, 3.0))
 
 
 def forward_ess_fraction(log_w: torch.Tensor) -> float:
-    """1 / (mean(w) mean(1/w)) of `forward_log_weights`: zero if a weight is."""
+    """1 / (mean(w) mean(1/w)) of `forward_log_weights`: zero if a weight is, or is not a number."""
+    if bool(torch.isnan(log_w).any()):
+        return 0.0
     logs = torch.logsumexp(log_w, 0) + torch.logsumexp(-log_w, 0)
     return float(len(log_w) ** 2 * torch.exp(-logs))
 
@@ -113,12 +114,14 @@ class _Bottom:
         look = joined(looks)
         pilot = slice(0, CHUNK)
         efforts = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
+        steps: dict[float, tuple[float, ...]] = {}  # they depend on nothing else of an effort
+        for power in {effort.power: None for effort in efforts}:
+            start = Schedule(1, power, 1, (first_step(sigma_data),))
+            x_t, mean = look.x[pilot].float(), look.denoised[pilot].float()
+            steps[power] = tuned_schedule(energy, mean, x_t, look.mse, self.sigma, start, seed).steps
         self.annealed = []
         for effort in efforts:
-            start = Schedule(effort.stages, effort.power, effort.moves, (first_step(sigma_data),))
-            schedule = tuned_schedule(
-                energy, look.denoised[pilot].float(), look.x[pilot].float(), look.mse, self.sigma, start, seed
-            )
+            schedule = Schedule(effort.stages, effort.power, effort.moves, steps[effort.power])
             began = time.perf_counter()
             end = AnnealedLastStep(schedule, effort.chains).finish(energy, look, generator)
             seconds = (time.perf_counter() - began) / len(self.x)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from ...chains import Schedule, run_annealing
-from ...checks import check_float, check_int
+from ...checks import check_int
 from ...energies import Energy
 from ...errors import UsageError
 from ...seeds import draw_seed
@@ -31,16 +31,14 @@ class AnnealedLastStep(LastStep):
     schedule : Schedule
     chains : int
         M.
-    end : float
-        Inverse temperature, relative to kT = 1, at which x_0 is wanted.
     """
 
     # Enough chains for every lane and thread, or to make up for what a stage costs in plain torch.
     block: ClassVar[int] = 4096
+    takes_calls: ClassVar[bool] = True
 
-    def __init__(self, schedule: Schedule, chains: int = 1, end: float = 1.0):
+    def __init__(self, schedule: Schedule, chains: int = 1):
         self.schedule, self.chains = schedule, check_int("chains", chains, 1)
-        self.end = check_float("end", end, above=0.0)
 
     @classmethod
     def build(cls, options: Mapping[str, Any]) -> AnnealedLastStep:
@@ -73,7 +71,7 @@ class AnnealedLastStep(LastStep):
         x = torch.full_like(look.x, torch.nan)
         u, log_ratio = look.x.new_full((b,), torch.inf), look.x.new_full((b,), -torch.inf)
         if len(x_t):
-            run = run_annealing(energy, mean, x_t, look.mse, look.sigma, self.schedule, seed, end=self.end)
+            run = run_annealing(energy, mean, x_t, look.mse, look.sigma, self.schedule, seed)
             log_w = run.log_w.reshape(-1, m)
             chosen, log_mean = choose(log_w, generator)
             rows = torch.arange(len(log_w))

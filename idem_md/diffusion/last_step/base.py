@@ -11,9 +11,10 @@ import torch
 from ...energies import Energy
 from ...errors import UsageError
 from ...registry import Registry
+from ..gaussians import Gaussian, Isotropic
 from ..proposals import CHUNK, Look
 
-__all__ = ["LAST_STEPS", "Ending", "LastStep", "energies_where_finite", "register_last_step"]
+__all__ = ["LAST_STEPS", "Ending", "LastStep", "energies_where_finite", "log_ratio", "register_last_step"]
 
 
 class Ending(NamedTuple):
@@ -42,9 +43,12 @@ class LastStep(ABC):
     ----------
     block : int
         Samples that are best finished at a time; beyond `proposals.CHUNK` they come as a plain `Look`.
+    takes_calls : bool
+        Whether `of_calls` is of use.
     """
 
     block: ClassVar[int] = CHUNK
+    takes_calls: ClassVar[bool] = False
 
     @classmethod
     def build(cls, options: Mapping[str, Any]) -> LastStep:
@@ -53,12 +57,17 @@ class LastStep(ABC):
 
     @classmethod
     def of_calls(cls, options: Mapping[str, Any], calls: int) -> dict[str, Any]:
-        """Options that spend about ``calls`` energy calls a sample; a way that cannot refuses."""
+        """Options that spend about ``calls`` energy calls a sample; a way without ``takes_calls`` refuses."""
         raise UsageError(f"last_step_calls: expected none, this last step takes no number of calls, got {calls}")
 
     @abstractmethod
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """Samples from a look at the lowest noise level."""
+
+
+def log_ratio(look: Look, posterior: Gaussian, x: torch.Tensor) -> torch.Tensor:
+    """log N(look.x; x, sigma^2) - log q(x), shape (B,), of draws x (B, N, D) from the look's posterior q."""
+    return Isotropic(x, look.sigma**2).log_density(look.x) - posterior.log_density(x)
 
 
 def energies_where_finite(energy: Energy, x: torch.Tensor) -> torch.Tensor:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from ...checks import check_int
 from ...energies import Energy
-from ..gaussians import Isotropic
 from ..proposals import Look
-from .base import Ending, LastStep, energies_where_finite, register_last_step
+from .base import Ending, LastStep, energies_where_finite, log_ratio, register_last_step
 
 __all__ = ["NestedLastStep", "choose"]
 
@@ -42,6 +41,8 @@ class NestedLastStep(LastStep):
         K.
     """
 
+    takes_calls: ClassVar[bool] = True
+
     def __init__(self, draws: int = 4):
         self.draws = check_int("draws", draws, 1)
 
@@ -55,9 +56,7 @@ class NestedLastStep(LastStep):
         down = look.posterior()
         x = torch.stack([down.sample(generator) for _ in range(self.draws)], 1)
         u = torch.stack([energies_where_finite(energy, candidate) for candidate in x.unbind(1)], 1)
-        ratio = torch.stack(
-            [Isotropic(c, look.sigma**2).log_density(look.x) - down.log_density(c) for c in x.unbind(1)], 1
-        )
+        ratio = torch.stack([log_ratio(look, down, candidate) for candidate in x.unbind(1)], 1)
         chosen, log_mean = choose(ratio - u, generator)
         rows = torch.arange(len(x))
         # Failed paths have candidates that are not finite: they stay so, with weight zero.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from ...energies import Energy
-from ..gaussians import Isotropic
 from ..proposals import Look
-from .base import Ending, LastStep, energies_where_finite, register_last_step
+from .base import Ending, LastStep, energies_where_finite, log_ratio, register_last_step
 
 __all__ = ["PlainLastStep"]
 
@@ -20,5 +19,4 @@ class PlainLastStep(LastStep):
         """See `LastStep`."""
         down = look.posterior()
         x = down.sample(generator)
-        log_ratio = Isotropic(x, look.sigma**2).log_density(look.x) - down.log_density(x)
-        return Ending(x, energies_where_finite(energy, x), log_ratio)
+        return Ending(x, energies_where_finite(energy, x), log_ratio(look, down, x))
