@@ -24,6 +24,7 @@ class Provenance(TypedDict, total=False):
     method: str
     kernel: str
     last_step: str
+    moves: int
     checkpoint: str
     seed: int
     nfe: int

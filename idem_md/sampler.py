@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from .chains import first_step
 from .checkpoint import Checkpoint, load_checkpoint
 from .checks import check_choice, check_int
-from .diffusion import PROPOSALS, SamplingPlan, noise_grid, sample_paths
+from .diffusion import PROPOSALS, LastStep, Proposal, SamplingPlan, forward_paths, noise_grid, sample_paths
 from .energies import NativeAnnealing
-from .ensemble import WeightedEnsemble, WeightWarning
+from .ensemble import ForwardWeights, WeightedEnsemble, WeightWarning
 from .errors import FileFormatError, UsageError
 from .provenance import provenance
 from .systems import SYSTEMS, System
@@ -46,6 +49,16 @@ def checkpoint_path(source) -> Path:
             f"system: expected one of {', '.join(SYSTEMS)}, a run folder or a checkpoint file, got {str(source)!r}"
         )
     return path
+
+
+class _Route(NamedTuple):
+    """How samples are drawn: plan and options put together."""
+
+    method: str
+    plan: SamplingPlan
+    proposal: Proposal
+    ending: LastStep
+    levels: Sequence[float]
 
 
 class Sampler:
@@ -93,6 +106,7 @@ class Sampler:
         last_step_calls: int | None = None,
         temperature_K: float | None = None,
         progress: Callable[[int], None] | None = None,
+        moves: int | None = None,
     ) -> WeightedEnsemble:
         """Draw ``n`` samples with importance weights.
 
@@ -112,12 +126,15 @@ class Sampler:
             How the lowest noise level is left, one of `diffusion.LAST_STEPS`: ``plain``, ``nested`` or ``annealed``. By
             default that of the `plan`.
         last_step_calls : int, optional
-            Energy calls a sample that ``nested`` or ``annealed`` may spend.
+            Energy calls a sample that ``nested`` or ``annealed`` may spend, the plan's moves included.
         temperature_K : float, optional
             Sample the same potential at another temperature, in kT of that temperature; see `System.at`. Near the one
             that the network was trained for the weights make up for the difference.
         progress : callable (int), optional
             Called with the number of samples finished since the last call.
+        moves : int, optional
+            Langevin steps on u after the last step, which improve the end points and leave the weights alone; by
+            default those of the plan.
 
         Raises
         ------
@@ -129,50 +146,141 @@ class Sampler:
         WeightWarning
             The weights are not to be trusted; says why, and what to do.
         """
-        n, nfe = check_int("n", n, 1), check_int("nfe", nfe, 2)
-        seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
-        check_choice("method", method, METHODS)
-        plan = self.plan(nfe).changed(kernel, last_step, last_step_calls)
         system = self.system if temperature_K is None else self.system.at(temperature_K)
-        checkpoint, energy = self.checkpoint, system.energy()
-        proposal = PROPOSALS.find(plan.kernel)(checkpoint.denoiser, checkpoint.accuracy)
-        ending = plan.build()
-        lowest, highest = checkpoint.noise_range
+        route = self._route(nfe, method, kernel, last_step, last_step_calls, moves)
+        return self._draw([system], n, seed, route, progress)[0]
+
+    def scan(
+        self,
+        n: int,
+        temperatures_K: Sequence[float],
+        nfe: int = 25,
+        seed: int = 0,
+        method: str = "diffusion",
+        kernel: str | None = None,
+        last_step: str | None = None,
+        last_step_calls: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        moves: int | None = None,
+    ) -> list[WeightedEnsemble]:
+        """``n`` samples at each of several temperatures; the paths above the last step are shared.
+
+        So the network is evaluated for one temperature only, and differences between neighbours are less noisy than
+        the ensembles, which are not independent of each other. Each bears the cost of all in its provenance, but for
+        the energy calls, which are its own.
+
+        Parameters
+        ----------
+        temperatures_K : sequence of float
+            Different ones, in the order of the ensembles.
+        others
+            As for `sample`.
+        """
+        temperatures = [float(t) for t in temperatures_K]
+        if not temperatures or len(set(temperatures)) != len(temperatures):
+            raise UsageError(f"temperatures_K: expected one or more different numbers, got {temperatures}")
+        systems = [self.system.at(t) for t in temperatures]
+        route = self._route(nfe, method, kernel, last_step, last_step_calls, moves)
+        return self._draw(systems, n, seed, route, progress)
+
+    def forward(
+        self,
+        samples: WeightedEnsemble,
+        nfe: int = 25,
+        seed: int = 0,
+        kernel: str | None = None,
+        last_step: str | None = None,
+        last_step_calls: int | None = None,
+        n: int = 1000,
+    ) -> ForwardWeights:
+        """What the weights of `sample` should look like, by the same plan the other way: from samples of the system.
+
+        Sampling cannot know of a mode that it never visits. Paths that go up from equilibrium samples see every mode
+        that those have.
+
+        Parameters
+        ----------
+        samples : WeightedEnsemble
+            Of the system, by a method that does not miss modes; the first ``n`` after resampling by their weights.
+        nfe, seed, kernel, last_step, last_step_calls
+            As for `sample`.
+
+        Raises
+        ------
+        UsageError
+            A parameter out of range, or samples of another system.
+        """
+        if samples.system.name != self.system.name or samples.positions.shape[1:] != (
+            self.system.n_atoms,
+            self.system.n_dims,
+        ):
+            raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
+        route = self._route(nfe, "diffusion", kernel, last_step, last_step_calls, None)
+        x = samples.positions if samples.kind == "equilibrium" else samples.resample(seed=seed).positions
+        x = x[np.isfinite(x).all((1, 2))]
+        order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
+        log_w = forward_paths(
+            route.proposal,
+            route.ending,
+            self.system.energy(),
+            route.levels,
+            self.checkpoint.system.sigma_data,
+            torch.from_numpy(x[order]),
+            torch.Generator().manual_seed(check_int("seed", seed, 0, 2**32 - 1)),
+        )
+        return ForwardWeights(log_w.numpy())
+
+    def _route(self, nfe, method, kernel, last_step, last_step_calls, moves) -> _Route:
+        """What the plan and the options come to."""
+        nfe = check_int("nfe", nfe, 2)
+        check_choice("method", method, METHODS)
+        if moves is not None:
+            check_int("moves", moves, 0)
+        plan = self.plan(nfe).changed(kernel, last_step, last_step_calls, moves)
+        if plan.moves and plan.move_step is None:
+            plan = replace(plan, move_step=first_step(self.checkpoint.system.sigma_data))
+        proposal = PROPOSALS.find(plan.kernel)(self.checkpoint.denoiser, self.checkpoint.accuracy)
+        lowest, highest = self.checkpoint.noise_range
+        return _Route(method, plan, proposal, plan.build(), noise_grid(plan.sigma_1 or lowest, highest, nfe))
+
+    def _draw(self, systems: Sequence[System], n: int, seed: int, route: _Route, progress) -> list[WeightedEnsemble]:
+        n = check_int("n", n, 1)
+        seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
+        energies = [system.energy() for system in systems]
         start = time.perf_counter()
-        paths = sample_paths(
-            proposal,
-            ending,
-            energy,
-            noise_grid(plan.sigma_1 or lowest, highest, nfe),
-            checkpoint.system.sigma_data,
+        drawn = sample_paths(
+            route.proposal,
+            route.ending,
+            energies,
+            route.levels,
+            self.checkpoint.system.sigma_data,
             n,
             torch.Generator().manual_seed(seed),
             progress or (lambda _: None),
         )
-        record = provenance(
-            system.name,
-            energy.parameters,
-            energy.calls,
-            start,
-            checkpoint=checkpoint.digest,
-            seed=seed,
-            method=method,
-            kernel=plan.kernel,
-            last_step=plan.last_step,
-            nfe=paths.nfe,
-            failed=paths.failed,
-        )
-        ensemble = WeightedEnsemble(
-            paths.positions.numpy(),
-            paths.energies.numpy(),
-            paths.log_weights.numpy(),
-            system,
-            record,
-            kind="importance",
-        )
-        if np.isfinite(ensemble.log_z) and ensemble.advice:
-            warnings.warn(ensemble.advice, WeightWarning, stacklevel=2)
-        return ensemble
+        ensembles = []
+        for system, energy, paths in zip(systems, energies, drawn):
+            record = provenance(
+                system.name,
+                energy.parameters,
+                energy.calls,
+                start,
+                checkpoint=self.checkpoint.digest,
+                seed=seed,
+                method=route.method,
+                kernel=route.plan.kernel,
+                last_step=route.plan.last_step,
+                moves=route.plan.moves,
+                nfe=paths.nfe,
+                failed=paths.failed,
+            )
+            x, u, log_w = (a.numpy() for a in (paths.positions, paths.energies, paths.log_weights))
+            ensemble = WeightedEnsemble(x, u, log_w, system, record, kind="importance")
+            if np.isfinite(ensemble.log_z) and ensemble.advice:
+                where = "" if len(systems) == 1 else f"{system.name}: "
+                warnings.warn(where + ensemble.advice, WeightWarning, stacklevel=3)
+            ensembles.append(ensemble)
+        return ensembles
 
 
 def load_sampler(source, system: System | None = None) -> Sampler:

@@ -11,14 +11,15 @@ from idem_md.diffusion import (
     LAST_STEPS,
     PROPOSALS,
     Isotropic,
+    MovedLastStep,
     PlainLastStep,
-    forward_log_weights,
+    forward_paths,
     noise_grid,
     sample_paths,
 )
 from idem_md.energies import Harmonic, LennardJones
+from idem_md.ensemble import ForwardWeights
 from idem_md.geometry import standard_normal, subspace_dimension
-from idem_md.training.tuning import forward_ess_fraction
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 from harmonic import SCALE, K, SpringDenoiser, exact, mse  # noqa: E402
@@ -34,7 +35,7 @@ LAST = {
 def run(denoise, kernel, nfe, n=4000, last="plain", energy=ENERGY, seed=0):
     proposal, ending = PROPOSALS[kernel](SpringDenoiser(denoise), mse), LAST_STEPS[last](**LAST[last])
     grid, generator = noise_grid(0.3, 3.0, nfe), torch.Generator().manual_seed(seed)
-    return sample_paths(proposal, ending, energy, grid, SCALE, n, generator)
+    return sample_paths(proposal, ending, [energy], grid, SCALE, n, generator)[0]
 
 
 def estimates(paths):
@@ -78,23 +79,43 @@ def test_a_wrong_denoiser_costs_ess_not_truth(wrong, kernel, last):
 
 
 @pytest.mark.parametrize("last", LAST_STEPS)
-def test_forward_paths_tell_the_same_weights(last):
-    """E over the system's paths of Z/w is one; and the share of effective samples is that of sampling."""
+@pytest.mark.parametrize("moves", [0, 5])
+def test_forward_paths_tell_the_same_weights(last, moves):
+    """E over the system's paths of Z/w is one, the effective share that of sampling, and bounds are bounds."""
     native = LennardJones(4, 1e-12, 1e-3, K)
     for energy in (ENERGY, native):
         x = SCALE * standard_normal((4000, 4, 3), torch.Generator().manual_seed(1))
         proposal, ending = PROPOSALS["analytic"](WRONG["scaled"], mse), LAST_STEPS[last](**LAST[last])
-        grid = noise_grid(0.3, 3.0, 8)
+        if moves:
+            ending = MovedLastStep(ending, moves, 0.02)
         g = torch.Generator().manual_seed(2)
-        x = x + grid[-1] * standard_normal(x.shape, g)
-        end = ending.finish(energy, proposal.look(x, grid[-1]), g)
-        log_w = forward_log_weights(proposal, grid, SCALE, x, g) + end.log_ratio - end.u
-        if last == "annealed":  # its own noise is small here: the reciprocal is unbiased to within it
-            inverse = torch.exp(ENERGY.log_z - log_w)
-            assert abs(inverse.mean() - 1) < 4.5 * inverse.std() / 4000**0.5 + 0.05
-            *_, ess = estimates(run(WRONG["scaled"], "analytic", 8, last=last, energy=energy))
-            assert forward_ess_fraction(log_w) == pytest.approx(float(ess), rel=0.25)
+        log_w = forward_paths(proposal, ending, energy, noise_grid(0.3, 3.0, 8), SCALE, x, g)
         assert log_w.shape == (4000,) and torch.isfinite(log_w).all()
+        forward = ForwardWeights(log_w.numpy())
+        (log_z, error), (upper, spread) = forward.log_z, forward.log_z_upper
+        assert abs(log_z - ENERGY.log_z) < 4.5 * error < 0.3
+        assert upper + 4.5 * spread > ENERGY.log_z
+        back = run(WRONG["scaled"], "analytic", 8, last=last, energy=energy)
+        assert back.log_weights.mean() < ENERGY.log_z < upper
+        *_, ess = estimates(back)
+        assert forward.ess_fraction == pytest.approx(float(ess), rel=0.25)
+
+
+def test_moves_leave_weights_alone_and_samples_in_equilibrium():
+    plain = PlainLastStep()
+    for energy in (ENERGY, LennardJones(4, 1e-12, 1e-3, K)):
+        look = PROPOSALS["analytic"](WRONG["scaled"], mse).look(
+            SCALE * 1.5 * standard_normal((3000, 4, 3), torch.Generator().manual_seed(1)), 0.5
+        )
+        before, end = (
+            last.finish(energy, look, torch.Generator().manual_seed(2))
+            for last in (plain, MovedLastStep(plain, 400, 0.02))
+        )
+        log_w = end.log_ratio - end.u
+        assert torch.allclose(log_w, before.log_ratio - before.u, atol=1e-9)
+        assert not torch.allclose(end.x, before.x, atol=0.1)
+        # However poor the start, after so many steps every sample is one of the potential itself.
+        assert abs(end.u.mean() - 4.5) < 4.5 * end.u.std() / 3000**0.5
 
 
 def test_failed_paths_stay_in_the_count():
@@ -135,6 +156,6 @@ def test_blocks_and_chunks_are_all_there():
         seen = []
         proposal, ending = PROPOSALS["ddpm"](exact, mse), LAST_STEPS[last](**LAST[last])
         grid, g = noise_grid(0.3, 3.0, 3), torch.Generator().manual_seed(0)
-        paths = sample_paths(proposal, ending, LennardJones(4, 1e-12, 1e-3, K), grid, SCALE, n, g, seen.append)
+        (paths,) = sample_paths(proposal, ending, [LennardJones(4, 1e-12, 1e-3, K)], grid, SCALE, n, g, seen.append)
         assert sum(seen) == n == len(paths.positions) == len(paths.energies.unique())
     assert PlainLastStep.block == 250

@@ -194,7 +194,7 @@ def test_last_steps_leave_failed_paths_failed(name):
 
 def log_z(proposal, last_step):
     energy = Harmonic(4, 3, K)
-    paths = sample_paths(proposal, last_step, energy, noise_grid(0.3, 3.0, 8), SCALE, 4000, generator())
+    (paths,) = sample_paths(proposal, last_step, [energy], noise_grid(0.3, 3.0, 8), SCALE, 4000, generator())
     w = torch.exp(paths.log_weights - energy.log_z)
     assert abs(w.mean() - 1) < 4.5 * w.std() / 4000**0.5
     return w

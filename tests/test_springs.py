@@ -158,6 +158,25 @@ def restrained(b=3000, sigma=0.3):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_annealing_the_way_back(name):
+    """From draws of the end density: exp(-log_w) estimates the inverse, and log_w is above where it else is below."""
+    x, mean, variance, exact = restrained()
+    energy, schedule = CASES[name], Schedule(24, 2.0, 2, (0.03, 0.04))
+    width = 1 / (K + 1 / 0.09)
+    noise = standard_normal(x.shape, torch.Generator().manual_seed(7), x.dtype)
+    start = x / 0.09 * width + width**0.5 * noise
+    calls = energy.calls
+    back = run_annealing(energy, mean, x, variance, 0.3, schedule, 1, start=start)
+    assert energy.calls - calls == len(x) * schedule.calls
+    forth = run_annealing(energy, mean, x, variance, 0.3, schedule, 2)
+    inverse = torch.exp(exact - back.log_w)
+    assert abs(inverse.mean() - 1) < 4.5 * inverse.std() / len(x) ** 0.5 and 0.1 < back.log_w.std() < 1
+    assert back.log_w.mean() > exact > forth.log_w.mean()
+    with pytest.raises(UsageError, match="start: expected"):
+        run_annealing(energy, mean, x, variance, 0.3, schedule, 1, start=start[:-1])
+
+
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("end", [1.0, 0.8])
 def test_annealing_estimates_the_normaliser(name, end):
     x, mean, variance, exact = restrained()

@@ -74,12 +74,17 @@ def run_annealing(
     seed: int,
     *,
     end: float = 1.0,
+    start: torch.Tensor | None = None,
     acceptance: bool = False,
 ) -> AnnealRun:
     """Estimate int exp(-end u(y)) N(y; x_t, sigma^2) dy for each of a batch, starting from q_0 = N(mean, variance).
 
     Along q_0^(1-b) gamma^b, gamma = exp(-end u(y)) N(y; x_t, sigma^2): end b u plus an isotropic restraint, on which
     `run_mala` moves. exp(log_w) is unbiased, and the end points with these weights are a proper sample of gamma.
+
+    Chains that ``start`` at draws of gamma go the same way back: exp(-log_w) is then an unbiased estimate of the
+    inverse of the integral, so that the mean of log_w is above its logarithm, where that of the way forth is below
+    (Grosse, Ancha & Roy, NeurIPS 2016).
 
     Parameters
     ----------
@@ -91,6 +96,8 @@ def run_annealing(
     seed : int
     end : float
         Inverse temperature of u, relative to kT = 1.
+    start : torch.Tensor, shape (C, N, D), optional
+        Draws of gamma, for the way back.
     acceptance : bool
         Also return that of the moves of each stage.
 
@@ -110,34 +117,45 @@ def run_annealing(
     variance, sigma = check_float("variance", variance, above=0.0), check_float("sigma", sigma, above=0.0)
     end = check_float("end", end, above=0.0)
     ends = (variance, sigma, end)
+    betas, steps = schedule.betas(), schedule.step_sizes(x_t.dtype)
+    if start is not None:
+        check_positions("start", start, energy.n_atoms, energy.n_dims)
+        if start.shape != x_t.shape or start.dtype != x_t.dtype:
+            raise UsageError(
+                f"start: expected shape {tuple(x_t.shape)} and {x_t.dtype}, got {tuple(start.shape)}, {start.dtype}"
+            )
+        # After each step of beta the moves that the way forth makes there; none of them at beta = 0.
+        betas, steps = betas.flip(0), torch.cat([steps.flip(0)[1:], steps[:1]])
     if x_t.dtype == torch.float32 and isinstance(energy, NativeAnnealing):
         energy.count(len(x_t) * schedule.calls)
-        betas, steps = schedule.betas(), schedule.step_sizes()
-        run = energy.native_anneal(mean, x_t, ends, betas, steps, schedule.moves, seed, acceptance)
+        run = energy.native_anneal(mean, x_t, ends, betas, steps, schedule.moves, seed, start, acceptance)
     else:
         energy.afford(len(x_t) * schedule.calls)
-        run = _anneal(energy, mean, x_t, ends, schedule, seed)
+        run = _anneal(energy, mean, x_t, ends, betas, steps, schedule.moves, seed, start)
         run = run if acceptance else run._replace(acceptance=run.acceptance.new_empty(0, schedule.stages))
     # Of the two Gaussians the chains only know the exponents.
     dimension = subspace_dimension(energy.n_atoms, energy.n_dims)
-    return run._replace(log_w=run.log_w + 0.5 * dimension * math.log(variance / sigma**2))
+    log_w = run.log_w if start is None else -run.log_w
+    return run._replace(log_w=log_w + 0.5 * dimension * math.log(variance / sigma**2))
 
 
-def _anneal(energy: Energy, mean, x_t, ends: tuple[float, float, float], schedule: Schedule, seed: int) -> AnnealRun:
+def _anneal(
+    energy: Energy, mean, x_t, ends: tuple[float, float, float], betas, steps, moves: int, seed: int, start
+) -> AnnealRun:
     """The chains of `run_annealing` in plain torch, for any energy."""
     variance, sigma, end = ends
     generator = torch.Generator().manual_seed(seed)
-    x = mean + math.sqrt(variance) * standard_normal(x_t.shape, generator, x_t.dtype)
+    x = mean + math.sqrt(variance) * standard_normal(x_t.shape, generator, x_t.dtype) if start is None else start
     state = ChainState(x, *energy(x))
     log_w = torch.zeros(len(x), dtype=torch.float64)
-    betas, steps, shares = schedule.betas().tolist(), schedule.step_sizes(x.dtype), []
+    betas, shares = betas.tolist(), []
     for k, (low, high) in enumerate(zip(betas, betas[1:])):
         near, far = ((state.x - c).double().square().sum((1, 2)) for c in (x_t, mean))
         log_w += (high - low) * (0.5 * far / variance - 0.5 * near / sigma**2 - end * state.u.double())
         stiffness = high / sigma**2 + (1 - high) / variance
         restraint = Restraint(mean + (high / sigma**2 / stiffness) * (x_t - mean), x.new_tensor(stiffness))
         beta = x.new_tensor(high * end)
-        run = walk(energy, state, steps[k], beta, schedule.moves, draw_seed(generator), restraint, False)
+        run = walk(energy, state, steps[k], beta, moves, draw_seed(generator), restraint, False)
         state = ChainState(run.x, run.u, run.f)
         shares.append(run.acceptance)
     return AnnealRun(state.x, state.u, log_w, torch.stack(shares, 1))

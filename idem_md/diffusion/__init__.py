@@ -9,11 +9,12 @@ from .last_step import (
     AnnealedLastStep,
     Ending,
     LastStep,
+    MovedLastStep,
     NestedLastStep,
     PlainLastStep,
     register_last_step,
 )
-from .paths import Paths, forward_log_weights, sample_paths
+from .paths import Paths, forward_log_weights, forward_paths, sample_paths
 from .plan import SamplingPlan
 from .proposals import PROPOSALS, Look, Proposal, register_proposal
 from .schedule import noise_grid, stratified_log_uniform
@@ -30,6 +31,7 @@ __all__ = [
     "Isotropic",
     "LastStep",
     "Look",
+    "MovedLastStep",
     "NestedLastStep",
     "Paths",
     "PlainLastStep",
@@ -37,6 +39,7 @@ __all__ = [
     "Proposal",
     "SamplingPlan",
     "forward_log_weights",
+    "forward_paths",
     "noise_grid",
     "register_last_step",
     "register_proposal",

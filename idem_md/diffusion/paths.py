@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from ..energies import Energy
+from ..geometry import standard_normal
 from .gaussians import Isotropic
 from .last_step import LastStep
 from .proposals import CHUNK, Proposal, joined
 
-__all__ = ["Paths", "forward_log_weights", "sample_paths"]
+__all__ = ["Paths", "forward_log_weights", "forward_paths", "sample_paths"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ class Paths:
 def sample_paths(
     proposal: Proposal,
     last_step: LastStep,
-    energy: Energy,
+    energies: Sequence[Energy],
     levels: Sequence[float],
     sigma_data: float,
     n: int,
     generator: torch.Generator,
     progress: Callable[[int], None] = lambda _: None,
-) -> Paths:
-    """Draw ``n`` weighted samples.
+) -> list[Paths]:
+    """Draw ``n`` weighted samples of each of several potentials, from the same paths.
 
     x_N ~ N(0, sigma_N^2 + sigma_data^2), Gaussian steps q(x_s | x_t) down to sigma_1, and a last step to x_0:
 
@@ -63,7 +64,8 @@ def sample_paths(
         Looks at each point once.
     last_step : LastStep
         Contributes x_0, u and log_ratio.
-    energy : Energy
+    energies : sequence of Energy
+        Of the same atoms; the samples of different ones are not independent.
     levels : sequence of float
         Descending noise levels, one look at each.
     sigma_data : float
@@ -74,12 +76,12 @@ def sample_paths(
     """
     levels = [float(s) for s in levels]
     start_variance = levels[0] ** 2 + sigma_data**2
-    parts = []
+    parts: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in energies]
     for first in range(0, n, last_step.block):
         size = min(last_step.block, n - first)
         looks, weights = [], []
         for chunk in range(0, size, CHUNK):
-            shape = (min(CHUNK, size - chunk), energy.n_atoms, energy.n_dims)
+            shape = (min(CHUNK, size - chunk), energies[0].n_atoms, energies[0].n_dims)
             start = Isotropic(torch.zeros(shape, dtype=torch.float64), start_variance)
             x = start.sample(generator)
             log_w = -start.log_density(x)
@@ -92,14 +94,50 @@ def sample_paths(
                 x = y
             looks.append(look)
             weights.append(log_w)
-        end = last_step.finish(energy, looks[0] if len(looks) == 1 else joined(looks), generator)
-        log_w = torch.cat(weights) + end.log_ratio
-        ok = torch.isfinite(end.x).flatten(1).all(1) & torch.isfinite(log_w)
-        u = torch.where(ok, end.u, torch.inf)
-        parts.append((torch.where(ok[:, None, None], end.x, torch.nan), u, torch.where(ok, log_w - u, -torch.inf), ok))
+        look, above = looks[0] if len(looks) == 1 else joined(looks), torch.cat(weights)
+        for energy, done in zip(energies, parts):
+            end = last_step.finish(energy, look, generator)
+            log_w = above + end.log_ratio
+            ok = torch.isfinite(end.x).flatten(1).all(1) & torch.isfinite(log_w)
+            u = torch.where(ok, end.u, torch.inf)
+            done.append(
+                (torch.where(ok[:, None, None], end.x, torch.nan), u, torch.where(ok, log_w - u, -torch.inf), ok)
+            )
         progress(size)
-    x, u, log_w, ok = (torch.cat(column) for column in zip(*parts))
-    return Paths(x, u, log_w, len(levels), int((~ok).sum()))
+    columns = ([torch.cat(column) for column in zip(*done)] for done in parts)
+    return [Paths(x, u, log_w, len(levels), int((~ok).sum())) for x, u, log_w, ok in columns]
+
+
+@torch.no_grad()
+def forward_paths(
+    proposal: Proposal,
+    last_step: LastStep,
+    energy: Energy,
+    levels: Sequence[float],
+    sigma_data: float,
+    x_0: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Log weights (n,) of paths that go up from samples of the system: what those of `sample_paths` should look like.
+
+    Samples that are in equilibrium see every mode. With their weights 1 / (mean(w) mean(1/w)) is the share of
+    effective samples, modes that sampling misses included; mean(1/w) is 1/Z, and mean(log w) no less than log Z.
+
+    Parameters
+    ----------
+    proposal, last_step, energy, levels, sigma_data, generator
+        As in `sample_paths`.
+    x_0 : torch.Tensor, shape (n, N, D), float64
+    """
+    lowest = min(float(s) for s in levels)
+    x = x_0 + lowest * standard_normal(x_0.shape, generator)
+    above = forward_log_weights(proposal, levels, sigma_data, x, generator)
+    parts = []
+    for start, end in zip(x.split(last_step.block), x_0.split(last_step.block)):
+        looks = [proposal.look(chunk, lowest) for chunk in start.split(CHUNK)]
+        look = looks[0] if len(looks) == 1 else joined(looks)
+        parts.append(last_step.retrace(energy, look, end, generator))
+    return above + torch.cat(parts)
 
 
 @torch.no_grad()
@@ -110,19 +148,9 @@ def forward_log_weights(
     x: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Log weights of paths that go up from samples of the system noised to the lowest level, shape (n,).
+    """The part of `forward_paths` above the lowest level, shape (n,), from points ``x`` (n, N, D) there.
 
-    sum log up(x_t | x_s) - log q(x_N) - sum log q(x_s | x_t): the weight of `sample_paths` without the last step,
-    whose estimate of the density at ``x`` is to be added. From such paths 1 / (mean(w) mean(1/w)) is the share of
-    effective samples, modes that sampling would miss included; noise of the last step's estimate counts as it does in
-    sampling, if it is about log-normal.
-
-    Parameters
-    ----------
-    proposal, levels, sigma_data, generator
-        As in `sample_paths`.
-    x : torch.Tensor, shape (n, N, D), float64
-        At the lowest of the levels.
+    sum log up(x_t | x_s) - log q(x_N) - sum log q(x_s | x_t).
     """
     upward = sorted(float(s) for s in levels)
     parts = []

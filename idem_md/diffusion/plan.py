@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..checks import check_float
+from ..checks import check_float, check_int
 from ..errors import UsageError
-from .last_step import LAST_STEPS, LastStep
+from .last_step import LAST_STEPS, LastStep, MovedLastStep
 
-__all__ = ["SamplingPlan"]
+__all__ = ["MOVES_SHARE", "SamplingPlan"]
+
+# One in so many of the energy calls of a plan for its moves.
+MOVES_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,12 @@ class SamplingPlan:
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
-        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample.
+        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample, moves
+        left out.
+    moves : int
+        Langevin steps on u after the last step; see `MovedLastStep`.
+    move_step : float, optional
+        Their step, in reduced length squared.
     """
 
     kernel: str = "analytic"
@@ -37,28 +45,52 @@ class SamplingPlan:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     ess_fraction: float | None = None
     seconds: float | None = None
+    moves: int = 0
+    move_step: float | None = None
 
     def __post_init__(self):
         if self.sigma_1 is not None:
             check_float("sigma_1", self.sigma_1, above=0.0)
+        check_int("moves", self.moves, 0)
 
     def build(self) -> LastStep:
-        """The last step."""
-        return LAST_STEPS.find(self.last_step).build(self.options)
+        """The last step, with the moves after it.
+
+        Raises
+        ------
+        UsageError
+            A name that is not known, options that do not suit, or moves without a step.
+        """
+        last = LAST_STEPS.find(self.last_step).build(self.options)
+        if not self.moves:
+            return last
+        if self.move_step is None:
+            raise UsageError(f"move_step: expected a step for {self.moves} moves, got None")
+        return MovedLastStep(last, self.moves, self.move_step)
 
     def changed(
-        self, kernel: str | None = None, last_step: str | None = None, last_step_calls: int | None = None
+        self,
+        kernel: str | None = None,
+        last_step: str | None = None,
+        last_step_calls: int | None = None,
+        moves: int | None = None,
     ) -> SamplingPlan:
-        """With what a user asks for in its place; what was tuned for another last step is left out."""
+        """With what a user asks for in its place; what was tuned for another last step is left out.
+
+        A number of calls includes the moves of the plan, which keep their share of it.
+        """
         plan = self
         if kernel is not None:
             plan = replace(plan, kernel=kernel)
         if last_step is not None and last_step != self.last_step:
-            plan = replace(plan, last_step=last_step, sigma_1=None, options={})
+            plan = replace(plan, last_step=last_step, sigma_1=None, options={}, moves=0)
         if last_step_calls is not None:
             kind = LAST_STEPS.find(plan.last_step)
+            if moves is None and plan.moves and last_step_calls > MOVES_SHARE:
+                plan = replace(plan, moves=last_step_calls // MOVES_SHARE)
+                last_step_calls -= plan.moves
             plan = replace(plan, options=kind.of_calls(plan.options, last_step_calls))
-        return plan
+        return plan if moves is None else replace(plan, moves=moves)
 
     def table(self) -> dict[str, Any]:
         """As JSON; the inverse is `SamplingPlan.of`."""

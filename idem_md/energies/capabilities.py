@@ -132,6 +132,7 @@ class NativeAnnealing(Protocol):
         step: Tensor,
         n_moves: int,
         seed: int,
+        start: Tensor | None,
         acceptance: bool,
     ) -> AnnealRun: ...
 

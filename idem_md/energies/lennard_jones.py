@@ -128,10 +128,12 @@ class LennardJones(Energy):
         """Replica exchange run wholly in native code; see `chains.run_tempering` and `native.lj_tempering`."""
         return TemperingRun(*native.lj_tempering(x, step, beta, n_rounds, n_steps, seed, **self._op))
 
-    def native_anneal(self, mean, x_t, ends, beta, step, n_moves, seed, acceptance) -> AnnealRun:
+    def native_anneal(self, mean, x_t, ends, beta, step, n_moves, seed, start, acceptance) -> AnnealRun:
         """Annealed importance sampling run wholly in native code; see `chains.run_annealing` and `native.lj_anneal`."""
         return AnnealRun(
-            *native.lj_anneal(mean, x_t, ends, beta, step, n_moves, seed, acceptance=acceptance, **self._op)
+            *native.lj_anneal(
+                mean, x_t, ends, beta, step, n_moves, seed, start=start, acceptance=acceptance, **self._op
+            )
         )
 
     def native_dem_scores(self, x, sigma, n_samples, seed) -> DemScores:

@@ -3,6 +3,7 @@
 from .diagnostics import TRUSTED_ESS, TRUSTED_K, WeightWarning
 from .estimators import MIN_ESS_FOR_ERRORS, Source
 from .files import check_writable
+from .forward import ForwardWeights
 from .weighted import KINDS, WeightedEnsemble, load_ensemble
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "MIN_ESS_FOR_ERRORS",
     "TRUSTED_ESS",
     "TRUSTED_K",
+    "ForwardWeights",
     "Source",
     "WeightWarning",
     "WeightedEnsemble",

@@ -15,6 +15,7 @@ __all__ = [
     "effective_size",
     "log_mean_weight",
     "log_z_error",
+    "mean_log_weight",
     "normalised",
     "weighted_mean",
 ]
@@ -64,6 +65,14 @@ def log_mean_weight(log_weights: np.ndarray) -> float:
 def log_z_error(weights: np.ndarray) -> float:
     """Standard error of `log_mean_weight` by the delta method, sd(w) / (mean(w) sqrt(n)), of normalised weights."""
     return float(weights.std(ddof=1) / weights.mean() / np.sqrt(len(weights)))
+
+
+def mean_log_weight(log_weights: np.ndarray) -> tuple[float, float]:
+    """mean(log w) and its standard error; -inf and NaN if a weight is zero."""
+    if not np.isfinite(log_weights).all():
+        return -math.inf, math.nan
+    n = len(log_weights)
+    return float(log_weights.mean()), float(log_weights.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray, ess: float):

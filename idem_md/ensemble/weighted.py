@@ -155,6 +155,16 @@ class WeightedEnsemble:
             return math.nan
         return estimators.log_z_error(self.weights)
 
+    @property
+    def log_z_lower(self) -> tuple[float, float]:
+        """mean(log w), in expectation not above log Z, and its standard error; -inf if a sample has weight zero.
+
+        NaN for sets whose weights do not estimate Z. For a bound from above see `Sampler.forward`.
+        """
+        if self.kind != "importance":
+            return math.nan, math.nan
+        return estimators.mean_log_weight(self.log_weights)
+
     def expectation(self, fn: Callable[[np.ndarray], np.ndarray]):
         """Self-normalised weighted mean of an observable, with its standard error.
 

@@ -234,6 +234,7 @@ def lj_anneal(
     r_min: Sequence[float],
     trap: float,
     species: Tensor | None = None,
+    start: Tensor | None = None,
     acceptance: bool = False,
     isa: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -251,14 +252,16 @@ def lj_anneal(
     ends : (variance, sigma, end)
         Of the Gaussian at the start, of the restraint at the end, and the inverse temperature of u there.
     beta : torch.Tensor, shape (T+1,), float64, on the CPU
-        Rising from 0 to 1.
+        Rising from 0 to 1; falling from 1 to 0 with a ``start``.
     step : torch.Tensor, shape (T,) or one element
         Langevin step after each rise.
     n_moves, seed : int
     epsilon, r_min, trap, species
         See `native.lennard_jones`.
+    start : torch.Tensor, shape (C, N, D), float32, optional
+        Where chains begin that go the way back, instead of at draws from q_0.
     acceptance : bool
-        Also return that of the moves after each rise.
+        Also return that of the moves after each step of beta.
 
     Returns
     -------
@@ -276,25 +279,33 @@ def lj_anneal(
     variance, sigma, end = ends
     if not (variance > 0 and sigma > 0 and end > 0):
         raise UsageError(f"ends: expected three positive numbers, got {list(ends)}")
-    if len(beta) < 2 or beta[0] != 0 or beta[-1] != 1 or not bool((beta[1:] >= beta[:-1]).all()):
-        raise UsageError(f"beta: expected two or more numbers rising from 0 to 1, got shape {tuple(beta.shape)}")
+    rising = beta if start is None else beta.flip(0)
+    if len(beta) < 2 or rising[0] != 0 or rising[-1] != 1 or not bool((rising[1:] >= rising[:-1]).all()):
+        way = "rising from 0 to 1" if start is None else "falling from 1 to 0"
+        raise UsageError(f"beta: expected two or more numbers {way}, got shape {tuple(beta.shape)}")
     c, n, d = x_t.shape
     stages = len(beta) - 1
     step = chain_numbers("step", step, stages, x_t)
+    if start is not None:
+        check_tensor("start", start, tuple(x_t.shape))
+        start = start.detach().contiguous()
     mean, x_t, beta = mean.detach().contiguous(), x_t.detach().contiguous(), beta.to(x_t.device).contiguous()
     species = species_on(species, n, x_t.device)
     out, u, log_w = torch.empty_like(x_t), x_t.new_empty(c), x_t.new_empty(c, dtype=torch.float64)
     share = x_t.new_empty(c if acceptance else 0, stages)
     lj = parameters(n, d, epsilon, r_min, trap, species)
     numbers = (c, stages, n_moves, seed, 1 / variance, sigma**-2, end)
-    addresses = [t.data_ptr() for t in (beta, step, mean, x_t, out, u, log_w)]
+    optional = 0 if start is None else start.data_ptr()
+    addresses = [beta.data_ptr(), step.data_ptr(), optional, *(t.data_ptr() for t in (mean, x_t, out, u, log_w))]
     where = place(x_t.device, isa)
     run(native.anneal, where, x_t, lj, *numbers, *addresses, share.data_ptr() if acceptance else 0)
     return out, u, log_w, share
 
 
 @lj_anneal.register_fake
-def _(mean, x_t, ends, beta, step, n_moves, seed, epsilon, r_min, trap, species=None, acceptance=False, isa=""):
+def _(
+    mean, x_t, ends, beta, step, n_moves, seed, epsilon, r_min, trap, species=None, start=None, acceptance=False, isa=""
+):
     c = x_t.shape[0]
     share = x_t.new_empty(c if acceptance else 0, beta.shape[0] - 1)
     return x_t.new_empty(x_t.shape), x_t.new_empty(c), x_t.new_empty(c, dtype=torch.float64), share

@@ -108,12 +108,12 @@ def _renew_buffer(config: TrainingConfig, energy: Energy, state: TrainingState, 
         paths = sample_paths(
             Ddpm(state.ema, _flat_prior),
             PlainLastStep(),
-            energy,
+            [energy],
             grid,
             state.system.sigma_data,
             b.fresh,
             state.generator,
-        )
+        )[0]
         ok = torch.isfinite(paths.positions).flatten(1).all(1)
         report.raw_failed = paths.failed
         report.raw_median_energy = float(paths.energies.median())

@@ -12,14 +12,17 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from ..chains import Schedule, first_step, tuned_schedule
+from ..chains import Schedule, equilibrate, finite_start, first_step, tuned_schedule
 from ..checkpoint import Checkpoint
 from ..diffusion import PROPOSALS, AnnealedLastStep, Proposal, SamplingPlan, forward_log_weights, noise_grid
+from ..diffusion.plan import MOVES_SHARE
 from ..diffusion.proposals import CHUNK, joined
 from ..energies import Energy, NativeAnnealing
+from ..ensemble import ForwardWeights
 from ..geometry import standard_normal
+from ..seeds import draw_seed
 
-__all__ = ["NFES", "forward_ess_fraction", "tune_plans"]
+__all__ = ["NFES", "tune_plans"]
 
 NFES = (4, 6, 8, 12, 16, 25, 50)
 # Lowest noise level in units of the standard deviation of a coordinate.
@@ -40,15 +43,8 @@ class Effort:
 
 # Native chains cost next to nothing a step; one move a stage would pay most for what comes with a stage.
 NATIVE = (Effort(4096, 4, 1, 5.0), Effort(1024, 4, 1, 5.0), Effort(4096, 8, 1, 5.0), Effort(4096, 8, 4, 5.0))
-PLAIN = (Effort(512, 1, 1, 3.0), Effort(2048, 1, 1, 3.0), Effort(4096, 1, 1, 3.0))
-
-
-def forward_ess_fraction(log_w: torch.Tensor) -> float:
-    """1 / (mean(w) mean(1/w)) of `forward_log_weights`: zero if a weight is, or is not a number."""
-    if bool(torch.isnan(log_w).any()):
-        return 0.0
-    logs = torch.logsumexp(log_w, 0) + torch.logsumexp(-log_w, 0)
-    return float(len(log_w) ** 2 * torch.exp(-logs))
+# In plain torch a few chains cost no more than one of as many steps in all; where there are modes they see more.
+PLAIN = (Effort(128, 1, 4, 3.0), Effort(512, 1, 4, 3.0), Effort(256, 1, 16, 3.0), Effort(2048, 1, 1, 3.0))
 
 
 def tune_plans(
@@ -76,12 +72,21 @@ def tune_plans(
     on_plan : callable (nfe, plan)
     """
     kernels = ("analytic", "elastic") if checkpoint.denoiser.has_springs else ("analytic",)
-    bottoms = [_Bottom(checkpoint, energy, samples.double(), share, seed + k) for k, share in enumerate(LOWEST)]
+    samples = samples.double()
+    step = _move_step(energy, samples, checkpoint.system.sigma_data, seed)
+    bottoms = [_Bottom(checkpoint, energy, samples, share, step, seed + k) for k, share in enumerate(LOWEST)]
     plans: dict[int, SamplingPlan] = {}
     for nfe in nfes:
         plans[nfe] = _best([plan for kernel in kernels for bottom in bottoms for plan in bottom.plans(kernel, nfe)])
         on_plan(nfe, plans[nfe])
     return replace(checkpoint, plans=plans, digest="")
+
+
+def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: int) -> float:
+    """The Langevin step for moves on u."""
+    seeds = torch.Generator().manual_seed(seed)
+    start = finite_start(energy, samples[:CHUNK].float())
+    return equilibrate(energy, start, first_step(sigma_data), 20, 20, lambda: draw_seed(seeds), gain=1.0)[1]
 
 
 def _best(plans: Sequence[SamplingPlan]) -> SamplingPlan:
@@ -93,19 +98,21 @@ def _best(plans: Sequence[SamplingPlan]) -> SamplingPlan:
 
 @dataclass(frozen=True)
 class _Annealed:
-    """One effort at one level: the schedule, estimates of the log density, and seconds a sample."""
+    """One effort at one level: the schedule, log weights of `LastStep.retrace`, and seconds a sample."""
 
     schedule: Schedule
     chains: int
-    log_density: torch.Tensor
+    log_w: torch.Tensor
     seconds: float
 
 
 class _Bottom:
     """Samples noised to a lowest level, and what annealing from there gives."""
 
-    def __init__(self, checkpoint: Checkpoint, energy: Energy, samples: torch.Tensor, share: float, seed: int):
-        self.checkpoint, self.seed = checkpoint, seed
+    def __init__(
+        self, checkpoint: Checkpoint, energy: Energy, samples: torch.Tensor, share: float, step: float, seed: int
+    ):
+        self.checkpoint, self.move_step, self.seed = checkpoint, step, seed
         sigma_data = checkpoint.system.sigma_data
         self.sigma = share * sigma_data
         generator = torch.Generator().manual_seed(seed)
@@ -123,9 +130,9 @@ class _Bottom:
         for effort in efforts:
             schedule = Schedule(effort.stages, effort.power, effort.moves, steps[effort.power])
             began = time.perf_counter()
-            end = AnnealedLastStep(schedule, effort.chains).finish(energy, look, generator)
+            log_w = AnnealedLastStep(schedule, effort.chains).retrace(energy, look, samples, generator)
             seconds = (time.perf_counter() - began) / len(self.x)
-            self.annealed.append(_Annealed(schedule, effort.chains, end.log_ratio - end.u, seconds))
+            self.annealed.append(_Annealed(schedule, effort.chains, log_w, seconds))
 
     def _proposal(self, kernel: str) -> Proposal:
         return PROPOSALS[kernel](self.checkpoint.denoiser, self.checkpoint.accuracy)
@@ -140,6 +147,8 @@ class _Bottom:
         plans = []
         for a in self.annealed:
             options = {"schedule": {**asdict(a.schedule), "steps": list(a.schedule.steps)}, "chains": a.chains}
-            ess = forward_ess_fraction(log_w + a.log_density)
-            plans.append(SamplingPlan(kernel, "annealed", self.sigma, options, ess, seconds + a.seconds))
+            ess = ForwardWeights((log_w + a.log_w).numpy()).ess_fraction
+            plan = SamplingPlan(kernel, "annealed", self.sigma, options, ess, seconds + a.seconds)
+            moves = a.chains * a.schedule.calls // (MOVES_SHARE - 1)
+            plans.append(replace(plan, moves=moves, move_step=self.move_step))
         return plans

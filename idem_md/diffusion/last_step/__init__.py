@@ -2,6 +2,7 @@
 
 from .annealed import AnnealedLastStep
 from .base import LAST_STEPS, Ending, LastStep, register_last_step
+from .moved import MovedLastStep
 from .nested import NestedLastStep
 from .plain import PlainLastStep
 
@@ -10,6 +11,7 @@ __all__ = [
     "AnnealedLastStep",
     "Ending",
     "LastStep",
+    "MovedLastStep",
     "NestedLastStep",
     "PlainLastStep",
     "register_last_step",

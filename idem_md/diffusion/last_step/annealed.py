@@ -9,7 +9,7 @@ import torch
 
 from ...chains import Schedule, run_annealing
 from ...checks import check_int
-from ...energies import Energy
+from ...energies import AnnealRun, Energy
 from ...errors import UsageError
 from ...seeds import draw_seed
 from ..proposals import Look
@@ -34,7 +34,7 @@ class AnnealedLastStep(LastStep):
     """
 
     # Enough chains for every lane and thread, or to make up for what a stage costs in plain torch.
-    block: ClassVar[int] = 4096
+    block: int = 4096
     takes_calls: ClassVar[bool] = True
 
     def __init__(self, schedule: Schedule, chains: int = 1):
@@ -64,19 +64,35 @@ class AnnealedLastStep(LastStep):
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """See `LastStep`; chains run in float32."""
-        b, m = len(look.x), self.chains
-        ok = torch.isfinite(look.x).flatten(1).all(1) & torch.isfinite(look.denoised).flatten(1).all(1)
-        x_t, mean = (a[ok].float().repeat_interleave(m, 0) for a in (look.x, look.denoised))
-        seed = draw_seed(generator)
-        x = torch.full_like(look.x, torch.nan)
-        u, log_ratio = look.x.new_full((b,), torch.inf), look.x.new_full((b,), -torch.inf)
-        if len(x_t):
-            run = run_annealing(energy, mean, x_t, look.mse, look.sigma, self.schedule, seed)
-            log_w = run.log_w.reshape(-1, m)
+        ok = self._alive(look)
+        x, u = torch.full_like(look.x, torch.nan), look.x.new_full(ok.shape, torch.inf)
+        log_ratio, seed = look.x.new_full(ok.shape, -torch.inf), draw_seed(generator)
+        if bool(ok.any()):
+            run = self._run(energy, look, ok, self.chains, seed)
+            log_w = run.log_w.reshape(-1, self.chains)
             chosen, log_mean = choose(log_w, generator)
-            rows = torch.arange(len(log_w))
-            x[ok] = run.x.reshape(-1, m, *run.x.shape[1:])[rows, chosen].to(x.dtype)
+            chosen += self.chains * torch.arange(len(log_w))
+            x[ok] = run.x[chosen].to(x.dtype)
             # In the precision of the path: a weight may not depend on the rounding of the chains.
             u[ok] = energy(x[ok])[0]
             log_ratio[ok] = log_mean + u[ok]
         return Ending(x, u, log_ratio)
+
+    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `LastStep`: one chain from the given sample the way back, and M - 1 the way forth beside it."""
+        ok = self._alive(look)
+        log_w, seeds = look.x.new_full(ok.shape, -torch.inf), (draw_seed(generator), draw_seed(generator))
+        if bool(ok.any()):
+            parts = [self._run(energy, look, ok, 1, seeds[0], x_0[ok].float()).log_w[:, None]]
+            if self.chains > 1:
+                parts.append(self._run(energy, look, ok, self.chains - 1, seeds[1]).log_w.reshape(-1, self.chains - 1))
+            log_w[ok] = choose(torch.cat(parts, 1), generator)[1]
+        return log_w
+
+    @staticmethod
+    def _alive(look: Look) -> torch.Tensor:
+        return torch.isfinite(look.x).flatten(1).all(1) & torch.isfinite(look.denoised).flatten(1).all(1)
+
+    def _run(self, energy: Energy, look: Look, ok: torch.Tensor, chains: int, seed: int, start=None) -> AnnealRun:
+        x_t, mean = (a[ok].float().repeat_interleave(chains, 0) for a in (look.x, look.denoised))
+        return run_annealing(energy, mean, x_t, look.mse, look.sigma, self.schedule, seed, start=start)

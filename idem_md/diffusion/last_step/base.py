@@ -47,7 +47,7 @@ class LastStep(ABC):
         Whether `of_calls` is of use.
     """
 
-    block: ClassVar[int] = CHUNK
+    block: int = CHUNK
     takes_calls: ClassVar[bool] = False
 
     @classmethod
@@ -63,6 +63,15 @@ class LastStep(ABC):
     @abstractmethod
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """Samples from a look at the lowest noise level."""
+
+    @abstractmethod
+    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Log weights (B,), u included, of what could have led from the looks to given samples ``x_0`` (B, N, D).
+
+        If x_0 is in equilibrium and the look's point is x_0 noised to its level, then this is the log weight of a draw
+        from the reverse of the extended target: exp(-log weight) is an unbiased estimate of the inverse of the density
+        that `Ending.log_ratio` estimates.
+        """
 
 
 def log_ratio(look: Look, posterior: Gaussian, x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from ...checks import check_int
 from ...energies import Energy
+from ..gaussians import Gaussian
 from ..proposals import Look
 from .base import Ending, LastStep, energies_where_finite, log_ratio, register_last_step
 
@@ -55,9 +56,20 @@ class NestedLastStep(LastStep):
         """See `LastStep`."""
         down = look.posterior()
         x = torch.stack([down.sample(generator) for _ in range(self.draws)], 1)
-        u = torch.stack([energies_where_finite(energy, candidate) for candidate in x.unbind(1)], 1)
-        ratio = torch.stack([log_ratio(look, down, candidate) for candidate in x.unbind(1)], 1)
-        chosen, log_mean = choose(ratio - u, generator)
+        u, log_w = self._weighted(energy, look, down, x)
+        chosen, log_mean = choose(log_w, generator)
         rows = torch.arange(len(x))
         # Failed paths have candidates that are not finite: they stay so, with weight zero.
         return Ending(x[rows, chosen], u[rows, chosen], log_mean + u[rows, chosen])
+
+    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `LastStep`: the given sample and K - 1 draws beside it."""
+        down = look.posterior()
+        x = torch.stack([x_0, *(down.sample(generator) for _ in range(self.draws - 1))], 1)
+        return choose(self._weighted(energy, look, down, x)[1], generator)[1]
+
+    @staticmethod
+    def _weighted(energy: Energy, look: Look, down: Gaussian, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energies and log weights g of candidates (B, K, N, D), both (B, K)."""
+        u = torch.stack([energies_where_finite(energy, candidate) for candidate in x.unbind(1)], 1)
+        return u, torch.stack([log_ratio(look, down, candidate) for candidate in x.unbind(1)], 1) - u

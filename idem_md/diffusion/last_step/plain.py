@@ -20,3 +20,7 @@ class PlainLastStep(LastStep):
         down = look.posterior()
         x = down.sample(generator)
         return Ending(x, energies_where_finite(energy, x), log_ratio(look, down, x))
+
+    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """See `LastStep`."""
+        return log_ratio(look, look.posterior(), x_0) - energies_where_finite(energy, x_0)

@@ -41,14 +41,16 @@ struct TemperingArgs {
   float* trace;             // (C,rounds,R) energies after each round
 };
 
-// Annealed importance sampling from N(mean, 1/from) to exp(-end u(y)) N(y; x_t, 1/to), Gaussians not normalised.
+// Annealed importance sampling from N(mean, 1/from) to exp(-end u(y)) N(y; x_t, 1/to), Gaussians not normalised; or the
+// way back, with beta falling from 1 to 0.
 struct AnnealArgs {
   LennardJonesParams lj;
   int64_t n_chains, n_stages, n_moves;  // n_moves of MALA after each of n_stages steps of beta
   uint64_t seed;
   float from, to, end;      // precisions of the Gaussians at either end; inverse temperature of u at the end
-  const double* beta;       // (T+1) from 0 to 1
+  const double* beta;       // (T+1) from 0 to 1, or from 1 to 0
   const float* step;        // (T) Langevin step after each step of beta
+  const float* start;       // (C,N,D), or null: chains start at draws from N(mean, 1/from)
   const float* mean;        // (C,N,D)
   const float* x_t;         // (C,N,D)
   float* x;                 // (C,N,D) end points

@@ -138,8 +138,12 @@ template <int D, bool kMixed> void anneal(const AnnealArgs& a, int64_t begin, in
     gather<float, F>(a.x_t, nd, b, end, x_t);
     Rng rng;
     rng.seed(a.seed, (uint64_t)b);
-    mean_free_noise<D, 0>(rng, a.lj.n_atoms, x);
-    for (int64_t i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
+    if (a.start) {
+      gather<float, F>(a.start, nd, b, end, x);
+    } else {
+      mean_free_noise<D, 0>(rng, a.lj.n_atoms, x);
+      for (int64_t i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
+    }
     F u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
     double log_w[kWidth] = {};
     for (int64_t t = 0; t < a.n_stages; ++t) {

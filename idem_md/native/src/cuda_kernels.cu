@@ -142,10 +142,14 @@ template <int D, bool kMixed> __global__ void anneal_kernel(AnnealArgs a, float*
   const P mean{const_cast<float*>(a.mean) + b * nd, 1}, x_t{const_cast<float*>(a.x_t) + b * nd, 1};
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
-  P start = x;
-  mean_free_noise<D, 0>(rng, a.lj.n_atoms, start);
-  const float spread = 1.0f / sqrtf(a.from);
-  for (int i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
+  if (a.start) {
+    for (int i = 0; i < nd; ++i) x[i] = a.start[b * nd + i];
+  } else {
+    P start = x;
+    mean_free_noise<D, 0>(rng, a.lj.n_atoms, start);
+    const float spread = 1.0f / sqrtf(a.from);
+    for (int i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
+  }
   float u = lj_energy_forces<D, kMixed, 0, float, float>(a.lj, x, f);
   double log_w = 0.0;
   for (int64_t t = 0; t < a.n_stages; ++t) {

@@ -1,0 +1,49 @@
+"""Weights of paths from known samples: what reverse sampling cannot know of what it misses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import estimators
+
+__all__ = ["ForwardWeights"]
+
+
+@dataclass(frozen=True)
+class ForwardWeights:
+    """Log weights of paths that go up from equilibrium samples; see `diffusion.forward_paths`.
+
+    Attributes
+    ----------
+    log_weights : numpy.ndarray, shape (n,), float64
+        NaN counts as weight zero.
+    """
+
+    log_weights: np.ndarray
+
+    def __post_init__(self):
+        log_w = np.asarray(self.log_weights, dtype=np.float64)
+        object.__setattr__(self, "log_weights", np.where(np.isnan(log_w), -np.inf, log_w))
+
+    @property
+    def ess_fraction(self) -> float:
+        """1 / (mean(w) mean(1/w)): the share of effective samples that sampling would have if it saw every mode."""
+        if not np.isfinite(self.log_weights).all():
+            return 0.0
+        return math.exp(-estimators.log_mean_weight(self.log_weights) - estimators.log_mean_weight(-self.log_weights))
+
+    @property
+    def log_z(self) -> tuple[float, float]:
+        """-log mean(1/w), which estimates log Z, and its standard error; NaN if a weight is zero."""
+        if not np.isfinite(self.log_weights).all():
+            return math.nan, math.nan
+        inverse = -self.log_weights
+        return -estimators.log_mean_weight(inverse), estimators.log_z_error(estimators.normalised(inverse))
+
+    @property
+    def log_z_upper(self) -> tuple[float, float]:
+        """mean(log w), in expectation not below log Z, and its standard error; NaN if a weight is zero."""
+        return estimators.mean_log_weight(self.log_weights) if np.isfinite(self.log_weights).all() else (math.nan,) * 2
