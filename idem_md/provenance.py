@@ -24,7 +24,7 @@ class Provenance(TypedDict, total=False):
     method: str
     kernel: str
     last_step: str
-    moves: int
+    plan: dict[str, Any]
     checkpoint: str
     seed: int
     nfe: int

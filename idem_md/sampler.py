@@ -105,7 +105,7 @@ class Sampler:
         last_step: str | None = None,
         last_step_calls: int | None = None,
         temperature_K: float | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[np.ndarray], None] | None = None,
         moves: int | None = None,
     ) -> WeightedEnsemble:
         """Draw ``n`` samples with importance weights.
@@ -130,8 +130,8 @@ class Sampler:
         temperature_K : float, optional
             Sample the same potential at another temperature, in kT of that temperature; see `System.at`. Near the one
             that the network was trained for the weights make up for the difference.
-        progress : callable (int), optional
-            Called with the number of samples finished since the last call.
+        progress : callable (log weights), optional
+            Called with the log weights of the samples finished since the last call.
         moves : int, optional
             Langevin steps on u after the last step, which improve the end points and leave the weights alone; by
             default those of the plan.
@@ -147,7 +147,8 @@ class Sampler:
             The weights are not to be trusted; says why, and what to do.
         """
         system = self.system if temperature_K is None else self.system.at(temperature_K)
-        route = self._route(nfe, method, kernel, last_step, last_step_calls, moves)
+        plan = self.plan(check_int("nfe", nfe, 2)).changed(kernel, last_step, last_step_calls, moves)
+        route = self._route(nfe, method, plan)
         return self._draw([system], n, seed, route, progress)[0]
 
     def scan(
@@ -160,7 +161,7 @@ class Sampler:
         kernel: str | None = None,
         last_step: str | None = None,
         last_step_calls: int | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[np.ndarray], None] | None = None,
         moves: int | None = None,
     ) -> list[WeightedEnsemble]:
         """``n`` samples at each of several temperatures; the paths above the last step are shared.
@@ -180,7 +181,8 @@ class Sampler:
         if not temperatures or len(set(temperatures)) != len(temperatures):
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {temperatures}")
         systems = [self.system.at(t) for t in temperatures]
-        route = self._route(nfe, method, kernel, last_step, last_step_calls, moves)
+        plan = self.plan(check_int("nfe", nfe, 2)).changed(kernel, last_step, last_step_calls, moves)
+        route = self._route(nfe, method, plan)
         return self._draw(systems, n, seed, route, progress)
 
     def forward(
@@ -188,9 +190,7 @@ class Sampler:
         samples: WeightedEnsemble,
         nfe: int = 25,
         seed: int = 0,
-        kernel: str | None = None,
-        last_step: str | None = None,
-        last_step_calls: int | None = None,
+        plan: SamplingPlan | None = None,
         n: int = 1000,
     ) -> ForwardWeights:
         """What the weights of `sample` should look like, by the same plan the other way: from samples of the system.
@@ -202,8 +202,10 @@ class Sampler:
         ----------
         samples : WeightedEnsemble
             Of the system, by a method that does not miss modes; the first ``n`` after resampling by their weights.
-        nfe, seed, kernel, last_step, last_step_calls
+        nfe, seed : int
             As for `sample`.
+        plan : SamplingPlan, optional
+            By default `plan`; that of an ensemble is in its provenance.
 
         Raises
         ------
@@ -215,7 +217,8 @@ class Sampler:
             self.system.n_dims,
         ):
             raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
-        route = self._route(nfe, "diffusion", kernel, last_step, last_step_calls, None)
+        nfe = check_int("nfe", nfe, 2)
+        route = self._route(nfe, METHODS[0], plan or self.plan(nfe))
         x = samples.positions if samples.kind == "equilibrium" else samples.resample(seed=seed).positions
         x = x[np.isfinite(x).all((1, 2))]
         order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
@@ -230,13 +233,8 @@ class Sampler:
         )
         return ForwardWeights(log_w.numpy())
 
-    def _route(self, nfe, method, kernel, last_step, last_step_calls, moves) -> _Route:
-        """What the plan and the options come to."""
-        nfe = check_int("nfe", nfe, 2)
+    def _route(self, nfe: int, method: str, plan: SamplingPlan) -> _Route:
         check_choice("method", method, METHODS)
-        if moves is not None:
-            check_int("moves", moves, 0)
-        plan = self.plan(nfe).changed(kernel, last_step, last_step_calls, moves)
         if plan.moves and plan.move_step is None:
             plan = replace(plan, move_step=first_step(self.checkpoint.system.sigma_data))
         proposal = PROPOSALS.find(plan.kernel)(self.checkpoint.denoiser, self.checkpoint.accuracy)
@@ -256,7 +254,7 @@ class Sampler:
             self.checkpoint.system.sigma_data,
             n,
             torch.Generator().manual_seed(seed),
-            progress or (lambda _: None),
+            (lambda _: None) if progress is None else (lambda log_w: progress(log_w.numpy())),
         )
         ensembles = []
         for system, energy, paths in zip(systems, energies, drawn):
@@ -270,7 +268,7 @@ class Sampler:
                 method=route.method,
                 kernel=route.plan.kernel,
                 last_step=route.plan.last_step,
-                moves=route.plan.moves,
+                plan=route.plan.table(),
                 nfe=paths.nfe,
                 failed=paths.failed,
             )

@@ -2,9 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 
+import idem_md
 from idem_md import UsageError
-from idem_md.analysis import aligned_distance, aligned_w2, energy_w2, pair_distances, total_variation
+from idem_md.analysis import (
+    aligned_distance,
+    aligned_w2,
+    coverage,
+    energy_w2,
+    heat_capacity,
+    pair_distances,
+    total_variation,
+)
+from idem_md.baselines import ENGINES
+from idem_md.ensemble import WeightSums
 
 
 def test_energy_w2_of_a_shift_is_the_shift():
@@ -65,3 +77,60 @@ def test_total_variation():
     assert total_variation(x, x + 100) == pytest.approx(0, abs=1e-12)
     assert total_variation(x, 50 * x) > 0.8
     assert pair_distances(x).shape == (200, 6)
+
+
+def two_wells(share, n, weights=None):
+    """Samples of two of the modes of GMM-40."""
+    system = idem_md.get_system("gmm40")
+    means = system.energy().means.double().numpy().reshape(-1, 1, 2)
+    rng = np.random.default_rng(0)
+    which = np.where(rng.random(n) < share, 0, 1)
+    x = means[which] + rng.standard_normal((n, 1, 2))
+    return idem_md.WeightedEnsemble(x, np.zeros(n), np.zeros(n) if weights is None else weights, system)
+
+
+def test_coverage_finds_a_mode_that_is_missing():
+    reference = two_wells(0.5, 4000)
+    same, less = coverage(two_wells(0.5, 2000), reference), coverage(two_wells(0.2, 2000), reference)
+    assert same.missing < 0.05 and abs(same.worst[1]) < 4
+    assert less.missing == pytest.approx(0.3, abs=0.03) and abs(less.worst[1]) > 10
+    assert less.missing_by_chance < 0.05
+
+
+def test_coverage_by_minima():
+    """Two halves of one set share their minima; cold clusters near one minimum do not have those of a liquid."""
+    system = idem_md.get_system("lj13")
+    liquid = ENGINES["pt"].run("lj13", 300, 2000, seed=0)
+    other = ENGINES["pt"].run("lj13", 300, 2000, seed=1)
+    assert abs(coverage(other, liquid, n=150).worst[1]) < 4
+    x = np.repeat(liquid.positions[:1], 50, 0) + 0.001 * np.random.default_rng(0).standard_normal((50, 13, 3))
+    x -= x.mean(1, keepdims=True)
+    u = system.energy()(torch.from_numpy(x))[0].numpy()
+    assert coverage(idem_md.WeightedEnsemble(x, u, np.zeros(50), system), liquid, n=100).missing > 0.5
+    with pytest.raises(idem_md.UsageError, match="reference: expected"):
+        coverage(liquid, two_wells(0.5, 10))
+
+
+def test_heat_capacity_of_a_harmonic_cluster():
+    """d (N - 1) / 2 from the momenta and as much from the springs, weights or not."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((20_000, 5, 3))
+    x -= x.mean(1, keepdims=True)
+    system = idem_md.System("springs", "", lambda: None, ("Ar",) * 5, idem_md.get_system("lj13").units, 1.0)
+    u = 0.5 * (x**2).sum((1, 2))
+    value, error = heat_capacity(idem_md.WeightedEnsemble(x, u, np.zeros(len(x)), system))
+    assert abs(value - 12) < 4.5 * error < 1
+    # The same potential at beta = 1.2 by weights.
+    value, error = heat_capacity(idem_md.WeightedEnsemble(x, 1.2 * u, -0.2 * u, system))
+    assert abs(value - 12) < 4.5 * error < 1.5
+
+
+def test_running_sums_are_the_effective_size():
+    log_w = np.random.default_rng(0).normal(0, 3, 1000) - 5000
+    log_w[::7] = -np.inf
+    sums = WeightSums()
+    for part in np.array_split(log_w, 13):
+        sums.add(part)
+    w = np.exp(log_w - log_w.max())
+    assert sums.n == 1000 and sums.ess == pytest.approx(w.sum() ** 2 / (w**2).sum())
+    assert WeightSums().ess == 0.0

@@ -118,6 +118,40 @@ def test_train_sample_compare(trained):
     assert json.loads((trained / "report" / "summary.json").read_text()) == summary
 
 
+def test_several_temperatures(tmp_path):
+    fast = ("-n", 300, "--nfe", 4, "--last-step-calls", 2000, "--seed", 3)
+    scan = ("sample", "lj13", *fast, "--temperatures", "56,64")
+    rows = json.loads(run(*scan, "--out", "s.dcd", "--json", cwd=tmp_path).stdout)["temperatures"]
+    assert [r["temperature_K"] for r in rows] == [56, 64] and rows[0]["files"] == [
+        "s-56K.dcd",
+        "s-56K.pdb",
+        "s-56K.npz",
+    ]
+    assert rows[0]["mean_energy"] < rows[1]["mean_energy"] and 36 < rows[1]["heat_capacity"] < 150
+    assert idem_md.load_ensemble(tmp_path / "s-64K.dcd").system.units.temperature_kelvin == 64
+    assert "heat capacity" in run(*scan).stdout
+    # The paths are those of a single temperature with the same seed.
+    one = json.loads(run("sample", "lj13", *fast, "--temperature", 56, "--json").stdout)
+    assert one["log_z"] == pytest.approx(rows[0]["log_z"], abs=6 * one["log_z_err"])
+
+
+def test_check(tmp_path):
+    run("sample", "lj13", "-n", 400, "--nfe", 6, "--last-step-calls", 8000, "--out", "a.dcd", cwd=tmp_path)
+    run("baseline", "lj13", "-n", 400, "--engine", "pt", "--steps", 3000, "--out", "r.dcd", cwd=tmp_path)
+    alone = json.loads(run("check", "a.dcd", "--json", cwd=tmp_path).stdout)
+    assert alone["log_z_lower"] < alone["log_z"] and alone["pareto_k"] < 0.7 and alone["advice"] == ""
+    full = json.loads(
+        run("check", "a.dcd", "--reference", "r.dcd", "-n", 100, "--plot", "w.png", "--json", cwd=tmp_path).stdout
+    )
+    assert full["log_z_lower"] < 59.86 < full["log_z_upper"]
+    assert abs(full["forward_log_z"] - full["log_z"]) < 5 * (full["forward_log_z_err"] + full["log_z_err"])
+    assert sum(b["share"] for b in full["basins"]) == pytest.approx(1) and full["missing_mass"] < 0.4
+    assert (tmp_path / "w.png").read_bytes()[:4] == b"\x89PNG"
+    assert "verdict" in run("check", "a.dcd", cwd=tmp_path).stdout
+    refused = run("check", "r.dcd", "--reference", "a.dcd", cwd=tmp_path, code=2)
+    assert "expected samples of idem-md sample" in refused.stderr
+
+
 def test_interrupt_saves(trained, tiny_toml):
     (trained / "long.toml").write_text(tiny_toml(100_000))
     process = subprocess.Popen(

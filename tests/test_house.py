@@ -42,7 +42,7 @@ EDGES = {
     "ensemble": {"systems", "chains"},
     "sampler": {"energies", "systems", "chains", "diffusion", "checkpoint", "ensemble"},
     "baselines": {"energies", "systems", "chains", "ensemble"},
-    "analysis": {"ensemble"},
+    "analysis": {"energies", "chains", "ensemble"},
     "report": {"ensemble", "analysis"},
     "benchmarks": {
         "native",
@@ -61,12 +61,14 @@ EDGES = {
     "ase": {"energies", "systems", "training", "ensemble", "sampler"},
     "cli": {
         "energies",
+        "diffusion",
         "systems",
         "checkpoint",
         "training",
         "ensemble",
         "sampler",
         "baselines",
+        "analysis",
         "report",
         "benchmarks",
     },

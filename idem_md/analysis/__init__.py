@@ -1,5 +1,6 @@
 """What can be measured on ensembles: observables, distances, and the protocols of published numbers."""
 
+from .coverage import Coverage, coverage
 from .distances import (
     aligned_distance,
     aligned_w2,
@@ -12,15 +13,19 @@ from .distances import (
 )
 from .observables import OBSERVABLES, Observable, radius_of_gyration, register_observable
 from .protocols import Reference, exploded, raw_metrics, weighted_metrics
+from .thermodynamics import heat_capacity
 
 __all__ = [
+    "Coverage",
     "OBSERVABLES",
     "Observable",
     "Reference",
     "aligned_distance",
     "aligned_w2",
+    "coverage",
     "energy_w2",
     "exploded",
+    "heat_capacity",
     "mode_weights",
     "negative_log_likelihood",
     "pair_distances",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ase.optimize.optimize import Dynamics
 
 from ..checks import check_float, check_int
 from ..energies import HasWorkers
-from ..ensemble import WeightedEnsemble
+from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import UsageError
 from ..provenance import Provenance
 from ..sampler import Sampler, load_sampler
@@ -109,7 +108,7 @@ class BoltzmannSampler(Dynamics):
         self._sampler: Sampler | None = None
         self._batches: list[WeightedEnsemble] = []
         self.log_weights: list[float] = []
-        self._sums, self._quiet = (-math.inf, 0.0, 0.0), output["logfile"] is None
+        self._sums, self._quiet = WeightSums(), output["logfile"] is None
         self._loginterval = check_int("loginterval", output["loginterval"], 1)
         super().__init__(atoms, **output)
 
@@ -170,14 +169,8 @@ class BoltzmannSampler(Dynamics):
         self.log_weights.append(float(batch.log_weights[index]))
         if np.isfinite(batch.log_weights[index]):
             self.atoms.positions = self.system.units.to_angstrom(batch.positions[index]) + self._centre
-        w = self.atoms.info["log_weight"] = self.log_weights[-1]
-        top, one, two = self._sums  # running sums of weights and their squares, relative to the largest
-        if w > top:
-            scale = math.exp(top - w)
-            top, one, two = w, one * scale, two * scale**2
-        if w > -math.inf:
-            one, two = one + math.exp(w - top), two + math.exp(2 * (w - top))
-        self._sums = top, one, two
+        self.atoms.info["log_weight"] = self.log_weights[-1]
+        self._sums.add(self.log_weights[-1])
 
     def close(self) -> None:
         """Stop the processes of ``workers``."""
@@ -209,8 +202,7 @@ class BoltzmannSampler(Dynamics):
             return
         if self.nsteps == self._loginterval:
             self.logfile.write(f"{'sample':>9} {'Epot[eV]':>12} {'log_weight':>12} {'ESS so far':>12}\n")
-        _top, one, two = self._sums
         self.logfile.write(
             f"{self.nsteps:9d} {self.atoms.get_potential_energy():12.4f} {self.atoms.info['log_weight']:12.3f} "
-            f"{one**2 / two if two else 0.0:12.1f}\n"
+            f"{self._sums.ess:12.1f}\n"
         )

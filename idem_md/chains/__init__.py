@@ -10,7 +10,7 @@ from .annealing import Schedule, run_annealing, tuned_schedule
 from .kernel import ChainKernel, ChainState
 from .mala import MALA, Restraint, run_mala
 from .posterior import PosteriorMean, posterior_kernel, posterior_mean
-from .relaxation import relax
+from .relaxation import quench, relax
 from .starts import finite_start, noise_start
 from .tempering import Tempering, run_tempering
 
@@ -28,6 +28,7 @@ __all__ = [
     "noise_start",
     "posterior_kernel",
     "posterior_mean",
+    "quench",
     "relax",
     "run_annealing",
     "run_mala",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from scipy.optimize import minimize
 
 from ..energies import Energy
 from ..geometry import centred
 
-__all__ = ["relax"]
+__all__ = ["quench", "relax"]
 
 
 def relax(
@@ -45,3 +47,20 @@ def relax(
         norm = f.norm(dim=-1, keepdim=True)
         x[todo] += f * torch.clamp(max_move / norm.clamp(min=1e-12), max=1e-3)
     return centred(x).to(dtype)
+
+
+def quench(energy: Energy, x: torch.Tensor) -> torch.Tensor:
+    """Energies (B,) of the minima below configurations (B, N, D), by L-BFGS from each; float64.
+
+    A configuration whose minimisation does not converge gives NaN.
+    """
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        u, f = energy(torch.from_numpy(flat).reshape(1, *x.shape[1:]))
+        return float(u[0]), -f.reshape(-1).numpy()
+
+    out = []
+    for start in x.double().flatten(1).numpy():
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-12})
+        out.append(found.fun if found.success else np.nan)
+    return torch.tensor(out, dtype=torch.float64)

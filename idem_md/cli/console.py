@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-__all__ = ["print_json", "progress_bar"]
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["print_json", "progress_bar", "sampling_bar"]
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
@@ -18,8 +22,8 @@ def print_json(payload: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; gives a function that advances it."""
+def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr; gives a function that advances it, and may be told a new ``unit``."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -34,11 +38,33 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[[int], 
         TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda k: bar.advance(task, k)
+        task = bar.add_task(label, total=total, unit=unit)
+
+        def advance(k: int, unit: str | None = None) -> None:
+            bar.update(task, advance=k)
+            if unit is not None:
+                bar.update(task, unit=unit)
+
+        yield advance
+
+
+@contextmanager
+def sampling_bar(total: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """A bar for `Sampler.sample`, with effective samples so far and samples a second."""
+    from ..ensemble import WeightSums
+
+    sums, start = WeightSums(), time.perf_counter()
+    with progress_bar("sampling", total, "samples") as advance:
+
+        def tell(log_weights: np.ndarray) -> None:
+            sums.add(log_weights)
+            rate = sums.n / (time.perf_counter() - start)
+            advance(len(log_weights), f"samples, {sums.ess:.0f} effective, {rate:.3g} a second")
+
+        yield tell

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import IdemError
-from . import baseline, bench, compare, info, sample, systems, train, tune
+from . import baseline, bench, check, compare, info, sample, systems, train, tune
 
 __all__ = ["app", "main"]
 
@@ -21,7 +21,16 @@ app = typer.Typer(
     context_settings=HELP_OPTIONS,
     help="Equilibrium samples of molecular systems with honest weights, from an energy function alone.",
 )
-for command in (systems.systems, sample.sample, train.train, tune.tune, baseline.baseline, compare.compare, info.info):
+for command in (
+    systems.systems,
+    sample.sample,
+    check.check,
+    train.train,
+    tune.tune,
+    baseline.baseline,
+    compare.compare,
+    info.info,
+):
     app.command()(command)
 app.add_typer(bench.app, name="bench")
 

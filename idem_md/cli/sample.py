@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import print_json, progress_bar
+from .console import print_json, sampling_bar
 
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
@@ -35,29 +35,81 @@ def sample(
     last_step_calls: Annotated[
         int | None, typer.Option(help="Energy calls a sample for the nested or annealed last step.")
     ] = None,
+    moves: Annotated[
+        int | None, typer.Option(help="Langevin steps on the potential after the last step; by default the plan's.")
+    ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="In kelvin; by default the system's, for which the network was trained.")
+        str | None,
+        typer.Option(
+            "--temperature",
+            "--temperatures",
+            help="In kelvin; by default the system's, for which the network was trained. Several, with commas, share "
+            "their paths, and give a heat-capacity curve.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     from ..checks import check_int
     from ..ensemble import WeightWarning, check_writable
-    from ..provenance import finite_or_none
     from ..sampler import load_sampler
 
     check_int("n", n, 1)
-    if out is not None:
-        check_writable(out)  # before the work, not after it
+    temperatures = [] if temperature is None else _kelvins(temperature)
+    outs = [out] if len(temperatures) < 2 else [_at(out, t) for t in temperatures]
+    for path in outs:
+        if path is not None:
+            check_writable(path)  # before the work, not after it
     sampler = load_sampler(system)
-    with progress_bar("sampling", n, "samples") as advance, warnings.catch_warnings():
+    options = (nfe, seed, method, kernel, last_step, last_step_calls)
+    with sampling_bar(n) as tell, warnings.catch_warnings():
         warnings.simplefilter("ignore", WeightWarning)  # shown below, in full
-        ensemble = sampler.sample(n, nfe, seed, method, kernel, last_step, last_step_calls, temperature, advance)
+        if len(temperatures) > 1:
+            ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
+        else:
+            kelvin = temperatures[0] if temperatures else None
+            ensembles = [sampler.sample(n, *options, temperature_K=kelvin, progress=tell, moves=moves)]
+    results = [_result(e, path) for e, path in zip(ensembles, outs)]
+    if len(results) > 1:
+        results = [r | _thermal(e) for r, e in zip(results, ensembles)]
+    if as_json:
+        print_json(results[0] if len(results) == 1 else {"temperatures": results})
+        for e in ensembles:
+            if e.advice:
+                typer.echo(f"idem-md: warning: {_name(e, ensembles)}{e.advice}", err=True)
+    elif len(results) == 1:
+        _print_table(ensembles[0], results[0])
+    else:
+        _print_scan(ensembles, results)
+
+
+def _kelvins(text: str) -> list[float]:
+    from ..errors import UsageError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"temperature: expected a number, or several with commas, got {text!r}") from None
+
+
+def _at(out: Path | None, kelvin: float) -> Path | None:
+    """F-60K.dcd for F.dcd."""
+    return None if out is None else out.with_name(f"{out.stem}-{kelvin:g}K{out.suffix}")
+
+
+def _name(ensemble: WeightedEnsemble, all_of_them: list[WeightedEnsemble]) -> str:
+    return "" if len(all_of_them) == 1 else f"{ensemble.system.name}: "
+
+
+def _result(ensemble: WeightedEnsemble, out: Path | None) -> dict[str, Any]:
+    """Save the ensemble; what ``--json`` prints of it."""
+    from ..provenance import finite_or_none
+
     mean, error = ensemble.mean_energy  # raises if no sample has weight, and then nothing is written
     files = [str(p) for p in ensemble.save(out)] if out is not None else []
     p = ensemble.provenance
-    result = {
-        "n": n,
+    return {
+        "n": len(ensemble),
         "ess": ensemble.ess,
         "ess_fraction": ensemble.ess_fraction,
         "log_z": ensemble.log_z,
@@ -65,17 +117,21 @@ def sample(
         "nfe": p["nfe"],
         "energy_calls": p["energy_calls"],
         "seconds": p["seconds"],
-        "samples_per_second": n / p["seconds"],
+        "samples_per_second": len(ensemble) / p["seconds"],
         "mean_energy": mean,
         "mean_energy_err": finite_or_none(error),
         "files": files,
     }
-    if as_json:
-        print_json(result)
-        if ensemble.advice:
-            typer.echo(f"idem-md: warning: {ensemble.advice}", err=True)
-    else:
-        _print_table(ensemble, result)
+
+
+def _thermal(ensemble: WeightedEnsemble) -> dict[str, Any]:
+    """What is told beside the rest if there are several temperatures."""
+    from ..analysis import heat_capacity
+    from ..provenance import finite_or_none
+
+    value, error = heat_capacity(ensemble)
+    kelvin = ensemble.system.units.temperature_kelvin
+    return {"temperature_K": kelvin, "heat_capacity": value, "heat_capacity_err": finite_or_none(error)}
 
 
 def _spread(error: float | None, digits: int) -> str:
@@ -100,3 +156,31 @@ def _print_table(ensemble: WeightedEnsemble, r: dict[str, Any]) -> None:
     if r["files"]:
         grid.add_row("files", "\n".join(r["files"]))
     Console().print(grid)
+
+
+def _print_scan(ensembles: list[WeightedEnsemble], results: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = results[0]
+    grid = Table(title=f"{first['n']} samples at each of {len(results)} temperatures, from the same paths")
+    for heading in ("T (K)", "effective", "log Z", "mean energy (kT)", "heat capacity (k_B)"):
+        grid.add_column(heading)
+    for r in results:
+        grid.add_row(
+            f"{r['temperature_K']:g}",
+            f"{r['ess']:.0f} ({100 * r['ess_fraction']:.0f}%)",
+            f"{r['log_z']:.3f} {_spread(r['log_z_err'], 3)}",
+            f"{r['mean_energy']:.2f} {_spread(r['mean_energy_err'], 2)}",
+            f"{r['heat_capacity']:.1f} {_spread(r['heat_capacity_err'], 1)}",
+        )
+    Console().print(grid)
+    calls = sum(r["energy_calls"] for r in results)
+    seconds = max(r["seconds"] for r in results)
+    typer.echo(f"{seconds:.1f} s, {first['nfe']} network evaluations a sample, {calls} energy calls")
+    for e in ensembles:
+        if e.advice:
+            typer.echo(f"idem-md: warning: {_name(e, ensembles)}{e.advice}", err=True)
+    for r in results:
+        for file in r["files"]:
+            typer.echo(file)

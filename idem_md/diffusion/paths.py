@@ -48,7 +48,7 @@ def sample_paths(
     sigma_data: float,
     n: int,
     generator: torch.Generator,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[torch.Tensor], None] = lambda _: None,
 ) -> list[Paths]:
     """Draw ``n`` weighted samples of each of several potentials, from the same paths.
 
@@ -71,14 +71,15 @@ def sample_paths(
     sigma_data : float
     n : int
     generator : torch.Generator
-    progress : callable (int)
-        Called with the number of samples finished since the last call.
+    progress : callable (log weights)
+        Called with the log weights of the samples finished since the last call, those of the first potential.
     """
     levels = [float(s) for s in levels]
     start_variance = levels[0] ** 2 + sigma_data**2
     parts: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in energies]
-    for first in range(0, n, last_step.block):
-        size = min(last_step.block, n - first)
+    block = last_step.block(energies[0])
+    for first in range(0, n, block):
+        size = min(block, n - first)
         looks, weights = [], []
         for chunk in range(0, size, CHUNK):
             shape = (min(CHUNK, size - chunk), energies[0].n_atoms, energies[0].n_dims)
@@ -103,7 +104,7 @@ def sample_paths(
             done.append(
                 (torch.where(ok[:, None, None], end.x, torch.nan), u, torch.where(ok, log_w - u, -torch.inf), ok)
             )
-        progress(size)
+        progress(parts[0][-1][2])
     columns = ([torch.cat(column) for column in zip(*done)] for done in parts)
     return [Paths(x, u, log_w, len(levels), int((~ok).sum())) for x, u, log_w, ok in columns]
 
@@ -133,7 +134,8 @@ def forward_paths(
     x = x_0 + lowest * standard_normal(x_0.shape, generator)
     above = forward_log_weights(proposal, levels, sigma_data, x, generator)
     parts = []
-    for start, end in zip(x.split(last_step.block), x_0.split(last_step.block)):
+    block = last_step.block(energy)
+    for start, end in zip(x.split(block), x_0.split(block)):
         looks = [proposal.look(chunk, lowest) for chunk in start.split(CHUNK)]
         look = looks[0] if len(looks) == 1 else joined(looks)
         parts.append(last_step.retrace(energy, look, end, generator))

@@ -1,7 +1,7 @@
 """Weighted samples: estimates with errors, files, and views for MDTraj and ASE."""
 
 from .diagnostics import TRUSTED_ESS, TRUSTED_K, WeightWarning
-from .estimators import MIN_ESS_FOR_ERRORS, Source
+from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums
 from .files import check_writable
 from .forward import ForwardWeights
 from .weighted import KINDS, WeightedEnsemble, load_ensemble
@@ -13,6 +13,7 @@ __all__ = [
     "TRUSTED_K",
     "ForwardWeights",
     "Source",
+    "WeightSums",
     "WeightWarning",
     "WeightedEnsemble",
     "check_writable",

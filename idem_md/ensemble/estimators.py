@@ -12,6 +12,7 @@ from ..errors import ResultError, UsageError
 __all__ = [
     "MIN_ESS_FOR_ERRORS",
     "Source",
+    "WeightSums",
     "effective_size",
     "log_mean_weight",
     "log_z_error",
@@ -38,6 +39,27 @@ class Source:
     ess: float
     log_z: float
     log_z_err: float
+
+
+class WeightSums:
+    """Running effective sample size of weights that come in one after the other."""
+
+    def __init__(self):
+        self.n, self._top, self._one, self._two = 0, -math.inf, 0.0, 0.0
+
+    def add(self, log_weights) -> None:
+        """Count more weights, shape (n,) or a number."""
+        log_w = np.atleast_1d(log_weights)
+        self.n += len(log_w)
+        top = max(self._top, float(log_w.max(initial=-math.inf)))
+        if top > -math.inf:
+            shrink, w = math.exp(self._top - top), np.exp(log_w - top)
+            self._top, self._one, self._two = top, self._one * shrink + w.sum(), self._two * shrink**2 + (w**2).sum()
+
+    @property
+    def ess(self) -> float:
+        """(sum w)^2 / sum w^2; 0 if every weight is."""
+        return float(self._one**2 / self._two) if self._two else 0.0
 
 
 def normalised(log_weights: np.ndarray) -> np.ndarray:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..analysis import pair_distances
+from ..analysis import heat_capacity, pair_distances
 from ..ensemble import WeightedEnsemble
 
-__all__ = ["COLOURS", "plot_energies", "plot_histograms", "save_png"]
+__all__ = ["COLOURS", "plot_energies", "plot_heat_capacity", "plot_histograms", "plot_weights", "save_png"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito: told apart by colour-blind readers too
 
@@ -99,6 +99,56 @@ def plot_energies(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     axis.set(
         xlabel="energy u (kT)", ylabel="probability density (1/kT)", title=next(iter(ensembles.values())).system.name
     )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9)
+    save_png(figure, file)
+
+
+def plot_weights(ensemble: WeightedEnsemble, file) -> None:
+    """How the weights are spread: their logarithms, and what share of the whole the largest carry.
+
+    With one sample in a hundred carrying most of the weight, averages are those of a few configurations.
+    """
+    figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    log_w = ensemble.log_weights[ensemble.alive]
+    left.hist(log_w - np.log(np.exp(log_w - log_w.max()).mean()) - log_w.max(), 60, color=COLOURS[0])
+    left.axvline(0.0, color="black", lw=1, ls=":")
+    left.set(xlabel="log weight, relative to the mean weight", ylabel="samples")
+    sums = np.cumsum(np.sort(ensemble.weights)[::-1])
+    n = len(sums)
+    rank = np.arange(1, n + 1) / n
+    right.plot(rank, sums, color=COLOURS[0], lw=1.8, label="these weights")
+    right.plot(rank, rank, color="black", lw=1, ls=":", label="equal weights")
+    right.set(xscale="log", xlim=(1 / n, 1), ylim=(0, 1.02), xlabel="share of the samples, heaviest first")
+    right.set(ylabel="share of the weight")
+    right.legend(frameon=False, fontsize=9)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    k = ensemble.pareto_k
+    tail = "" if np.isnan(k) else f", Pareto k {k:.2f}"
+    figure.suptitle(
+        f"{ensemble.system.name}: {ensemble.ess:.0f} effective of {len(ensemble)} samples{tail}", fontsize=10
+    )
+    save_png(figure, file)
+
+
+def plot_heat_capacity(curves: Mapping[str, Sequence[WeightedEnsemble]], file) -> None:
+    """Heat capacity against temperature with one standard error, one curve a label.
+
+    Parameters
+    ----------
+    curves : mapping of str to sequences of WeightedEnsemble
+        Ensembles of one potential at different temperatures.
+    file : path or file object
+    """
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for (label, ensembles), colour, marker in zip(curves.items(), COLOURS, "os^D"):
+        points = sorted((e.system.units.temperature_kelvin, *heat_capacity(e)) for e in ensembles)
+        t, c, error = zip(*points)
+        axis.errorbar(t, c, error, color=colour, marker=marker, ms=5, lw=1.2, capsize=3, label=label)
+    axis.set(xlabel="temperature (K)", ylabel="heat capacity ($k_B$)")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
     save_png(figure, file)

@@ -9,10 +9,10 @@ import torch
 
 from ...chains import Schedule, run_annealing
 from ...checks import check_int
-from ...energies import AnnealRun, Energy
+from ...energies import AnnealRun, Energy, NativeAnnealing
 from ...errors import UsageError
 from ...seeds import draw_seed
-from ..proposals import Look
+from ..proposals import CHUNK, Look
 from .base import Ending, LastStep, register_last_step
 from .nested import choose
 
@@ -33,8 +33,6 @@ class AnnealedLastStep(LastStep):
         M.
     """
 
-    # Enough chains for every lane and thread, or to make up for what a stage costs in plain torch.
-    block: int = 4096
     takes_calls: ClassVar[bool] = True
 
     def __init__(self, schedule: Schedule, chains: int = 1):
@@ -61,6 +59,10 @@ class AnnealedLastStep(LastStep):
             chains, moves = (chains - 1, moves) if chains > 1 else (chains, moves // 2)
         schedule = {**options["schedule"], "stages": max((calls // chains - 1) // moves, 1), "moves": moves}
         return {**options, "schedule": schedule, "chains": chains}
+
+    def block(self, energy: Energy) -> int:
+        """See `LastStep`: in plain torch many, which share what a stage costs."""
+        return CHUNK if isinstance(energy, NativeAnnealing) else 4096
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """See `LastStep`; chains run in float32."""

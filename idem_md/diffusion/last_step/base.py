@@ -41,14 +41,15 @@ class LastStep(ABC):
 
     Attributes
     ----------
-    block : int
-        Samples that are best finished at a time; beyond `proposals.CHUNK` they come as a plain `Look`.
     takes_calls : bool
         Whether `of_calls` is of use.
     """
 
-    block: int = CHUNK
     takes_calls: ClassVar[bool] = False
+
+    def block(self, energy: Energy) -> int:
+        """Samples that are best finished at a time; beyond `proposals.CHUNK` they come as a plain `Look`."""
+        return CHUNK
 
     @classmethod
     def build(cls, options: Mapping[str, Any]) -> LastStep:

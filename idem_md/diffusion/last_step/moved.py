@@ -30,8 +30,12 @@ class MovedLastStep(LastStep):
     """
 
     def __init__(self, last_step: LastStep, moves: int, step: float):
-        self.last_step, self.block = last_step, last_step.block
+        self.last_step = last_step
         self.moves, self.step = check_int("moves", moves, 1), check_float("step", step, above=0.0)
+
+    def block(self, energy: Energy) -> int:
+        """See `LastStep`."""
+        return self.last_step.block(energy)
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """See `LastStep`; chains run in float32."""

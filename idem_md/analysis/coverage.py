@@ -1,0 +1,118 @@
+"""Does a weighted set visit what it should? Shares of the basins of attraction, beside those of a reference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..chains import quench
+from ..checks import check_int
+from ..energies import Modes
+from ..ensemble import WeightedEnsemble
+from ..errors import UsageError
+from .distances import mode_weights
+
+__all__ = ["Coverage", "coverage"]
+
+# Minima whose energies differ by less, relative to their size, are one.
+SAME = 1e-4
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Shares of basins in a weighted set and in a reference.
+
+    Attributes
+    ----------
+    names : tuple of str
+    reference, share : numpy.ndarray, shape (M,)
+        Each sums to one.
+    error : numpy.ndarray, shape (M,)
+        Standard error of the difference, if both are what the reference says.
+    """
+
+    names: tuple[str, ...]
+    reference: np.ndarray
+    share: np.ndarray
+    error: np.ndarray
+
+    @property
+    def missing(self) -> float:
+        """Mass of the reference that the set has elsewhere: sum of max(0, reference - share)."""
+        return float(np.maximum(self.reference - self.share, 0.0).sum())
+
+    @property
+    def missing_by_chance(self) -> float:
+        """What `missing` would be on average if nothing were: sum of error / sqrt(2 pi)."""
+        return float(self.error.sum() / math.sqrt(2 * math.pi))
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        """The basin that deviates most, and by how many standard errors."""
+        z = (self.share - self.reference) / self.error
+        k = int(np.abs(z).argmax())
+        return self.names[k], float(z[k])
+
+
+def coverage(
+    ensemble: WeightedEnsemble, reference: WeightedEnsemble, n: int = 400, least: float = 0.02, seed: int = 0
+) -> Coverage:
+    """Compare shares of basins: nearest modes where the energy has them, else minima found by quenching.
+
+    Parameters
+    ----------
+    ensemble, reference : WeightedEnsemble
+        Of one system; the reference by a method that does not miss modes.
+    n : int
+        Samples of each that are quenched, drawn by their weights. Costs some hundred energy calls each.
+    least : float
+        Basins of a smaller share in the reference are taken together.
+    seed : int
+
+    Raises
+    ------
+    UsageError
+        Sets of different systems, or one whose energy is not known.
+    """
+    if ensemble.system.name != reference.system.name or ensemble.positions.shape[1:] != reference.positions.shape[1:]:
+        raise UsageError(f"reference: expected one of {ensemble.system.name!r}, got {reference.system.name!r}")
+    n = check_int("n", n, 2)
+    energy = ensemble.system.energy()
+    if isinstance(energy, Modes):
+        sizes = [s.ess for s in (ensemble, reference)]
+        alive = [s.alive for s in (ensemble, reference)]
+        shares = [
+            mode_weights(s.positions[a], energy.means, s.weights[a]) for s, a in zip((ensemble, reference), alive)
+        ]
+        names = tuple(f"mode {k}" for k in range(len(shares[0])))
+    else:
+        sizes = [min(n, s.ess) for s in (ensemble, reference)]
+        ours, theirs = (
+            np.sort(quench(energy, torch.from_numpy(s.resample(n, seed).positions)).numpy())
+            for s in (ensemble, reference)
+        )
+        edges = _basins(theirs[np.isfinite(theirs)], least)
+        shares = [_histogram(u, edges) for u in (ours, theirs)]
+        names = (*(f"minimum of {low:.3f} kT" for low, _ in edges), "other minima")
+    share, known = shares
+    pooled = (sizes[0] * share + sizes[1] * known) / sum(sizes)
+    error = np.sqrt(pooled * (1 - pooled) * (1 / sizes[0] + 1 / sizes[1]))
+    seen = pooled > 0
+    return Coverage(tuple(name for name, s in zip(names, seen) if s), known[seen], share[seen], error[seen])
+
+
+def _basins(minima: np.ndarray, least: float) -> list[tuple[float, float]]:
+    """Lowest and highest energy of the groups of sorted minima that have at least a given share of all."""
+    apart = np.diff(minima) > SAME * (1 + np.abs(minima[1:]))
+    groups = np.split(minima, np.flatnonzero(apart) + 1)
+    return [(float(g[0]), float(g[-1])) for g in groups if len(g) >= least * len(minima)]
+
+
+def _histogram(minima: np.ndarray, edges: list[tuple[float, float]]) -> np.ndarray:
+    """Shares of the groups and, last, of all else, NaN included."""
+    wide = [(low - SAME * (1 + abs(low)), high + SAME * (1 + abs(high))) for low, high in edges]
+    counts = [int(((minima > low) & (minima < high)).sum()) for low, high in wide]
+    return np.array([*counts, len(minima) - sum(counts)]) / len(minima)

@@ -1,0 +1,136 @@
+"""``idem-md check``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import print_json
+
+if TYPE_CHECKING:
+    from ..ensemble import ForwardWeights, WeightedEnsemble
+
+__all__ = ["check"]
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="A DCD written by idem-md sample.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="DCD of the same system by a method that misses no mode, such as idem-md baseline."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="The run folder or checkpoint it was sampled with, if that is not a shipped one.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Samples of the reference to use.")] = 400,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="F.png: a picture of the weights.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Can the weights be trusted? idem-md check lj13.dcd --reference md.dcd
+
+    With a reference: are all its minima visited, what do weights of paths from its samples say, and what is log Z at
+    most.
+    """
+    from ..analysis import coverage
+    from ..ensemble import load_ensemble
+    from ..provenance import finite_or_none
+
+    e = load_ensemble(file)
+    lower, error = e.log_z_lower
+    facts: dict[str, Any] = {
+        "n": len(e),
+        "ess": e.ess,
+        "ess_fraction": e.ess_fraction,
+        "pareto_k": finite_or_none(e.pareto_k),
+        "log_z": finite_or_none(e.log_z),
+        "log_z_err": finite_or_none(e.log_z_err),
+        "log_z_lower": finite_or_none(lower),
+        "log_z_lower_err": finite_or_none(error),
+        "advice": e.advice,
+    }
+    if reference is not None:
+        known = load_ensemble(reference)
+        forward = _forward(e, known, sampler, n, seed)
+        upper, error = forward.log_z_upper
+        shares = coverage(e, known, n, seed=seed)
+        basin, deviation = shares.worst
+        facts |= {
+            "forward_ess_fraction": forward.ess_fraction,
+            "forward_log_z": finite_or_none(forward.log_z[0]),
+            "forward_log_z_err": finite_or_none(forward.log_z[1]),
+            "log_z_upper": finite_or_none(upper),
+            "log_z_upper_err": finite_or_none(error),
+            "missing_mass": shares.missing,
+            "missing_by_chance": shares.missing_by_chance,
+            "worst_basin": basin,
+            "worst_basin_deviation": deviation,
+            "basins": [
+                {"name": name, "reference": float(r), "share": float(s)}
+                for name, r, s in zip(shares.names, shares.reference, shares.share)
+            ],
+        }
+    if plot is not None:
+        from ..files import atomic_set
+        from ..report.figures import plot_weights
+
+        with atomic_set({"plot": plot}) as new:
+            plot_weights(e, new["plot"])
+    if as_json:
+        print_json(facts)
+    else:
+        _print(e, facts)
+
+
+def _forward(e: WeightedEnsemble, known: WeightedEnsemble, source: str | None, n: int, seed: int) -> ForwardWeights:
+    from ..diffusion import SamplingPlan
+    from ..errors import UsageError
+    from ..sampler import load_sampler
+
+    p = e.provenance
+    if "plan" not in p:
+        raise UsageError(f"file: expected samples of idem-md sample, got some by {p.get('method')!r}")
+    sampler = load_sampler(source or e.system.name)
+    if sampler.checkpoint.digest != p["checkpoint"]:
+        raise UsageError(
+            f"sampler: expected the checkpoint {p['checkpoint']} of the samples, got {sampler.checkpoint.digest}"
+        )
+    return sampler.forward(known, p["nfe"], seed, SamplingPlan.of(p["plan"]), n)
+
+
+def _print(e: WeightedEnsemble, facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    def shown(key: str) -> str:
+        value, error = facts[key], facts.get(f"{key}_err")
+        return "unknown" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+    grid = Table(show_header=False, title=f"{e.system.name}: {facts['n']} samples")
+    grid.add_row("effective samples", f"{facts['ess']:.1f} ({100 * facts['ess_fraction']:.1f}%)")
+    grid.add_row("Pareto k", shown("pareto_k") + " (up to 0.7 errors can be trusted)")
+    grid.add_row("log Z", shown("log_z"))
+    grid.add_row("log Z is at least", shown("log_z_lower"))
+    if "log_z_upper" in facts:
+        grid.add_row("log Z is at most", shown("log_z_upper"))
+        grid.add_row("log Z from the reference", shown("forward_log_z"))
+        grid.add_row("effective, from the reference", f"{100 * facts['forward_ess_fraction']:.1f}%")
+        chance = 100 * facts["missing_by_chance"]
+        grid.add_row("mass in other minima", f"{100 * facts['missing_mass']:.1f}% (by chance alone {chance:.1f}%)")
+        grid.add_row(
+            "largest deviation", f"{facts['worst_basin']}: {facts['worst_basin_deviation']:+.1f} standard errors"
+        )
+    grid.add_row("verdict", _verdict(facts))
+    Console().print(grid)
+
+
+def _verdict(facts: dict[str, Any]) -> str:
+    if facts["advice"]:
+        return facts["advice"]
+    if abs(facts.get("worst_basin_deviation", 0.0)) > 4:
+        return "a minimum has another share than in the reference: one of the two is not in equilibrium"
+    if facts.get("forward_ess_fraction", 1.0) < 0.5 * facts["ess_fraction"]:
+        return "paths from the reference have far worse weights: the samples may miss some of it"
+    return "nothing to object to" if "log_z_upper" in facts else "nothing to object to; a reference would tell more"
