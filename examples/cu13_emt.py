@@ -18,6 +18,7 @@ import idem_md
 from idem_md.analysis import energy_w2
 from idem_md.energies import ASE
 from idem_md.systems import nearest_neighbour_distance
+from idem_md.training import SpringsTraining, run_samples, tune
 
 
 def copper(workers):
@@ -39,6 +40,7 @@ SKETCH = {
 
 def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, config=None, reference=None):
     """Train, sample, refine; returns the raw, weighted and refined energies in kT."""
+    steps = 2000 if full else 20
     n, refine_steps = n or (1000 if full else 100), refine_steps or (300 if full else 100)
     system = copper(workers)
     if config is None:
@@ -54,8 +56,12 @@ def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, c
         f"trained in {checkpoint.provenance['seconds']:.0f} s with {checkpoint.provenance['energy_calls']} energy calls"
     )
 
+    # Springs, learnt from the replay buffer without a call, are what makes weights of a dear potential worth having.
+    path = Path(folder)
+    tune(checkpoint, run_samples(path), path / "model.safetensors", system=system, springs=SpringsTraining(steps=steps))
+
     sampler = idem_md.load_sampler(folder, system)
-    weighted = sampler.sample(n, nfe=50, seed=0)
+    weighted = sampler.sample(n, nfe=50, seed=0, last_step="nested", last_step_calls=16)
     raw = sampler.sample(n, nfe=50, seed=1, kernel="ddpm")
     refined = raw.refine(refine_steps, seed=0, resample=False)
     weighted.save(Path(folder) / "weighted.dcd")
@@ -70,6 +76,12 @@ def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, c
         f"refined:  mean {refined.energies.mean():.2f} +- {refined.energies.std() / n**0.5:.2f} kT "
         f"after {refine_steps} Langevin steps a sample"
     )
+    calls = [
+        checkpoint.provenance["energy_calls"],
+        weighted.provenance["energy_calls"],
+        refined.provenance["energy_calls"],
+    ]
+    print(f"energy calls: training {calls[0]}, weighted {calls[1]}, raw and refined {calls[2]}, in all {sum(calls)}")
     if reference is not None:
         exact = idem_md.load_ensemble(reference).energies
         half = len(exact) // 2

@@ -2,6 +2,7 @@
 all systems."""
 
 from .kernels import BENCHMARKS, run_benchmark, score_reference
+from .log_z import measure_log_z
 from .meter import SIGMAS, MeterReading, measure_score, read_meter
 from .networks import compare_networks, held_out_error
 from .reproduction import raw_table, reproduce
@@ -15,6 +16,7 @@ __all__ = [
     "bench_workers",
     "compare_networks",
     "held_out_error",
+    "measure_log_z",
     "measure_score",
     "measure_weights",
     "raw_table",

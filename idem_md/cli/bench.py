@@ -143,6 +143,24 @@ def weights(
         print_json(row)
 
 
+@app.command(name="log-z")
+def log_z(
+    source: Annotated[
+        str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
+    ] = "lj13",
+    nfe: Annotated[int, typer.Option(help="Network evaluations a path.")] = 25,
+    n: Annotated[int, typer.Option("-n", help="Paths.")] = 10_000,
+    flow_n: Annotated[int, typer.Option("--flow-n", help="Points of the probability flow.")] = 100,
+    seed: Seed = 0,
+) -> None:
+    """log Z by paths, by the probability flow, by MBAR, and exactly where it is known."""
+    from ..benchmarks import measure_log_z
+    from ..sampler import load_sampler
+
+    for row in measure_log_z(load_sampler(source), nfe, n, flow_n, seed):
+        print_json(row)
+
+
 @app.command()
 def network(
     system: System = "lj13",

@@ -3,6 +3,7 @@
 from .accuracy import DenoiserAccuracy
 from .denoiser import Denoiser
 from .elastic import Elastic, Precision
+from .flow import Flow
 from .gaussians import Gaussian, Isotropic
 from .last_step import (
     LAST_STEPS,
@@ -27,6 +28,7 @@ __all__ = [
     "DenoiserAccuracy",
     "Elastic",
     "Ending",
+    "Flow",
     "Gaussian",
     "Isotropic",
     "LastStep",

@@ -2,16 +2,21 @@
 
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainingConfig, load_config
+from .finish import run_samples, tune
 from .presets import PRESETS, preset
 from .run import train
+from .springs import SpringsTraining
 
 __all__ = [
     "PRESETS",
     "Checkpoint",
+    "SpringsTraining",
     "TrainingConfig",
     "load_checkpoint",
     "load_config",
     "preset",
+    "run_samples",
     "save_checkpoint",
     "train",
+    "tune",
 ]
