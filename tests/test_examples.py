@@ -83,3 +83,15 @@ def test_cu13_emt(tmp_path, capsys):
     )
     energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, refine_steps=3, config=config)
     assert all(len(u) == 20 for u in energies) and "all weights finite: True" in capsys.readouterr().out
+
+
+def test_heat_capacity(tmp_path, monkeypatch):
+    from idem_md import Sampler
+
+    scan = Sampler.scan
+    monkeypatch.setattr(Sampler, "scan", lambda self, *args, **rest: scan(self, *args, last_step_calls=2000, **rest))
+    ours, theirs = load("heat_capacity").main(tmp_path / "c.png", 300, (56, 64), 2000)
+    for a, b in zip(ours, theirs):
+        (u, du), (v, dv) = a.mean_energy, b.mean_energy
+        assert abs(u - v) < 5 * (du**2 + dv**2) ** 0.5 < 10
+    assert (tmp_path / "c.png").stat().st_size > 5000
