@@ -4,15 +4,17 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 import idem_md
 from idem_md import UsageError, native
+from idem_md.baselines import ENGINES
 from idem_md.chains import Schedule, run_annealing, run_mala, tuned_schedule
 from idem_md.checkpoint import build_springs, load_checkpoint, save_checkpoint
-from idem_md.diffusion import Elastic, Isotropic, Precision, SamplingPlan
+from idem_md.diffusion import Elastic, Isotropic, MovedLastStep, Precision, SamplingPlan
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal, subspace_dimension
 from idem_md.nets import Springs, SpringsOptions
@@ -333,3 +335,36 @@ def test_other_temperatures():
     )
     x, u = (torch.from_numpy(a[e.alive]) for a in (e.positions, e.energies))
     assert torch.allclose(u, e.system.energy()(x)[0])
+
+
+def test_moves_of_a_plan_can_be_changed():
+    schedule = {"stages": 100, "power": 2.0, "moves": 2, "steps": [0.01]}
+    plan = SamplingPlan("analytic", "annealed", 0.5, {"schedule": schedule, "chains": 1}, moves=30, move_step=0.01)
+    assert isinstance(plan.build(), MovedLastStep) and SamplingPlan.of(plan.table()) == plan
+    # A number of calls includes the moves.
+    less = plan.changed(last_step_calls=80)
+    assert less.moves == 10 and less.build().last_step.schedule.calls + less.moves <= 80
+    assert plan.changed(last_step_calls=80, moves=0).moves == 0 and plan.changed(moves=7).moves == 7
+    assert plan.changed(last_step="plain").moves == 0
+    with pytest.raises(UsageError, match="moves"):
+        plan.changed(moves=-1)
+    with pytest.raises(UsageError, match="move_step: expected"):
+        replace(plan, move_step=None).build()
+
+
+def test_scan_and_forward(lj13_sampler):
+    few = {"nfe": 4, "last_step_calls": 500}
+    one, two = lj13_sampler.scan(100, [58, 62], **few, seed=1)
+    assert (one.system.units.temperature_kelvin, two.system.units.temperature_kelvin) == (58, 62)
+    assert not np.array_equal(one.positions, two.positions) and one.provenance["plan"]["moves"] == 62
+    # The first temperature's samples are those of that temperature alone: the same streams.
+    alone = lj13_sampler.sample(100, **few, seed=1, temperature_K=58)
+    assert np.array_equal(alone.log_weights, one.log_weights) and np.array_equal(alone.positions, one.positions)
+    for bad in ([], [58, 58.0], [-1]):
+        with pytest.raises(UsageError, match="temperature"):
+            lj13_sampler.scan(10, bad, **few)
+    plan = SamplingPlan.of(one.provenance["plan"])
+    forward = lj13_sampler.forward(ENGINES["mala"].run("lj13", 50, 500), 4, plan=plan, n=20)
+    assert forward.log_weights.shape == (20,) and 0 < forward.ess_fraction <= 1
+    with pytest.raises(UsageError, match="samples: expected some of 'lj13'"):
+        lj13_sampler.forward(one, 4)
