@@ -153,6 +153,8 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
         np.allclose(again.log_weights, dyn.log_weights, rtol=1e-9)
         and (folder / "model.safetensors").stat().st_mtime_ns == written
     )
+    checkpoint = dyn.sampler.checkpoint
+    assert checkpoint.denoiser.has_springs and bool(checkpoint.plans) == (make is argon)  # EMT's calls are dear
     assert np.isfinite(dyn.log_weights).all()
     # From the files alone: the geometry and units are known, the potential is not.
     dyn.ensemble.save(tmp_path / "a.dcd")

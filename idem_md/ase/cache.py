@@ -20,10 +20,14 @@ from ..energies.foreign import DEFAULT_TRAP
 from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
 from ..systems import System, nearest_neighbour_distance
-from ..training import preset, train
+from ..training import SpringsTraining, preset, run_samples, train, tune
+from ..training.finish import NFES
 from .calculator import NativePotential
 
 __all__ = ["cache_folder", "name_and_trap", "read_card", "system_of", "train_once"]
+
+# Of the springs that end a training at first use: most of what longer ones give, in a few minutes.
+SPRINGS_STEPS = 1000
 
 
 def cache_folder(name: str) -> Path:
@@ -86,7 +90,8 @@ def read_card(folder: Path) -> dict[str, Any] | None:
 
 
 def train_once(system: System, positions, folder: Path, budget: dict) -> None:
-    """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch."""
+    """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch; then
+    with springs and, if energy calls have no budget, plans."""
     energy, length = system.energy(), system.units.length_angstrom
 
     def evaluate(x: np.ndarray) -> np.ndarray:
@@ -117,4 +122,13 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
     if not (folder / "model.safetensors").exists():
         # Energies with chains in native code cost next to nothing.
         name = "refined" if isinstance(energy, NativeChains) else "frugal"
-        train(preset(system, name), folder, system=system, resume=(folder / "state.safetensors").exists(), **budget)
+        resume = (folder / "state.safetensors").exists()
+        checkpoint = train(preset(system, name), folder, system=system, resume=resume, **budget)
+        tune(
+            checkpoint,
+            run_samples(folder),
+            folder / "model.safetensors",
+            system=system,
+            springs=SpringsTraining(steps=SPRINGS_STEPS),
+            nfes=NFES if budget["max_energy_calls"] is None else (),
+        )

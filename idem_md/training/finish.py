@@ -55,6 +55,7 @@ def tune(
     springs : SpringsTraining, optional
         Its ``steps`` may be 0: none are trained then.
     nfes : sequence of int
+        Empty for no plans, which cost energy calls.
     pilot : int
         Samples on which plans are tried.
     on_step, on_plan : callable
@@ -69,7 +70,7 @@ def tune(
     energy = (system or checkpoint.system).energy()  # before the work: it may not be known
     if springs.steps and isinstance(checkpoint.denoiser.net, HasScalars):
         checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
-    if not isinstance(energy, ForeignEnergy):
+    if nfes and not isinstance(energy, ForeignEnergy):
         checkpoint = tune_plans(checkpoint, energy, samples[:pilot], nfes, springs.seed, on_plan)
         record = {**checkpoint.provenance, "tuning_energy_calls": energy.calls}
         checkpoint = replace(checkpoint, provenance=record)
