@@ -1,7 +1,7 @@
 """A foreign, expensive potential from end to end: a copper cluster with ASE's EMT at 1200 K.
 
     python examples/cu13_emt.py [folder]            # a sketch, in a minute or two
-    python examples/cu13_emt.py folder full         # fewer than a million energies, some 20 minutes on two cores
+    python examples/cu13_emt.py folder full         # fewer than a million energies, half an hour on two cores
 
 Energies only, those of training included. Markov chains finish the job: at this temperature the cluster is a liquid
 drop, and they mix.

@@ -302,6 +302,9 @@ def test_bench_prints_json_lines(tmp_path):
         cwd=tmp_path,
     ).stdout
     assert [json.loads(line)["sigma"] for line in lines.splitlines()] == [0.05, 0.1]
+    few = ("-n", 30, "--nfe", 4, "--flow-n", 5, "--mbar-n", 10)
+    lines = [json.loads(line) for line in run("bench", "log-z", "dw4", *few, cwd=tmp_path).stdout.splitlines()]
+    assert [line["route"] for line in lines] == ["exact", "paths", "flow", "mbar"]
     refused = run("bench", "reproduce", "--systems", "argon", "--out", "r", cwd=tmp_path, code=2)
     assert "systems: expected some of gmm40, dw4, lj13, lj55, got 'argon'" in refused.stderr
     assert "--samples" in run("bench", "energy", "--samples", 3, cwd=tmp_path, code=2).stderr

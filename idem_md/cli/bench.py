@@ -151,13 +151,14 @@ def log_z(
     nfe: Annotated[int, typer.Option(help="Network evaluations a path.")] = 25,
     n: Annotated[int, typer.Option("-n", help="Paths.")] = 10_000,
     flow_n: Annotated[int, typer.Option("--flow-n", help="Points of the probability flow.")] = 100,
+    mbar_n: Annotated[int, typer.Option("--mbar-n", help="Chains on each rung of the ladder for MBAR.")] = 1000,
     seed: Seed = 0,
 ) -> None:
     """log Z by paths, by the probability flow, by MBAR, and exactly where it is known."""
     from ..benchmarks import measure_log_z
     from ..sampler import load_sampler
 
-    for row in measure_log_z(load_sampler(source), nfe, n, flow_n, seed):
+    for row in measure_log_z(load_sampler(source), nfe, n, flow_n, mbar_n, seed):
         print_json(row)
 
 
