@@ -7,6 +7,7 @@ code, is done anew for each. Two minutes on two cores.
 """
 
 import sys
+from operator import attrgetter
 
 import idem_md
 from idem_md.analysis import heat_capacity
@@ -23,15 +24,11 @@ def main(out="lj13_heat_capacity.png", n=1000, temperatures=KELVIN, steps=None):
     tempering = [ENGINES["pt"].run(sampler.system.at(t), 2 * n, steps, seed=1) for t in temperatures]
     print("T (K)  effective   mean energy (kT), tempering's       heat capacity (k_B), tempering's")
     for t, ours, theirs in zip(temperatures, scan, tempering):
-        numbers = [f"{f(e)[0]:7.2f} ± {f(e)[1]:.2f}" for f in (mean_energy, heat_capacity) for e in (ours, theirs)]
+        pairs = [f(e) for f in (attrgetter("mean_energy"), heat_capacity) for e in (ours, theirs)]
+        numbers = [f"{value:7.2f} ± {error:.2f}" for value, error in pairs]
         print(f"{t:5g} {ours.ess:8.0f}   ", "   ".join(numbers))
     plot_heat_capacity({"weighted samples, network of 59.9 K": scan, "parallel tempering": tempering}, out)
     return scan, tempering
-
-
-def mean_energy(ensemble):
-    """Value and standard error."""
-    return ensemble.mean_energy
 
 
 if __name__ == "__main__":

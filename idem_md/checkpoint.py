@@ -190,6 +190,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, header = read_tensors(path, "model")
     try:
         config = dict(header["config"])
+        name = config["network"]["name"]
         options = parse_network(config["network"], str(path))
         lo, hi = (float(config["noise"][key]) for key in ("sigma_min", "sigma_max"))
         if not 0 < lo < hi:
@@ -198,15 +199,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         provenance = dict(header["provenance"])
         plans = {int(nfe): SamplingPlan.of(table) for nfe, table in header.get("plans", {}).items()}
         plans = dict(sorted(plans.items()))
-        name = config["system"]
-        system = get_system(name) if name in SYSTEMS else System.described(header["system"])
+        system_name = config["system"]
+        system = get_system(system_name) if system_name in SYSTEMS else System.described(header["system"])
         denoiser = build_denoiser(options, system)
         if header.get("springs") is not None:
             springs = parse_table(SpringsOptions, header["springs"], str(path), "springs")
             denoiser.springs = build_springs(springs, denoiser.net, system.sigma_data)
     except (KeyError, TypeError, ValueError, IdemError) as problem:
-        name = header.get("config", {}).get("network", {}).get("name") if isinstance(problem, UsageError) else None
-        hint = "; import the module that registers it first" if name is not None and name not in NETWORKS else ""
+        unknown = isinstance(problem, UsageError) and str(name) not in NETWORKS
+        hint = "; import the module that registers it first" if unknown else ""
         raise FileFormatError(f"{path}: its header does not describe a model ({problem}{hint})") from None
     try:
         denoiser.load_state_dict(tensors)

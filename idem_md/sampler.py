@@ -177,10 +177,9 @@ class Sampler:
         others
             As for `sample`.
         """
-        temperatures = [float(t) for t in temperatures_K]
-        if not temperatures or len(set(temperatures)) != len(temperatures):
-            raise UsageError(f"temperatures_K: expected one or more different numbers, got {temperatures}")
-        systems = [self.system.at(t) for t in temperatures]
+        systems = [self.system.at(float(t)) for t in temperatures_K]
+        if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
+            raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
         plan = self.plan(check_int("nfe", nfe, 2)).changed(kernel, last_step, last_step_calls, moves)
         route = self._route(nfe, method, plan)
         return self._draw(systems, n, seed, route, progress)
@@ -219,8 +218,8 @@ class Sampler:
             raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
         nfe = check_int("nfe", nfe, 2)
         route = self._route(nfe, METHODS[0], plan or self.plan(nfe))
-        x = samples.positions if samples.kind == "equilibrium" else samples.resample(seed=seed).positions
-        x = x[np.isfinite(x).all((1, 2))]
+        known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
+        x = known.positions[known.alive]
         order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
         log_w = forward_paths(
             route.proposal,

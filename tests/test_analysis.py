@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import idem_md
-from idem_md import UsageError
+from idem_md import ResultError, UsageError
 from idem_md.analysis import (
     aligned_distance,
     aligned_w2,
@@ -16,6 +16,7 @@ from idem_md.analysis import (
     total_variation,
 )
 from idem_md.baselines import ENGINES
+from idem_md.energies import Harmonic
 from idem_md.ensemble import WeightSums
 
 
@@ -109,6 +110,21 @@ def test_coverage_by_minima():
     assert coverage(idem_md.WeightedEnsemble(x, u, np.zeros(50), system), liquid, n=100).missing > 0.5
     with pytest.raises(idem_md.UsageError, match="reference: expected"):
         coverage(liquid, two_wells(0.5, 10))
+
+
+def test_coverage_of_a_cluster_with_one_minimum(monkeypatch):
+    """Nothing deviates, and nothing is divided by zero; a reference without minima is refused."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((2, 30, 3, 3))
+    x -= x.mean(2, keepdims=True)
+    system = idem_md.System("springs", "", lambda: Harmonic(3), ("Ar",) * 3, idem_md.get_system("lj13").units, 1.0)
+    one, two = (idem_md.WeightedEnsemble(a, 0.5 * (a**2).sum((1, 2)), np.zeros(30), system) for a in x)
+    shares = coverage(one, two, n=20)
+    assert shares.names == ("minimum of 0.000 kT",) and shares.missing == 0.0 and shares.worst[1] == 0.0
+
+    monkeypatch.setitem(coverage.__globals__, "quench", lambda energy, x: torch.full((len(x),), torch.nan))
+    with pytest.raises(ResultError, match="no minimisation"):
+        coverage(one, two, n=3)
 
 
 def test_heat_capacity_of_a_harmonic_cluster():

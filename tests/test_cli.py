@@ -152,6 +152,13 @@ def test_check(tmp_path):
     assert "expected samples of idem-md sample" in refused.stderr
 
 
+def test_a_budget_is_not_overrun_by_springs_and_plans(trained):
+    done = run("train", "tiny.toml", "--out", "budget", "--max-energy-calls", 10**9, cwd=trained)
+    assert "no springs and plans within the budget; for them: idem-md tune budget" in done.stderr
+    info = json.loads(run("info", "budget", "--json", cwd=trained).stdout)
+    assert info["springs_gain_nats"] is None and info["plans"] == {}
+
+
 def test_interrupt_saves(trained, tiny_toml):
     (trained / "long.toml").write_text(tiny_toml(100_000))
     process = subprocess.Popen(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import idem_md
-from idem_md import UsageError
+from idem_md import ResultError, UsageError
 from idem_md.analysis import negative_log_likelihood
 from idem_md.baselines.mbar import mbar_log_z
 from idem_md.benchmarks import measure_log_z
@@ -69,7 +69,7 @@ def test_hutchinson_is_unbiased_about_the_exact_trace():
 
 
 def test_flow_refuses_what_it_cannot_do():
-    for bad in ({"low": 0.0}, {"high": 0.2}, {"divergence": "none"}, {"probes": 0}, {"step": -1.0}):
+    for bad in ({"low": 0.0}, {"high": 0.2}, {"divergence": "none"}, {"probes": 0}, {"probes": 2}, {"step": -1.0}):
         with pytest.raises(UsageError, match=next(iter(bad))):
             Flow(exact, SCALE, **{"low": 0.3, "high": 3.0, **bad})
     with pytest.raises(UsageError, match="x: expected finite"):
@@ -89,6 +89,15 @@ def test_mbar_of_a_harmonic_cluster():
     system = idem_md.System("springs", "", lambda: Harmonic(4, 3, K), ("Ar",) * 4, units, 0.5)
     value, error = mbar_log_z(system, n=400, rungs=8, n_steps=100, seed=3)
     assert abs(value - Harmonic(4, 3, K).log_z) < 4.5 * error < 0.5
+
+
+def test_mbar_that_was_not_solved_is_no_result(monkeypatch):
+    from pymbar import MBAR
+
+    weights = MBAR.weights
+    monkeypatch.setattr(MBAR, "weights", lambda self: 1.01 * weights(self))
+    with pytest.raises(ResultError, match="not solved"):
+        mbar_log_z("lj13", n=10, rungs=2, n_steps=1)
 
 
 def test_mbar_of_lj13():

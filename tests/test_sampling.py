@@ -150,12 +150,20 @@ def test_transition_density_integrates_to_one():
     assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / len(ratio) ** 0.5
 
 
-@pytest.mark.parametrize("last, n", [("plain", 601), ("annealed", 4097)])
-def test_blocks_and_chunks_are_all_there(last, n):
+@pytest.mark.parametrize(
+    "last, energy, n, block",
+    [
+        ("plain", LennardJones(4, 1e-12, 1e-3, K), 601, 250),
+        ("annealed", LennardJones(4, 1e-12, 1e-3, K), 4097, 250),
+        ("annealed", ENERGY, 4097, 4096),
+    ],
+    ids=["plain", "native", "torch"],
+)
+def test_blocks_and_chunks_are_all_there(last, energy, n, block):
     """More samples than a block of any last step: none is lost, none is there twice."""
     seen = []
     proposal, ending = PROPOSALS["ddpm"](exact, mse), LAST_STEPS[last](**LAST[last])
     grid, g = noise_grid(0.3, 3.0, 3), torch.Generator().manual_seed(0)
-    (paths,) = sample_paths(proposal, ending, [ENERGY], grid, SCALE, n, g, lambda w: seen.append(len(w)))
-    assert max(seen) == ending.block(ENERGY) and sum(seen) == n
+    (paths,) = sample_paths(proposal, ending, [energy], grid, SCALE, n, g, lambda w: seen.append(len(w)))
+    assert max(seen) == ending.block(energy) == block and sum(seen) == n
     assert n == len(paths.positions) == len(paths.energies.unique())

@@ -344,6 +344,8 @@ def test_moves_of_a_plan_can_be_changed():
     # A number of calls includes the moves.
     less = plan.changed(last_step_calls=80)
     assert less.moves == 10 and less.build().last_step.schedule.calls + less.moves <= 80
+    few = plan.changed(last_step_calls=5)
+    assert few.moves == 0 and few.build().schedule.calls <= 5
     assert plan.changed(last_step_calls=80, moves=0).moves == 0 and plan.changed(moves=7).moves == 7
     assert plan.changed(last_step="plain").moves == 0
     with pytest.raises(UsageError, match="moves"):

@@ -252,7 +252,7 @@ def test_runs_are_not_overwritten(tiny, tmp_path):
     "text,message",
     [
         ("system = 'lj13'\nsede = 3", "unknown key 'sede'"),
-        ("system = 'lj13'\n[buffer]\nsizes = 3", "unknown key 'buffer.sizes'"),
+        ("system = 'lj13'\n[buffer]\nsizes = 3", "unknown key 'buffer.sizes'; expected some of train_on, size, "),
         ("system = 'lj13'\n[buffer]\nsize = 'big'", "buffer.size: .*got 'big'"),
         ("system = 'lj99'", "expected one of lj13.*got 'lj99'"),
         ("system = ", "not valid TOML"),

@@ -12,7 +12,7 @@ from ..chains import quench
 from ..checks import check_int
 from ..energies import Modes
 from ..ensemble import WeightedEnsemble
-from ..errors import UsageError
+from ..errors import ResultError, UsageError
 from .distances import mode_weights
 
 __all__ = ["Coverage", "coverage"]
@@ -52,7 +52,7 @@ class Coverage:
     @property
     def worst(self) -> tuple[str, float]:
         """The basin that deviates most, and by how many standard errors."""
-        z = (self.share - self.reference) / self.error
+        z = (self.share - self.reference) / np.where(self.error > 0, self.error, 1.0)  # all in one basin: both are one
         k = int(np.abs(z).argmax())
         return self.names[k], float(z[k])
 
@@ -76,6 +76,8 @@ def coverage(
     ------
     UsageError
         Sets of different systems, or one whose energy is not known.
+    ResultError
+        No minimum was found from the reference.
     """
     if ensemble.system.name != reference.system.name or ensemble.positions.shape[1:] != reference.positions.shape[1:]:
         raise UsageError(f"reference: expected one of {ensemble.system.name!r}, got {reference.system.name!r}")
@@ -94,7 +96,10 @@ def coverage(
             np.sort(quench(energy, torch.from_numpy(s.resample(n, seed).positions)).numpy())
             for s in (ensemble, reference)
         )
-        edges = _basins(theirs[np.isfinite(theirs)], least)
+        found = theirs[np.isfinite(theirs)]
+        if not len(found):
+            raise ResultError("reference: expected at least one minimum, no minimisation of its samples converged")
+        edges = _basins(found, least)
         shares = [_histogram(u, edges) for u in (ours, theirs)]
         names = (*(f"minimum of {low:.3f} kT" for low, _ in edges), "other minima")
     share, known = shares

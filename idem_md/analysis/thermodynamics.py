@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
-from ..ensemble import MIN_ESS_FOR_ERRORS, WeightedEnsemble
-from ..ensemble.estimators import effective_size
+from ..ensemble import WeightedEnsemble
+from ..ensemble.estimators import weighted_mean
 
 __all__ = ["heat_capacity"]
 
@@ -21,12 +19,8 @@ def heat_capacity(ensemble: WeightedEnsemble) -> tuple[float, float]:
     ResultError
         Every sample has weight zero.
     """
-    alive, w = ensemble.alive, ensemble.weights
-    w, u = w[alive], ensemble.energies[alive]
-    deviation = (u - (w * u).sum()) ** 2
-    variance = float((w * deviation).sum())
-    error = math.sqrt(float((w**2 * (deviation - variance) ** 2).sum()))
-    ess = ensemble.ess
-    error = error * math.sqrt(effective_size(w) / ess) if ess >= MIN_ESS_FOR_ERRORS else math.nan
+    alive = ensemble.alive
+    u, w = ensemble.energies[alive], ensemble.weights[alive]
+    variance, error = weighted_mean((u - (w * u).sum()) ** 2, w, ensemble.ess)
     n, d = ensemble.positions.shape[1:]
     return 0.5 * d * max(n - 1, 1) + variance, error

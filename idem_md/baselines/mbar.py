@@ -12,6 +12,7 @@ import torch
 from ..chains import Restraint, first_step, run_mala, tune_step
 from ..checks import check_int
 from ..energies import Energy, NativeChains
+from ..errors import ResultError
 from ..geometry import standard_normal, subspace_dimension
 from ..seeds import draw_seed
 from ..systems import System, get_system
@@ -45,6 +46,11 @@ def mbar_log_z(
         1000. Chains that lag behind their rung make log Z too small (LJ-13: by 0.4 with 300, by 0.1 with 1000), which
         the error does not know: compare two lengths.
     seed : int
+
+    Raises
+    ------
+    ResultError
+        The equations of MBAR were not solved.
     """
     n, rungs = check_int("n", n, 10), check_int("rungs", rungs, 2)
     seed = check_int("seed", seed, 0, 2**31 - 1)
@@ -57,7 +63,7 @@ def mbar_log_z(
     x = (s * standard_normal((n, energy.n_atoms, energy.n_dims), generator)).float()
     # The first rung is where most overlaps of the Gaussian are still bearable.
     scale = float(energy(x)[0].double().abs().clamp(max=FORBIDDEN).quantile(0.8))
-    lambdas = [0.0, *np.geomspace(min(0.5, 1 / scale), 1.0, rungs)]
+    lambdas = [0.0, *np.geomspace(1 / max(scale, 2.0), 1.0, rungs)]
     step, samples = first_step(s), [x]
     for value in lambdas[1:]:
         x, step = _climb(energy, x, float(value), s, step, n_steps, generator)
@@ -84,10 +90,20 @@ def _climb(energy: Energy, x, value: float, s: float, step: float, n_steps: int,
 
 def _free_energy(reduced: np.ndarray, n: int) -> tuple[float, float]:
     """From the first to the last of K states with ``n`` samples each; reduced potentials (K, K n)."""
-    logging.getLogger("pymbar").setLevel(logging.ERROR)  # it says at length that jax is not there
-    from pymbar import MBAR
+    logger = logging.getLogger("pymbar")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it says at length that jax is not there
+    try:
+        from pymbar import MBAR
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its options for scipy are not those of every scipy
-        result = MBAR(reduced, np.full(len(reduced), n)).compute_free_energy_differences()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its options for scipy are not those of every scipy
+            solved = MBAR(reduced, np.full(len(reduced), n))
+            result = solved.compute_free_energy_differences()
+    finally:
+        logger.setLevel(level)
+    # At the solution the weights of every state sum to one; without it there are numbers all the same.
+    off = float(np.abs(solved.weights().sum(0) - 1).max())
+    if not off < 1e-3:
+        raise ResultError(f"mbar: its equations were not solved: the weights of a state are off one by {off:.2g}")
     return float(result["Delta_f"][0, -1]), float(result["dDelta_f"][0, -1])

@@ -13,7 +13,8 @@ import torch
 
 from ..baselines.mbar import mbar_log_z
 from ..checks import check_int
-from ..diffusion import Flow, Look
+from ..diffusion import PROPOSALS, Flow
+from ..diffusion.proposals import look_in_chunks
 from ..energies import DoubleWell, GaussianMixture, Harmonic
 from ..ensemble import WeightedEnsemble, WeightWarning
 from ..provenance import finite_or_none
@@ -27,9 +28,10 @@ def double_well_log_z(energy: DoubleWell, points: int = 256) -> float:
 
     With two of the particles at a distance r, the integral over the other two is one over both of F F K, F what one
     feels of the pair and K what they feel of each other: a convolution. The trapezoidal rule converges as fast as the
-    Fourier series of the integrand, which is smooth but for points of vanishing weight.
+    Fourier series of the integrand, which is smooth but where two particles meet: they may hardly do so.
     """
-    reach = energy.d0 + 3.5  # beyond it the Boltzmann factor of a pair is below 1e-35
+    # Beyond it the Boltzmann factor of a pair, exp(-a t^4 - b t^2), is below exp(-80).
+    reach = energy.d0 + math.sqrt((math.sqrt(energy.b**2 + 320 * energy.a) - energy.b) / (2 * energy.a))
     width = 2.5 * reach
     h = 2 * width / points
     line = (np.arange(points) - points // 2) * h
@@ -58,8 +60,8 @@ def flow_ensemble(sampler: Sampler, n: int, nfe: int = 25, seed: int = 0, step: 
     generator = torch.Generator().manual_seed(check_int("seed", seed, 0, 2**31 - 1))
     flow = Flow(checkpoint.denoiser, checkpoint.system.sigma_data, low, highest, step=step)
     x, log_p = flow.sample(check_int("n", n, 2), energy.n_atoms, energy.n_dims, generator)
-    denoised = checkpoint.denoiser(x, torch.full((n,), low, dtype=torch.float64))
-    end = plan.build().finish(energy, Look(x, low, denoised, checkpoint.accuracy(low)), generator)
+    look = look_in_chunks(PROPOSALS[plan.kernel](checkpoint.denoiser, checkpoint.accuracy), x, low)
+    end = plan.build().finish(energy, look, generator)
     log_w = end.log_ratio - end.u - log_p
     return WeightedEnsemble(end.x.numpy(), end.u.numpy(), log_w.numpy(), sampler.system, kind="importance")
 

@@ -51,6 +51,12 @@ def check(
         "log_z_lower_err": finite_or_none(error),
         "advice": e.advice,
     }
+    if plot is not None:
+        from ..files import atomic_set
+        from ..report.figures import plot_weights
+
+        with atomic_set({"plot": plot}) as new:
+            plot_weights(e, new["plot"])
     if reference is not None:
         known = load_ensemble(reference)
         forward = _forward(e, known, sampler, n, seed)
@@ -72,12 +78,6 @@ def check(
                 for name, r, s in zip(shares.names, shares.reference, shares.share)
             ],
         }
-    if plot is not None:
-        from ..files import atomic_set
-        from ..report.figures import plot_weights
-
-        with atomic_set({"plot": plot}) as new:
-            plot_weights(e, new["plot"])
     if as_json:
         print_json(facts)
     else:
@@ -91,7 +91,7 @@ def _forward(e: WeightedEnsemble, known: WeightedEnsemble, source: str | None, n
 
     p = e.provenance
     if "plan" not in p:
-        raise UsageError(f"file: expected samples of idem-md sample, got some by {p.get('method')!r}")
+        raise UsageError(f"file: expected samples of idem-md sample with their plan, got some by {p.get('method')!r}")
     sampler = load_sampler(source or e.system.name)
     if sampler.checkpoint.digest != p["checkpoint"]:
         raise UsageError(

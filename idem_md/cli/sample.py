@@ -69,18 +69,20 @@ def sample(
         else:
             kelvin = temperatures[0] if temperatures else None
             ensembles = [sampler.sample(n, *options, temperature_K=kelvin, progress=tell, moves=moves)]
-    results = [_result(e, path) for e, path in zip(ensembles, outs)]
-    if len(results) > 1:
+    means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
+    results = [_result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
+    scan = len(results) > 1
+    if scan:
         results = [r | _thermal(e) for r, e in zip(results, ensembles)]
+    if not as_json and not scan:
+        return _print_table(ensembles[0], results[0])
     if as_json:
-        print_json(results[0] if len(results) == 1 else {"temperatures": results})
-        for e in ensembles:
-            if e.advice:
-                typer.echo(f"idem-md: warning: {_name(e, ensembles)}{e.advice}", err=True)
-    elif len(results) == 1:
-        _print_table(ensembles[0], results[0])
+        print_json({"temperatures": results} if scan else results[0])
     else:
-        _print_scan(ensembles, results)
+        _print_scan(results)
+    for e in ensembles:
+        if e.advice:
+            typer.echo(f"idem-md: warning: {f'{e.system.name}: ' if scan else ''}{e.advice}", err=True)
 
 
 def _kelvins(text: str) -> list[float]:
@@ -97,15 +99,10 @@ def _at(out: Path | None, kelvin: float) -> Path | None:
     return None if out is None else out.with_name(f"{out.stem}-{kelvin:g}K{out.suffix}")
 
 
-def _name(ensemble: WeightedEnsemble, all_of_them: list[WeightedEnsemble]) -> str:
-    return "" if len(all_of_them) == 1 else f"{ensemble.system.name}: "
-
-
-def _result(ensemble: WeightedEnsemble, out: Path | None) -> dict[str, Any]:
+def _result(ensemble: WeightedEnsemble, mean: tuple[float, float], out: Path | None) -> dict[str, Any]:
     """Save the ensemble; what ``--json`` prints of it."""
     from ..provenance import finite_or_none
 
-    mean, error = ensemble.mean_energy  # raises if no sample has weight, and then nothing is written
     files = [str(p) for p in ensemble.save(out)] if out is not None else []
     p = ensemble.provenance
     return {
@@ -118,8 +115,8 @@ def _result(ensemble: WeightedEnsemble, out: Path | None) -> dict[str, Any]:
         "energy_calls": p["energy_calls"],
         "seconds": p["seconds"],
         "samples_per_second": len(ensemble) / p["seconds"],
-        "mean_energy": mean,
-        "mean_energy_err": finite_or_none(error),
+        "mean_energy": mean[0],
+        "mean_energy_err": finite_or_none(mean[1]),
         "files": files,
     }
 
@@ -158,7 +155,7 @@ def _print_table(ensemble: WeightedEnsemble, r: dict[str, Any]) -> None:
     Console().print(grid)
 
 
-def _print_scan(ensembles: list[WeightedEnsemble], results: list[dict[str, Any]]) -> None:
+def _print_scan(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -178,9 +175,6 @@ def _print_scan(ensembles: list[WeightedEnsemble], results: list[dict[str, Any]]
     calls = sum(r["energy_calls"] for r in results)
     seconds = max(r["seconds"] for r in results)
     typer.echo(f"{seconds:.1f} s, {first['nfe']} network evaluations a sample, {calls} energy calls")
-    for e in ensembles:
-        if e.advice:
-            typer.echo(f"idem-md: warning: {_name(e, ensembles)}{e.advice}", err=True)
     for r in results:
         for file in r["files"]:
             typer.echo(file)

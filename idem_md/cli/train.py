@@ -108,15 +108,15 @@ def train(
         display.say(str(error))
         raise typer.Exit(130) from None
     budgeted = minutes is not None or max_energy_calls is not None
-    if springs_steps is None:
-        springs_steps = 0 if budgeted else 4000
+    if springs_steps is None and budgeted and not stop.asked:
+        typer.echo(f"no springs and plans within the budget; for them: idem-md tune {folder}", err=True)
+        springs_steps = 0
+    springs_steps = 4000 if springs_steps is None else springs_steps
     if springs_steps and not stop.asked and checkpoint.provenance["finished"]:
         from ..training.finish import run_samples
         from .tune import finish
 
         finish(checkpoint, run_samples(folder), folder / "model.safetensors", springs_steps, settings.seed)
-    elif budgeted and not stop.asked:
-        typer.echo(f"no springs and plans within the budget; for them: idem-md tune {folder}", err=True)
     p = checkpoint.provenance
     state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
     typer.echo(f"{state}: {folder / 'model.safetensors'}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")

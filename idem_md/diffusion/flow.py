@@ -60,6 +60,8 @@ class Flow:
         check_float("step", self.step, above=0.0)
         check_choice("divergence", self.divergence, DIVERGENCES)
         check_int("probes", self.probes, 1)
+        if self.divergence == "exact" and self.probes != 1:
+            raise UsageError(f"probes: expected none with the exact trace, got {self.probes}")
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:
         """log p_low at given points (n, N, D), shape (n,), float64."""

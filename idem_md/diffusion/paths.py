@@ -11,7 +11,7 @@ from ..energies import Energy
 from ..geometry import standard_normal
 from .gaussians import Isotropic
 from .last_step import LastStep
-from .proposals import CHUNK, Proposal, joined
+from .proposals import CHUNK, Proposal, joined, look_in_chunks
 
 __all__ = ["Paths", "forward_log_weights", "forward_paths", "sample_paths"]
 
@@ -95,7 +95,7 @@ def sample_paths(
                 x = y
             looks.append(look)
             weights.append(log_w)
-        look, above = looks[0] if len(looks) == 1 else joined(looks), torch.cat(weights)
+        look, above = joined(looks), torch.cat(weights)
         for energy, done in zip(energies, parts):
             end = last_step.finish(energy, look, generator)
             log_w = above + end.log_ratio
@@ -136,9 +136,7 @@ def forward_paths(
     parts = []
     block = last_step.block(energy)
     for start, end in zip(x.split(block), x_0.split(block)):
-        looks = [proposal.look(chunk, lowest) for chunk in start.split(CHUNK)]
-        look = looks[0] if len(looks) == 1 else joined(looks)
-        parts.append(last_step.retrace(energy, look, end, generator))
+        parts.append(last_step.retrace(energy, look_in_chunks(proposal, start, lowest), end, generator))
     return above + torch.cat(parts)
 
 

@@ -86,7 +86,7 @@ class SamplingPlan:
             plan = replace(plan, last_step=last_step, sigma_1=None, options={}, moves=0)
         if last_step_calls is not None:
             kind = LAST_STEPS.find(plan.last_step)
-            if moves is None and plan.moves and last_step_calls > MOVES_SHARE:
+            if moves is None and plan.moves:
                 plan = replace(plan, moves=last_step_calls // MOVES_SHARE)
                 last_step_calls -= plan.moves
             plan = replace(plan, options=kind.of_calls(plan.options, last_step_calls))

@@ -29,16 +29,21 @@ class ForwardWeights:
         object.__setattr__(self, "log_weights", np.where(np.isnan(log_w), -np.inf, log_w))
 
     @property
+    def _positive(self) -> bool:
+        return bool(np.isfinite(self.log_weights).all())
+
+    @property
     def ess_fraction(self) -> float:
-        """1 / (mean(w) mean(1/w)): the share of effective samples that sampling would have if it saw every mode."""
-        if not np.isfinite(self.log_weights).all():
+        """1 / (mean(w) mean(1/w)): the share of effective samples that sampling would have if it saw every mode; 0 if a
+        weight is zero."""
+        if not self._positive:
             return 0.0
         return math.exp(-estimators.log_mean_weight(self.log_weights) - estimators.log_mean_weight(-self.log_weights))
 
     @property
     def log_z(self) -> tuple[float, float]:
         """-log mean(1/w), which estimates log Z, and its standard error; NaN if a weight is zero."""
-        if not np.isfinite(self.log_weights).all():
+        if not self._positive:
             return math.nan, math.nan
         inverse = -self.log_weights
         return -estimators.log_mean_weight(inverse), estimators.log_z_error(estimators.normalised(inverse))
@@ -46,4 +51,4 @@ class ForwardWeights:
     @property
     def log_z_upper(self) -> tuple[float, float]:
         """mean(log w), in expectation not below log Z, and its standard error; NaN if a weight is zero."""
-        return estimators.mean_log_weight(self.log_weights) if np.isfinite(self.log_weights).all() else (math.nan,) * 2
+        return estimators.mean_log_weight(self.log_weights) if self._positive else (math.nan, math.nan)

@@ -288,7 +288,7 @@ def lj_anneal(
     step = chain_numbers("step", step, stages, x_t)
     if start is not None:
         check_tensor("start", start, tuple(x_t.shape))
-        start = start.detach().contiguous()
+        start = start.detach().to(x_t.device).contiguous()
     mean, x_t, beta = mean.detach().contiguous(), x_t.detach().contiguous(), beta.to(x_t.device).contiguous()
     species = species_on(species, n, x_t.device)
     out, u, log_w = torch.empty_like(x_t), x_t.new_empty(c), x_t.new_empty(c, dtype=torch.float64)

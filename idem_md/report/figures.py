@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from ..analysis import heat_capacity, pair_distances
 from ..ensemble import WeightedEnsemble
+from ..ensemble.estimators import log_mean_weight
 
 __all__ = ["COLOURS", "plot_energies", "plot_heat_capacity", "plot_histograms", "plot_weights", "save_png"]
 
@@ -111,8 +113,8 @@ def plot_weights(ensemble: WeightedEnsemble, file) -> None:
     """
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    log_w = ensemble.log_weights[ensemble.alive]
-    left.hist(log_w - np.log(np.exp(log_w - log_w.max()).mean()) - log_w.max(), 60, color=COLOURS[0])
+    log_w = ensemble.log_weights
+    left.hist(log_w[ensemble.alive] - log_mean_weight(log_w), 60, color=COLOURS[0])
     left.axvline(0.0, color="black", lw=1, ls=":")
     left.set(xlabel="log weight, relative to the mean weight", ylabel="samples")
     sums = np.cumsum(np.sort(ensemble.weights)[::-1])
@@ -144,7 +146,7 @@ def plot_heat_capacity(curves: Mapping[str, Sequence[WeightedEnsemble]], file) -
     """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axis = figure.subplots()
-    for (label, ensembles), colour, marker in zip(curves.items(), COLOURS, "os^D"):
+    for (label, ensembles), colour, marker in zip(curves.items(), cycle(COLOURS), cycle("os^D")):
         points = sorted((e.system.units.temperature_kelvin, *heat_capacity(e)) for e in ensembles)
         t, c, error = zip(*points)
         axis.errorbar(t, c, error, color=colour, marker=marker, ms=5, lw=1.2, capsize=3, label=label)

@@ -16,7 +16,7 @@ from ..chains import Schedule, equilibrate, finite_start, first_step, tuned_sche
 from ..checkpoint import Checkpoint
 from ..diffusion import PROPOSALS, AnnealedLastStep, Proposal, SamplingPlan, forward_log_weights, noise_grid
 from ..diffusion.plan import MOVES_SHARE
-from ..diffusion.proposals import CHUNK, joined
+from ..diffusion.proposals import CHUNK, look_in_chunks
 from ..energies import Energy, NativeAnnealing
 from ..ensemble import ForwardWeights
 from ..geometry import standard_normal
@@ -117,14 +117,12 @@ class _Bottom:
         self.sigma = share * sigma_data
         generator = torch.Generator().manual_seed(seed)
         self.x = samples + self.sigma * standard_normal(samples.shape, generator)
-        looks = [self._proposal("analytic").look(x, self.sigma) for x in self.x.split(CHUNK)]
-        look = joined(looks)
-        pilot = slice(0, CHUNK)
+        look = look_in_chunks(self._proposal("analytic"), self.x, self.sigma)
         efforts = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
-        steps: dict[float, tuple[float, ...]] = {}  # they depend on nothing else of an effort
-        for power in {effort.power: None for effort in efforts}:
+        x_t, mean = look.x[:CHUNK].float(), look.denoised[:CHUNK].float()
+        steps = {}  # they depend on nothing else of an effort
+        for power in {effort.power for effort in efforts}:
             start = Schedule(1, power, 1, (first_step(sigma_data),))
-            x_t, mean = look.x[pilot].float(), look.denoised[pilot].float()
             steps[power] = tuned_schedule(energy, mean, x_t, look.mse, self.sigma, start, seed).steps
         self.annealed = []
         for effort in efforts:

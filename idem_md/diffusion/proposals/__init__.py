@@ -1,7 +1,17 @@
 """How paths step from one noise level to the next, one file a proposal; `register_proposal` adds yours."""
 
 from .analytic import Analytic
-from .base import CHUNK, PROPOSALS, Denoise, DiffusionProposal, Look, Proposal, joined, register_proposal
+from .base import (
+    CHUNK,
+    PROPOSALS,
+    Denoise,
+    DiffusionProposal,
+    Look,
+    Proposal,
+    joined,
+    look_in_chunks,
+    register_proposal,
+)
 from .ddpm import Ddpm
 from .elastic import ElasticLook, ElasticProposal
 
@@ -17,5 +27,6 @@ __all__ = [
     "Look",
     "Proposal",
     "joined",
+    "look_in_chunks",
     "register_proposal",
 ]

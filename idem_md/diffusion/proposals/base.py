@@ -21,6 +21,7 @@ __all__ = [
     "Proposal",
     "joined",
     "levels",
+    "look_in_chunks",
     "register_proposal",
 ]
 
@@ -56,7 +57,9 @@ class Look:
 
 
 def joined(looks: Sequence[Look]) -> Look:
-    """Looks at one level as one, of what every look has."""
+    """Looks at one level as one, of what every look has; a single one stays what it is."""
+    if len(looks) == 1:
+        return looks[0]
     x, denoised = (torch.cat([getattr(look, name) for look in looks]) for name in ("x", "denoised"))
     return Look(x, looks[0].sigma, denoised, looks[0].mse)
 
@@ -109,6 +112,11 @@ class DiffusionProposal(Proposal):
     def up(self, look: Look, t: float) -> Gaussian:
         """N(x_s, t^2 - s^2)."""
         return Isotropic(look.x, t**2 - look.sigma**2)
+
+
+def look_in_chunks(proposal: Proposal, x: torch.Tensor, sigma: float) -> Look:
+    """A look at any number of points (n, N, D), in chunks that suit the network."""
+    return joined([proposal.look(chunk, sigma) for chunk in x.split(CHUNK)])
 
 
 PROPOSALS: Registry[type[Proposal]] = Registry("kernel")
