@@ -49,15 +49,15 @@ def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, c
             if full
             else idem_md.TrainingConfig.parse({"system": "cu13", **SKETCH}, "sketch")
         )
-    checkpoint = idem_md.train(
-        config, Path(folder), system=system, minutes=25 if full else 1.5, max_energy_calls=700_000
-    )
+    path = Path(folder)
+    resume = (path / "state.safetensors").exists()  # of an example that was stopped
+    budget = {"minutes": 25 if full else 1.5, "max_energy_calls": 660_000}
+    checkpoint = idem_md.train(config, path, system=system, resume=resume, **budget)
     print(
         f"trained in {checkpoint.provenance['seconds']:.0f} s with {checkpoint.provenance['energy_calls']} energy calls"
     )
 
     # Springs, learnt from the replay buffer without a call, are what makes weights of a dear potential worth having.
-    path = Path(folder)
     tune(checkpoint, run_samples(path), path / "model.safetensors", system=system, springs=SpringsTraining(steps=steps))
 
     sampler = idem_md.load_sampler(folder, system)

@@ -134,6 +134,8 @@ class Checkpoint:
         Seconds, steps, energy calls and versions of the training.
     plans : dict of SamplingPlan
         By number of network evaluations.
+    dear : SamplingPlan, optional
+        For potentials whose calls are dear; see `frugal_plan`.
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
     """
@@ -145,6 +147,7 @@ class Checkpoint:
     provenance: dict[str, Any]
     digest: str = ""
     plans: Mapping[int, SamplingPlan] = field(default_factory=dict, hash=False)
+    dear: SamplingPlan | None = None
 
     def plan(self, nfe: int) -> SamplingPlan:
         """For so many network evaluations: that of the nearest number for which there is one, or a plain one."""
@@ -154,8 +157,10 @@ class Checkpoint:
 
     @property
     def frugal_plan(self) -> SamplingPlan:
-        """One energy call a sample, the best kernel that there is."""
-        return SamplingPlan("elastic" if self.denoiser.has_springs else "analytic")
+        """One energy call a sample: that which was tuned, or the best kernel that there is."""
+        if self.dear is not None:
+            return self.dear
+        return SamplingPlan("elastic" if self.denoiser.has_springs else "analytic", "nested", options={"draws": 1})
 
     @property
     def noise_range(self) -> tuple[float, float]:
@@ -174,6 +179,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "mse": checkpoint.accuracy.mse,
         "provenance": checkpoint.provenance,
         "plans": {str(nfe): plan.table() for nfe, plan in checkpoint.plans.items()},
+        "dear": None if checkpoint.dear is None else checkpoint.dear.table(),
     }
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
 
@@ -199,6 +205,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         provenance = dict(header["provenance"])
         plans = {int(nfe): SamplingPlan.of(table) for nfe, table in header.get("plans", {}).items()}
         plans = dict(sorted(plans.items()))
+        dear = None if header.get("dear") is None else SamplingPlan.of(header["dear"])
         system_name = config["system"]
         system = get_system(system_name) if system_name in SYSTEMS else System.described(header["system"])
         denoiser = build_denoiser(options, system)
@@ -218,4 +225,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     denoiser.eval().requires_grad_(False)
-    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans)
+    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, dear)

@@ -238,7 +238,8 @@ class Sampler:
             plan = replace(plan, move_step=first_step(self.checkpoint.system.sigma_data))
         proposal = PROPOSALS.find(plan.kernel)(self.checkpoint.denoiser, self.checkpoint.accuracy)
         lowest, highest = self.checkpoint.noise_range
-        return _Route(method, plan, proposal, plan.build(), noise_grid(plan.sigma_1 or lowest, highest, nfe))
+        levels = noise_grid(plan.sigma_1 or lowest, highest, nfe, density=plan.density)
+        return _Route(method, plan, proposal, plan.build(), levels)
 
     def _draw(self, systems: Sequence[System], n: int, seed: int, route: _Route, progress) -> list[WeightedEnsemble]:
         n = check_int("n", n, 1)

@@ -1,5 +1,6 @@
 """Weighted paths against closed forms: right whatever the denoiser, the proposal and the last step."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from idem_md.diffusion import (
     noise_grid,
     sample_paths,
 )
+from idem_md.diffusion.proposals import batch_size
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.ensemble import ForwardWeights
+from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal, subspace_dimension
+from idem_md.training.levels import level_density
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 from harmonic import SCALE, K, SpringDenoiser, exact, mse  # noqa: E402
@@ -167,3 +171,44 @@ def test_blocks_and_chunks_are_all_there(last, energy, n, block):
     (paths,) = sample_paths(proposal, ending, [energy], grid, SCALE, n, g, lambda w: seen.append(len(w)))
     assert max(seen) == ending.block(energy) == block and sum(seen) == n
     assert n == len(paths.positions) == len(paths.energies.unique())
+
+
+def test_batches_of_large_systems_are_small():
+    """Memory stays where it is, and batches are those of the system, not of the machine."""
+    assert [batch_size(n, 3) for n in (1, 13, 38, 55, 200, 1000)] == [250, 250, 161, 77, 5, 1]
+    last = LAST_STEPS["annealed"](**LAST["annealed"])
+    assert [last.block(LennardJones(n, 2.0)) for n in (4, 55)] == [250, 77]
+    assert [last.block(Harmonic(n, 3, K)) for n in (4, 55, 5000)] == [4096, 924, 1]
+
+
+def test_levels_of_a_density():
+    """Equal densities are equal ratios; twice the density, twice the levels; the ends are what they should be."""
+    flat = torch.tensor(noise_grid(0.03, 3.0, 9, density=(2.0, 2.0)), dtype=torch.float64)
+    assert flat[0] == 3.0 and flat[-1] == 0.03
+    assert torch.allclose(flat[1:] / flat[:-1], torch.tensor(0.01, dtype=torch.float64) ** 0.125)
+    steps = (1.0,) * 50 + (2.0,) * 50
+    grid = noise_grid(0.01, 1.0, 3001, density=steps)
+    assert all(a > b for a, b in zip(grid, grid[1:]))
+    assert sum(s > 0.1 for s in grid) / sum(s < 0.1 for s in grid) == pytest.approx(2, rel=0.02)
+    for bad in ((1.0,), (1.0, 0.0), (1.0, float("nan"))):
+        with pytest.raises(UsageError, match="density: expected"):
+            noise_grid(0.01, 1.0, 5, density=bad)
+
+
+def test_levels_are_dense_where_steps_lose_most():
+    """Against the closed form of what a step of `ddpm` loses on Gaussian data; `analytic` loses nothing there."""
+    lowest, highest, n = 0.05, 3.0, 4000
+    x = standard_normal((n, 4, 3), torch.Generator().manual_seed(1)) * SCALE
+    found = level_density(PROPOSALS["ddpm"](SpringDenoiser(exact), mse), x, lowest, highest, 0)
+    sigma = torch.logspace(math.log10(lowest), math.log10(highest), len(found), dtype=torch.float64).tolist()
+
+    def lost(low, high):
+        ratio = 1 + (1 - low**2 / high**2) * mse(high) / low**2
+        return 0.5 * (ratio - 1 - math.log(ratio))
+
+    short = [lost(*pair) for pair in zip(sigma, sigma[1:])]
+    long = [lost(*pair) - sum(short[k : k + 4]) for k, pair in enumerate(zip(sigma, sigma[4:]))]
+    closed = torch.tensor(long, dtype=torch.float64).sqrt()
+    closed = (closed / closed.max()).clamp(min=0.1)
+    assert torch.allclose(torch.tensor(found, dtype=torch.float64)[2:-2], closed, atol=0.04)
+    assert set(level_density(PROPOSALS["analytic"](SpringDenoiser(exact), mse), x[:500], 0.05, 3.0, 0)) == {1.0}

@@ -291,10 +291,18 @@ def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples):
     checkpoint = replace(lj13_sampler.checkpoint, plans={})
     few = SpringsTraining(steps=30, batch=64)
     tuned = tune(checkpoint, lj13_samples[:600], tmp_path / "model.safetensors", springs=few, nfes=(5,), pilot=128)
+    dear = tuned.dear
+    assert tuned.frugal_plan == dear and dear.last_step == "nested" and len(dear.density) > 20
+    assert dear.changed(last_step_calls=9).density == dear.density and dear.changed(last_step="plain").density is None
+    assert SamplingPlan.of(json.loads(json.dumps(dear.table()))) == dear
     assert list(tuned.plans) == [5] and tuned.denoiser.has_springs and tuned.provenance["tuning_energy_calls"] > 0
     plan = tuned.plans[5]
     assert plan.last_step == "annealed" and plan.ess_fraction > 0.1 and plan.seconds > 0
-    e = idem_md.load_sampler(tmp_path).sample(400, nfe=5, seed=1)
+    sampler = idem_md.load_sampler(tmp_path)
+    assert sampler.checkpoint.dear == dear
+    frugal = sampler._draw([sampler.system], 400, 0, sampler._route(25, "diffusion", dear), None)[0]
+    assert frugal.provenance["energy_calls"] == 400 and abs(frugal.log_z - 59.86) < 4.5 * frugal.log_z_err
+    e = sampler.sample(400, nfe=5, seed=1)
     mean, error = e.mean_energy
     assert e.ess > 40 and abs(mean + 42.92) < 4.5 * error
     assert abs(e.log_z - 59.86) < 4.5 * (e.log_z_err**2 + 0.03**2) ** 0.5
@@ -306,7 +314,7 @@ def test_a_dear_energy_is_called_once_a_sample(lj13_sampler):
     energy.units, energy.elements = lj13_sampler.system.units, ("Ar",) * 13
     system = idem_md.System.of_energy(energy, centred(torch.randn(1, 13, 3, generator=generator()))[0].numpy())
     e = idem_md.Sampler(lj13_sampler.checkpoint, system).sample(12, nfe=3)
-    assert e.provenance["energy_calls"] == 12 and e.provenance["last_step"] == "plain"
+    assert e.provenance["energy_calls"] == 12 and e.provenance["last_step"] == "nested"
 
 
 def test_moves_after_the_last_step_leave_averages_alone(lj13_samples):

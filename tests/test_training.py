@@ -8,12 +8,14 @@ import torch
 
 import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
-from idem_md.chains import posterior_mean, relax
+from idem_md.chains import ChainState, posterior_mean, relax
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
 from idem_md.targets import TARGETS, Batch, DemTarget, MixedTarget, PosteriorTarget, mix_with_force
 from idem_md.training import load_checkpoint, load_config, preset
+from idem_md.training.loop import init
 from idem_md.training.optimisers import schedule
+from idem_md.training.ring import RingBuffer
 
 K = 4.0
 
@@ -116,9 +118,18 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"name": "muon", "precision": "bf16"}], ids=["adam", "muon"])
-def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, optimizer):
-    tiny = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update=optimizer)})
+@pytest.mark.parametrize(
+    "optimizer,buffer",
+    [({}, {}), ({"name": "muon", "precision": "bf16"}, {}), ({}, {"size": 40, "walkers": 16})],
+    ids=["adam", "muon", "walkers"],
+)
+def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, optimizer, buffer):
+    tiny = tiny.model_copy(
+        update={
+            "optimizer": tiny.optimizer.model_copy(update=optimizer),
+            "buffer": tiny.buffer.model_copy(update=buffer),
+        }
+    )
     train(tiny, tmp_path / "whole")
     for steps in (3, 9):  # within the first iteration, and in the third
         folder = tmp_path / f"stopped{steps}"
@@ -135,6 +146,40 @@ def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, optimizer):
         assert same(weights(tmp_path / "whole"), weights(folder))
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         assert [entry["iteration"] for entry in log] == list(range(5))
+
+
+def numbered(*numbers):
+    """States that know their number."""
+    u = torch.tensor(numbers, dtype=torch.float32)
+    x = u[:, None, None] * torch.tensor([1.0, -1.0, 0.0, 0.0])[:, None].expand(-1, 3)
+    return ChainState(x, u, x.clone())
+
+
+def test_ring_keeps_the_newest_and_carries_on_the_walkers():
+    ring = RingBuffer(numbered(0, 1), size=5, walkers=2)
+    for k in range(2, 9, 2):
+        ring.append(numbered(k, k + 1))
+        assert len(ring) == min(k + 2, 5)
+        assert sorted(ring.samples.u.tolist()) == list(range(max(0, k - 3), k + 2))
+        assert torch.equal(ring.samples.x[:, 0, 0], ring.samples.u)
+    energy = Harmonic(4, 3, K)
+    ring.refine(energy, 1e-5, 1, seed=0)
+    # 9 and 8 have gone on, by next to nothing, in the place of 5 and 6.
+    assert sorted(ring.samples.x[:, 0, 0].round().tolist()) == [7, 8, 8, 9, 9]
+    assert ring.put(energy, standard_normal((3, 4, 3), torch.Generator().manual_seed(0), torch.float32)) == 3
+    assert energy.calls == 2 * 2 + 3  # a run of chains begins with the energy of where it starts
+
+
+def test_first_buffer_holds_what_the_walkers_saw(tiny, tmp_path):
+    small = {"size": 64, "walkers": 16, "fresh": 4, "warmup_steps": 40}
+    config = tiny.model_copy(update={"buffer": tiny.buffer.model_copy(update=small)})
+    system = idem_md.get_system("lj13")
+    energy = system.energy()
+    state = init(config, system, energy)
+    samples = state.buffer.samples
+    assert len(state.buffer) == 64 and len(samples.u.unique()) > 48
+    assert torch.allclose(energy(samples.x)[0], samples.u, rtol=1e-4, atol=1e-3)
+    assert energy.calls - 64 == 16 * (config.buffer.relax_steps + 1 + 20 * 3)
 
 
 def test_same_seed_same_weights(tiny, tmp_path):
@@ -307,6 +352,7 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
         ({"target": {"name": "buffer", "chains": 5}}, "unknown key 'target.chains'"),
         ({"network": {"name": "egnn", "cutoff": 2.0}}, "unknown key 'network.cutoff'"),
         ({"optimizer": {"matrix_rate": 0.1}}, "matrix_rate is not used by 'adam', only by muon"),
+        ({"buffer": {"size": 64, "walkers": 128, "fresh": 4}}, "buffer.walkers: expected between buffer.fresh = 4 and"),
         ({"buffer": {"train_on": "prior"}}, "buffer.train_on: expected 'buffer' with the target 'posterior'"),
     ],
 )

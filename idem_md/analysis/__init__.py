@@ -1,6 +1,6 @@
 """What can be measured on ensembles: observables, distances, and the protocols of published numbers."""
 
-from .coverage import Coverage, coverage
+from .coverage import Coverage, Minima, coverage, minima
 from .distances import (
     aligned_distance,
     aligned_w2,
@@ -17,6 +17,7 @@ from .thermodynamics import heat_capacity
 
 __all__ = [
     "Coverage",
+    "Minima",
     "OBSERVABLES",
     "Observable",
     "Reference",
@@ -26,6 +27,7 @@ __all__ = [
     "energy_w2",
     "exploded",
     "heat_capacity",
+    "minima",
     "mode_weights",
     "negative_log_likelihood",
     "pair_distances",

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..chains import quench
+from ..chains import noise_start, quench
 from ..checks import check_int
 from ..energies import Modes
 from ..ensemble import WeightedEnsemble
 from ..errors import ResultError, UsageError
 from .distances import mode_weights
 
-__all__ = ["Coverage", "coverage"]
+__all__ = ["Coverage", "Minima", "coverage", "minima"]
 
 # Minima whose energies differ by less, relative to their size, are one.
 SAME = 1e-4
@@ -55,6 +55,66 @@ class Coverage:
         z = (self.share - self.reference) / np.where(self.error > 0, self.error, 1.0)  # all in one basin: both are one
         k = int(np.abs(z).argmax())
         return self.names[k], float(z[k])
+
+
+@dataclass(frozen=True)
+class Minima:
+    """The lowest minima that samples and configurations of noise lead to, in ascending order.
+
+    Attributes
+    ----------
+    energy : numpy.ndarray, shape (M,)
+        kT.
+    share, from_noise : numpy.ndarray, shape (M,)
+        Share of the weighted set and of the configurations of noise that lead there.
+    """
+
+    energy: np.ndarray
+    share: np.ndarray
+    from_noise: np.ndarray
+
+    @property
+    def deeper(self) -> int:
+        """Minima that only noise leads to, deeper than all that samples lead to."""
+        return int((self.share > 0).argmax())
+
+
+def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 10) -> Minima:
+    """Quench samples and configurations of noise: does the set know of the deepest minima? Needs no reference.
+
+    A minimum that is rare in equilibrium may be missing by chance, and one that noise hardly ever leads to goes
+    unnoticed: a hint and no proof, where `coverage` compares with a set that is known to be right.
+
+    Parameters
+    ----------
+    ensemble : WeightedEnsemble
+    n : int
+        Samples, drawn by their weights, and configurations of noise. Costs some hundred energy calls each.
+    seed : int
+    most : int
+        Minima in the result.
+
+    Raises
+    ------
+    UsageError
+        The energy of the system is not known.
+    ResultError
+        No minimum was found from the samples.
+    """
+    n, system = check_int("n", n, 2), ensemble.system
+    energy = system.energy()
+    start = noise_start(energy, system.sigma_data, n, 200, torch.Generator().manual_seed(seed))
+    ours, theirs = (
+        quench(energy, x).numpy() for x in (torch.from_numpy(ensemble.resample(n, seed).positions), start.x)
+    )
+    if not np.isfinite(ours).any():
+        raise ResultError("ensemble: expected at least one minimum, no minimisation of its samples converged")
+    found = np.sort(np.concatenate([ours, theirs]))
+    edges = _basins(found[np.isfinite(found)], 0.0)
+    shares = [_histogram(u, edges)[:-1] for u in (ours, theirs)]
+    # As many as were asked for, but for the first that samples lead to.
+    shown = max(min(most, len(edges)), int((shares[0] > 0).argmax()) + 1)
+    return Minima(np.array([low for low, _ in edges[:shown]]), shares[0][:shown], shares[1][:shown])
 
 
 def coverage(

@@ -36,7 +36,7 @@ def equilibrate(
     steps_a_round: int,
     next_seed: Callable[[], int],
     gain: float = 0.3,
-    on_round: Callable[[], None] = lambda: None,
+    on_round: Callable[[ChainState], None] = lambda _: None,
 ) -> tuple[ChainState, float]:
     """MALA in rounds, the step tuned after each; returns the state and the step.
 
@@ -48,11 +48,11 @@ def equilibrate(
         The seed of each round.
     gain : float
         See `tune_step`; few rounds want a larger one.
-    on_round : callable ()
-        Called before every round; may raise.
+    on_round : callable (state)
+        Called before every round with where the chains are; may raise.
     """
     for _ in range(rounds):
-        on_round()
+        on_round(state)
         state, run = MALA(step).step(energy, state, steps_a_round, next_seed())
         step = tune_step(step, float(run.acceptance.mean()), gain)
     return state, step

@@ -26,13 +26,16 @@ def check(
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Samples of the reference to use.")] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
+    minima: Annotated[
+        int, typer.Option(help="Without a reference: quench so many samples, and noise, some hundred calls each.")
+    ] = 0,
     plot: Annotated[Path | None, typer.Option(help="F.png: a picture of the weights.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Can the weights be trusted? idem-md check lj13.dcd --reference md.dcd
 
     With a reference: are all its minima visited, what do weights of paths from its samples say, and what is log Z at
-    most.
+    most. With --minima: do the samples know of the deepest minima that noise leads to.
     """
     from ..analysis import coverage
     from ..ensemble import load_ensemble
@@ -57,6 +60,15 @@ def check(
 
         with atomic_set({"plot": plot}) as new:
             plot_weights(e, new["plot"])
+    if minima:
+        from ..analysis import minima as quenched
+
+        found = quenched(e, minima, seed)
+        rows = zip(found.energy.tolist(), found.share.tolist(), found.from_noise.tolist())
+        facts |= {
+            "minima": [{"energy": u, "share": ours, "from_noise": noise} for u, ours, noise in rows],
+            "deeper_minima": found.deeper,
+        }
     if reference is not None:
         known = load_ensemble(reference)
         forward = _forward(e, known, sampler, n, seed)
@@ -113,6 +125,9 @@ def _print(e: WeightedEnsemble, facts: dict[str, Any]) -> None:
     grid.add_row("Pareto k", shown("pareto_k") + " (up to 0.7 errors can be trusted)")
     grid.add_row("log Z", shown("log_z"))
     grid.add_row("log Z is at least", shown("log_z_lower"))
+    for row in facts.get("minima", []):
+        name = f"minimum of {row['energy']:.3f} kT"
+        grid.add_row(name, f"{100 * row['share']:.0f}% of the samples, {100 * row['from_noise']:.0f}% of noise")
     if "log_z_upper" in facts:
         grid.add_row("log Z is at most", shown("log_z_upper"))
         grid.add_row("log Z from the reference", shown("forward_log_z"))
@@ -133,4 +148,6 @@ def _verdict(facts: dict[str, Any]) -> str:
         return "a minimum has another share than in the reference: one of the two is not in equilibrium"
     if facts.get("forward_ess_fraction", 1.0) < 0.5 * facts["ess_fraction"]:
         return "paths from the reference have far worse weights: the samples may miss some of it"
+    if facts.get("deeper_minima"):
+        return "noise leads to a deeper minimum than any of the samples: they may miss it, if it is not rare"
     return "nothing to object to" if "log_z_upper" in facts else "nothing to object to; a reference would tell more"

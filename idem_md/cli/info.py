@@ -26,6 +26,7 @@ def _of_checkpoint(source: str) -> dict[str, Any]:
         "training": {k: v for k, v in checkpoint.provenance.items() if k not in ("springs", "versions")},
         "springs_gain_nats": None if springs is None else springs["gain_nats"],
         "plans": {str(nfe): plan.table() for nfe, plan in checkpoint.plans.items()},
+        "frugal_plan": checkpoint.frugal_plan.table(),
     }
 
 
@@ -81,8 +82,10 @@ def info(
 
     grid = Table(show_header=False)
     for key, value in facts.items():
-        if key != "plans":
+        if key not in ("plans", "frugal_plan"):
             grid.add_row(key, _shown(value))
     for nfe, plan in facts.get("plans", {}).items():
         grid.add_row(f"plan, {nfe} evaluations", _plan(plan))
+    if facts.get("frugal_plan"):
+        grid.add_row("plan for dear potentials", _plan(facts["frugal_plan"]))
     Console().print(grid)

@@ -11,7 +11,7 @@ from torchdiffeq import odeint
 from ..checks import check_choice, check_float, check_int
 from ..errors import UsageError
 from ..geometry import gaussian_log_density, standard_normal, subspace_dimension
-from .proposals import CHUNK, Denoise
+from .proposals import Denoise, batch_size
 from .proposals.base import levels
 
 __all__ = ["DIVERGENCES", "Flow"]
@@ -69,7 +69,7 @@ class Flow:
             raise UsageError("x: expected finite positions, got NaN or infinity")
         generator = torch.Generator().manual_seed(self.seed)
         parts = []
-        for chunk in x.double().split(CHUNK):
+        for chunk in x.double().split(batch_size(*x.shape[1:])):
             top, change = self._carry(chunk, self.low, self.high, generator)
             parts.append(self._top_density(top) + change)
         return torch.cat(parts)
@@ -79,8 +79,9 @@ class Flow:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """``n`` points at the lower level (n, N, D), and log p_low there (n,), float64."""
         points, densities = [], []
-        for first in range(0, n, CHUNK):
-            shape = (min(CHUNK, n - first), n_atoms, n_dims)
+        batch = batch_size(n_atoms, n_dims)
+        for first in range(0, n, batch):
+            shape = (min(batch, n - first), n_atoms, n_dims)
             top = math.sqrt(self.high**2 + self.sigma_data**2) * standard_normal(shape, generator)
             x, change = self._carry(top, self.high, self.low, generator)
             points.append(x)

@@ -11,7 +11,7 @@ from ..energies import Energy
 from ..geometry import standard_normal
 from .gaussians import Isotropic
 from .last_step import LastStep
-from .proposals import CHUNK, Proposal, joined, look_in_chunks
+from .proposals import Proposal, batch_size, joined, look_in_chunks
 
 __all__ = ["Paths", "forward_log_weights", "forward_paths", "sample_paths"]
 
@@ -77,12 +77,12 @@ def sample_paths(
     levels = [float(s) for s in levels]
     start_variance = levels[0] ** 2 + sigma_data**2
     parts: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in energies]
-    block = last_step.block(energies[0])
+    block, batch = last_step.block(energies[0]), batch_size(energies[0].n_atoms, energies[0].n_dims)
     for first in range(0, n, block):
         size = min(block, n - first)
         looks, weights = [], []
-        for chunk in range(0, size, CHUNK):
-            shape = (min(CHUNK, size - chunk), energies[0].n_atoms, energies[0].n_dims)
+        for chunk in range(0, size, batch):
+            shape = (min(batch, size - chunk), energies[0].n_atoms, energies[0].n_dims)
             start = Isotropic(torch.zeros(shape, dtype=torch.float64), start_variance)
             x = start.sample(generator)
             log_w = -start.log_density(x)
@@ -154,7 +154,7 @@ def forward_log_weights(
     """
     upward = sorted(float(s) for s in levels)
     parts = []
-    for start in x.split(CHUNK):
+    for start in x.split(batch_size(*x.shape[1:])):
         look = proposal.look(start, upward[0])
         log_w = torch.zeros(len(start), dtype=torch.float64)
         for s, t in zip(upward, upward[1:]):

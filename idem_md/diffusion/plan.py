@@ -28,6 +28,8 @@ class SamplingPlan:
         A name of `LAST_STEPS`.
     sigma_1 : float, optional
         Lowest noise level; by default the lowest of the training.
+    density : tuple of float, optional
+        Where levels are dense; see `noise_grid`.
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
@@ -47,6 +49,7 @@ class SamplingPlan:
     seconds: float | None = None
     moves: int = 0
     move_step: float | None = None
+    density: tuple[float, ...] | None = None
 
     def __post_init__(self):
         if self.sigma_1 is not None:
@@ -83,7 +86,7 @@ class SamplingPlan:
         if kernel is not None:
             plan = replace(plan, kernel=kernel)
         if last_step is not None and last_step != self.last_step:
-            plan = replace(plan, last_step=last_step, sigma_1=None, options={}, moves=0)
+            plan = replace(plan, last_step=last_step, sigma_1=None, density=None, options={}, moves=0)
         if last_step_calls is not None:
             kind = LAST_STEPS.find(plan.last_step)
             if moves is None and plan.moves:
@@ -108,4 +111,5 @@ class SamplingPlan:
         unknown = sorted(table.keys() - cls.__dataclass_fields__.keys())
         if unknown:
             raise UsageError(f"plan: expected some of {', '.join(cls.__dataclass_fields__)}, got {unknown[0]!r}")
-        return cls(**table)
+        density = table.get("density")
+        return cls(**{**table, "density": None if density is None else tuple(density)})

@@ -34,12 +34,16 @@ class NoiseConfig(Table):
 class BufferConfig(Table):
     """Replay buffer: its size, samples added an outer iteration, and MALA steps a refinement (0: none).
 
+    Refinement carries all samples on or, with ``walkers``, only so many, and the buffer keeps where they have been:
+    more samples for the same energy calls. They are correlated, but see more than the walkers alone.
+
     With ``train_on = "prior"`` the noised x_0 are drawn from N(0, sigma_max^2) instead, as pDEM does, and the buffer
     only serves to measure.
     """
 
     train_on: Literal["buffer", "prior"] = "buffer"
     size: int = Field(8192, ge=16)
+    walkers: int | None = Field(None, ge=16)
     fresh: int = Field(256, ge=1)
     sampling_steps: int = Field(30, ge=2)
     relax_steps: int = Field(200, ge=0)
@@ -101,6 +105,11 @@ class TrainingConfig(Table):
             )
         if buffer.fresh > buffer.size:
             raise ValueError(f"buffer.fresh: expected at most buffer.size = {buffer.size}, got {buffer.fresh}")
+        if not buffer.fresh <= (buffer.walkers or buffer.size) <= buffer.size:
+            raise ValueError(
+                f"buffer.walkers: expected between buffer.fresh = {buffer.fresh} and buffer.size = {buffer.size}, "
+                f"got {buffer.walkers}"
+            )
         if buffer.train_on == "prior" and TARGETS[self.target.name].needs_samples:
             raise ValueError(
                 f"buffer.train_on: expected 'buffer' with the target {self.target.name!r}, "

@@ -14,10 +14,14 @@ from ..energies.foreign import ForeignEnergy
 from ..errors import FileFormatError
 from ..nets import HasScalars
 from ..systems import System
+from .levels import tune_levels
 from .springs import SpringsTraining, add_springs
 from .tuning import NFES, tune_plans
 
 __all__ = ["NFES", "run_samples", "tune"]
+
+# Samples on which levels are tuned.
+PILOT = 500
 
 
 def run_samples(folder: Path) -> torch.Tensor:
@@ -27,6 +31,11 @@ def run_samples(folder: Path) -> torch.Tensor:
     if "buffer.x" not in tensors:
         raise FileFormatError(f"{path}: expected the tensor buffer.x, there is none")
     return tensors["buffer.x"]
+
+
+def _spread(samples: torch.Tensor, n: int) -> torch.Tensor:
+    """About ``n`` of the samples, evenly from the first to the last, which may be a history."""
+    return samples[:: max(len(samples) // n, 1)]
 
 
 def tune(
@@ -41,7 +50,8 @@ def tune(
     on_step: Callable[[int], None] = lambda _: None,
     on_plan: Callable[[int, SamplingPlan], None] = lambda *_: None,
 ) -> Checkpoint:
-    """Springs where the network can carry them, then a plan for each of ``nfes``; writes ``out``.
+    """Springs where the network can carry them, then a plan for dear potentials and, unless the system's own is one,
+    for each of ``nfes``; writes ``out``.
 
     Parameters
     ----------
@@ -63,15 +73,15 @@ def tune(
 
     Notes
     -----
-    Plans spend energy calls in thousands a sample: a potential of foreign code gets none, and is sampled with one call
-    each.
+    Plans for a number of evaluations spend energy calls in thousands a sample: a potential of foreign code gets none.
     """
     springs = springs or SpringsTraining()
     energy = (system or checkpoint.system).energy()  # before the work: it may not be known
     if springs.steps and isinstance(checkpoint.denoiser.net, HasScalars):
         checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
+    checkpoint = tune_levels(checkpoint, _spread(samples, PILOT), springs.seed)
     if nfes and not isinstance(energy, ForeignEnergy):
-        checkpoint = tune_plans(checkpoint, energy, samples[:pilot], nfes, springs.seed, on_plan)
+        checkpoint = tune_plans(checkpoint, energy, _spread(samples, pilot), nfes, springs.seed, on_plan)
         record = {**checkpoint.provenance, "tuning_energy_calls": energy.calls}
         checkpoint = replace(checkpoint, provenance=record)
     save_checkpoint(out, checkpoint)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..chains import equilibrate, noise_start, relax, tune_step
+from ..chains import ChainState, equilibrate, noise_start, relax, tune_step
 from ..checkpoint import build_denoiser
 from ..diffusion import DenoiserAccuracy, PlainLastStep, noise_grid, sample_paths, stratified_log_uniform
 from ..diffusion.proposals import Ddpm
@@ -66,9 +66,10 @@ def init(
         The budget of energy calls does not even fill the buffer.
     """
     b = config.buffer
+    walkers = b.walkers or b.size
     rounds = WARMUP_ROUNDS if b.warmup_steps else 0
     steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
-    needed = b.size * (b.relax_steps + 1 + rounds * (steps_a_round + 1))
+    needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1))
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
         raise BudgetExhausted(
             f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}"
@@ -78,15 +79,25 @@ def init(
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    samples = noise_start(energy, system.sigma_data, b.size, b.relax_steps, generator, guard)
-    samples, step = equilibrate(
-        energy, samples, b.mala_step, rounds, steps_a_round, lambda: draw_seed(generator), on_round=guard
+    start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard)
+    seen: list[ChainState] = []
+
+    def on_round(now: ChainState) -> None:
+        guard()
+        seen.append(now)
+
+    last, step = equilibrate(
+        energy, start, b.mala_step, rounds, steps_a_round, lambda: draw_seed(generator), on_round=on_round
     )
+    first, *others = (*seen[rounds // 2 + 1 :], last)  # what chains see before that is not in equilibrium
+    buffer = RingBuffer(first, b.size, b.walkers)
+    for samples in others:
+        buffer.append(samples)
     return TrainingState(
         denoiser,
         ema,
         make_optimizers(config.optimizer, denoiser),
-        RingBuffer(samples),
+        buffer,
         generator,
         0,
         config.optimizer.iterations,

@@ -12,35 +12,53 @@ __all__ = ["RingBuffer"]
 
 
 class RingBuffer:
-    """Ring of samples with energies and forces.
+    """Ring of samples with energies and forces, some of which, the walkers, are the newest places of Markov chains.
 
     Attributes
     ----------
     samples : ChainState
-        Positions (size, N, D), energies (size,) and forces, float32.
+        Positions (n, N, D), energies (n,) and forces of n <= ``size``, float32.
+    size, walkers : int
+        Samples that there is room for, and how many of them, the newest, are walkers; by default all.
     next : int
-        Where the next fresh samples go; the oldest ones are there.
+        Where the next samples go once there is no more room; the oldest ones are there.
     """
 
-    def __init__(self, samples: ChainState, next: int = 0):
+    def __init__(self, samples: ChainState, size: int | None = None, walkers: int | None = None, next: int = 0):
         self.samples, self.next = samples, next
+        self.size = size or len(samples.x)
+        self.walkers = walkers or self.size
 
     def __len__(self) -> int:
         return len(self.samples.x)
 
+    def append(self, new: ChainState) -> None:
+        """Put samples beside the others as long as there is room, and then in the place of the oldest."""
+        room = self.size - len(self)
+        s = self.samples
+        if room:
+            pairs = ((s.x, new.x), (s.u, new.u), (s.f, new.f))
+            self.samples = s = ChainState(*(torch.cat([old, more[:room]]) for old, more in pairs))
+        where = (self.next + torch.arange(len(new.u[room:]))) % len(self)
+        s.x[where], s.u[where], s.f[where] = new.x[room:], new.u[room:], new.f[room:]
+        self.next = int((self.next + len(where)) % len(self))
+
     def put(self, energy: Energy, x: torch.Tensor) -> int:
-        """Overwrite the oldest samples by those of ``x`` (M, N, D) with a finite energy; returns how many had one."""
+        """`append` those samples of ``x`` (M, N, D) that have a finite energy; returns how many."""
         u, f = energy(x)
         ok = torch.isfinite(u)
-        where = (self.next + torch.arange(int(ok.sum()))) % len(self)
-        s = self.samples
-        s.x[where], s.u[where], s.f[where] = x[ok], u[ok], f[ok]
-        self.next = int((self.next + len(where)) % len(self))
-        return len(where)
+        self.append(ChainState(x[ok], u[ok], f[ok]))
+        return int(ok.sum())
 
     def refine(self, energy: Energy, step: float, n_steps: int, seed: int) -> float:
-        """MALA on the true energy for every sample; returns the acceptance."""
-        self.samples, run = MALA(step).step(energy, self.samples, n_steps, seed)
+        """MALA on the true energy for the walkers; returns the acceptance."""
+        s = self.samples
+        if self.walkers == self.size:
+            self.samples, run = MALA(step).step(energy, s, n_steps, seed)
+        else:
+            newest = (self.next - 1 - torch.arange(self.walkers)) % len(self)
+            state, run = MALA(step).step(energy, ChainState(s.x[newest], s.u[newest], s.f[newest]), n_steps, seed)
+            self.append(state)
         return float(run.acceptance.mean())
 
     def force_scale(self) -> float:

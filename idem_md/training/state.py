@@ -138,7 +138,7 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
             denoiser,
             ema.eval().requires_grad_(False),
             optimizers,
-            RingBuffer(samples, header["next"]),
+            RingBuffer(samples, config.buffer.size, config.buffer.walkers, header["next"]),
             generator,
             header["iteration"],
             header["total"],

@@ -16,7 +16,7 @@ from ..chains import Schedule, equilibrate, finite_start, first_step, tuned_sche
 from ..checkpoint import Checkpoint
 from ..diffusion import PROPOSALS, AnnealedLastStep, Proposal, SamplingPlan, forward_log_weights, noise_grid
 from ..diffusion.plan import MOVES_SHARE
-from ..diffusion.proposals import CHUNK, look_in_chunks
+from ..diffusion.proposals import look_in_chunks
 from ..energies import Energy, NativeAnnealing
 from ..ensemble import ForwardWeights
 from ..geometry import standard_normal
@@ -27,6 +27,8 @@ __all__ = ["NFES", "tune_plans"]
 NFES = (4, 6, 8, 12, 16, 25, 50)
 # Lowest noise level in units of the standard deviation of a coordinate.
 LOWEST = (0.25, 0.35, 0.45, 0.55, 0.7, 0.85)
+# Samples from which step sizes are tuned.
+CHAINS = 250
 # A smaller share of effective samples than this part of the largest is not worth its speed: few samples would carry it.
 WORTH_HAVING = 0.75
 
@@ -85,7 +87,7 @@ def tune_plans(
 def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: int) -> float:
     """The Langevin step for moves on u."""
     seeds = torch.Generator().manual_seed(seed)
-    start = finite_start(energy, samples[:CHUNK].float())
+    start = finite_start(energy, samples[:CHAINS].float())
     return equilibrate(energy, start, first_step(sigma_data), 20, 20, lambda: draw_seed(seeds), gain=1.0)[1]
 
 
@@ -119,7 +121,7 @@ class _Bottom:
         self.x = samples + self.sigma * standard_normal(samples.shape, generator)
         look = look_in_chunks(self._proposal("analytic"), self.x, self.sigma)
         efforts = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
-        x_t, mean = look.x[:CHUNK].float(), look.denoised[:CHUNK].float()
+        x_t, mean = look.x[:CHAINS].float(), look.denoised[:CHAINS].float()
         steps = {}  # they depend on nothing else of an effort
         for power in {effort.power for effort in efforts}:
             start = Schedule(1, power, 1, (first_step(sigma_data),))

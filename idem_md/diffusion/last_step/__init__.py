@@ -1,7 +1,7 @@
 """From the lowest noise level to a sample, one file a way; `register_last_step` adds yours."""
 
 from .annealed import AnnealedLastStep
-from .base import LAST_STEPS, Ending, LastStep, register_last_step
+from .base import LAST_STEPS, Ending, LastStep, log_ratio, register_last_step
 from .moved import MovedLastStep
 from .nested import NestedLastStep
 from .plain import PlainLastStep
@@ -14,5 +14,6 @@ __all__ = [
     "MovedLastStep",
     "NestedLastStep",
     "PlainLastStep",
+    "log_ratio",
     "register_last_step",
 ]

@@ -12,11 +12,14 @@ from ...checks import check_int
 from ...energies import AnnealRun, Energy, NativeAnnealing
 from ...errors import UsageError
 from ...seeds import draw_seed
-from ..proposals import CHUNK, Look
+from ..proposals import Look
 from .base import Ending, LastStep, register_last_step
 from .nested import choose
 
 __all__ = ["AnnealedLastStep"]
+
+# Samples in plain torch at a time, and bytes of the vectors between all of their atoms.
+MOST, PAIRS = 4096, 2**26
 
 
 @register_last_step("annealed")
@@ -61,8 +64,10 @@ class AnnealedLastStep(LastStep):
         return {**options, "schedule": schedule, "chains": chains}
 
     def block(self, energy: Energy) -> int:
-        """See `LastStep`: in plain torch many, which share what a stage costs."""
-        return CHUNK if isinstance(energy, NativeAnnealing) else 4096
+        """See `LastStep`: in plain torch many, which share what a stage costs, as far as pairs of atoms fit."""
+        if isinstance(energy, NativeAnnealing):
+            return super().block(energy)
+        return max(min(MOST, PAIRS // (8 * energy.n_atoms**2 * energy.n_dims)), 1)
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """See `LastStep`; chains run in float32."""

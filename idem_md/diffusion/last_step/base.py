@@ -12,7 +12,7 @@ from ...energies import Energy
 from ...errors import UsageError
 from ...registry import Registry
 from ..gaussians import Gaussian, Isotropic
-from ..proposals import CHUNK, Look
+from ..proposals import Look, batch_size
 
 __all__ = ["LAST_STEPS", "Ending", "LastStep", "energies_where_finite", "log_ratio", "register_last_step"]
 
@@ -48,8 +48,8 @@ class LastStep(ABC):
     takes_calls: ClassVar[bool] = False
 
     def block(self, energy: Energy) -> int:
-        """Samples that are best finished at a time; beyond `proposals.CHUNK` they come as a plain `Look`."""
-        return CHUNK
+        """Samples that are best finished at a time; beyond `proposals.batch_size` they come as a plain `Look`."""
+        return batch_size(energy.n_atoms, energy.n_dims)
 
     @classmethod
     def build(cls, options: Mapping[str, Any]) -> LastStep:

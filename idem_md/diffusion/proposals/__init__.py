@@ -2,12 +2,12 @@
 
 from .analytic import Analytic
 from .base import (
-    CHUNK,
     PROPOSALS,
     Denoise,
     DiffusionProposal,
     Look,
     Proposal,
+    batch_size,
     joined,
     look_in_chunks,
     register_proposal,
@@ -16,7 +16,6 @@ from .ddpm import Ddpm
 from .elastic import ElasticLook, ElasticProposal
 
 __all__ = [
-    "CHUNK",
     "PROPOSALS",
     "Analytic",
     "Ddpm",
@@ -26,6 +25,7 @@ __all__ = [
     "ElasticProposal",
     "Look",
     "Proposal",
+    "batch_size",
     "joined",
     "look_in_chunks",
     "register_proposal",

@@ -1,0 +1,111 @@
+"""Where paths want their noise levels if no annealing follows: for potentials whose calls are dear. No energy calls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..checkpoint import Checkpoint
+from ..diffusion import PROPOSALS, Look, Proposal, SamplingPlan, forward_log_weights, noise_grid
+from ..diffusion.last_step import log_ratio
+from ..diffusion.proposals import batch_size
+from ..geometry import standard_normal
+
+__all__ = ["level_density", "tune_levels"]
+
+# Ratio of neighbouring levels on the fine grid, its logarithm, and steps of it that are compared with one.
+FINE, SPAN = 0.125, 4
+# Share of the largest density that is the least: where hardly anything is lost, losses are measured worst.
+LEAST = 0.1
+# Loss of a long step, in nats, that is rounding.
+NOTHING = 1e-6
+# Network evaluations for which the lowest level is chosen; the best one hardly depends on it.
+NFE = 25
+
+
+@torch.no_grad()
+def level_density(proposal: Proposal, x_0: torch.Tensor, lowest: float, highest: float, seed: int) -> tuple[float, ...]:
+    """How dense levels should lie for the least divergence of paths up from paths down.
+
+    A long step loses log p(x_s | x_t) - log q(x_s | x_t) more than the short steps that it replaces: c h^2, with h the
+    logarithm of its ratio of levels. The sum over a path of given length is least for a density of levels in ln sigma
+    that is proportional to c^(1/2). Long and short steps are compared on the same paths up from samples, where
+    everything cancels but what they lose.
+
+    Parameters
+    ----------
+    proposal : Proposal
+    x_0 : torch.Tensor, shape (n, N, D), float64
+        Samples of the system.
+    lowest, highest : float
+    seed : int
+
+    Returns
+    -------
+    tuple of float
+        At equidistant ln sigma from the lowest to the highest; see `noise_grid`.
+    """
+    n = max(math.ceil(math.log(highest / lowest) / FINE), SPAN) + 1
+    sigma = np.geomspace(lowest, highest, n).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    lost = np.zeros(n - SPAN)
+    for chunk in x_0.split(batch_size(*x_0.shape[1:])):
+        x = chunk + sigma[0] * standard_normal(chunk.shape, generator)
+        looks = [proposal.look(x, sigma[0])]
+        for low, high in zip(sigma, sigma[1:]):
+            x = x + math.sqrt(high**2 - low**2) * standard_normal(x.shape, generator)
+            looks.append(proposal.look(x, high))
+        short = np.array([_gain(proposal, *pair) for pair in zip(looks, looks[1:])])
+        long = np.array([_gain(proposal, *pair) for pair in zip(looks, looks[SPAN:])])
+        lost += long - np.convolve(short, np.ones(SPAN), "valid")
+    # Each belongs to the middle of its span; beyond the first and last middle it is as there.
+    c = np.pad(np.maximum(lost, 0.0), (SPAN // 2, SPAN - SPAN // 2), mode="edge")
+    if c.max() < NOTHING * len(x_0):
+        return (1.0,) * n
+    return tuple(np.maximum(np.sqrt(c / c.max()), LEAST).tolist())
+
+
+def _gain(proposal: Proposal, low: Look, high: Look) -> float:
+    """log up - log down of a step between two looks, summed over their samples."""
+    up = proposal.up(low, high.sigma).log_density(high.x)
+    return float((up - proposal.down(high, low.sigma).log_density(low.x)).sum())
+
+
+def tune_levels(checkpoint: Checkpoint, samples: torch.Tensor, seed: int = 0) -> Checkpoint:
+    """The checkpoint with a plan of one energy call a sample, for any number of network evaluations.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    samples : torch.Tensor, shape (n, N, D)
+        Of the system, in equilibrium; a few hundred.
+    seed : int
+    """
+    x_0 = samples.double()
+    plain = replace(checkpoint, dear=None).frugal_plan
+    proposal = PROPOSALS[plain.kernel](checkpoint.denoiser, checkpoint.accuracy)
+    lowest, highest = checkpoint.noise_range
+    density = level_density(proposal, x_0, lowest, highest, seed)
+    sigma = np.geomspace(lowest, highest, len(density)).tolist()
+    plans = [replace(plain, sigma_1=sigma[k], density=density[k:]) for k in range(0, len(density) // 2, SPAN)]
+    # The mean of log w on the way up is log Z plus the divergence.
+    best = min(plans, key=lambda plan: _mean_log_weight(checkpoint, proposal, plan, x_0, seed + 1))
+    return replace(checkpoint, dear=best, digest="")
+
+
+@torch.no_grad()
+def _mean_log_weight(checkpoint: Checkpoint, proposal: Proposal, plan: SamplingPlan, x_0, seed: int) -> float:
+    """That of paths up from samples, but for the energies, which are those of the samples."""
+    assert plan.sigma_1 is not None
+    generator = torch.Generator().manual_seed(seed)
+    x = x_0 + plan.sigma_1 * standard_normal(x_0.shape, generator)
+    grid = noise_grid(plan.sigma_1, checkpoint.noise_range[1], NFE, density=plan.density)
+    total = float(forward_log_weights(proposal, grid, checkpoint.system.sigma_data, x, generator).sum())
+    batch = batch_size(*x.shape[1:])
+    for start, end in zip(x.split(batch), x_0.split(batch)):
+        look = proposal.look(start, plan.sigma_1)
+        total += float(log_ratio(look, look.posterior(), end).sum())
+    return total / len(x_0)
