@@ -17,13 +17,14 @@ from safetensors.torch import save
 from .diffusion import Denoiser, DenoiserAccuracy, SamplingPlan
 from .errors import FileFormatError, IdemError, UsageError
 from .files import write_atomic
-from .nets import NETWORKS, HasScalars, NetworkOptions, Springs, SpringsOptions, parse_network
+from .nets import NETWORKS, HasFeatures, Jump, JumpOptions, NetworkOptions, Springs, SpringsOptions, parse_network
 from .systems import SYSTEMS, System, get_system
 from .tables import parse_table
 
 __all__ = [
     "Checkpoint",
     "build_denoiser",
+    "build_jump",
     "build_springs",
     "load_checkpoint",
     "migrate",
@@ -109,11 +110,26 @@ def build_springs(options: SpringsOptions, net: torch.nn.Module, sigma_data: flo
     UsageError
         A network without scalars.
     """
-    if not isinstance(net, HasScalars):
+    if not isinstance(net, HasFeatures):
         raise UsageError(
             f"springs: expected a network with scalars on its atoms, such as painn, got {type(net).__name__}"
         )
     return Springs(options, net.n_scalars, net.length, sigma_data)
+
+
+def build_jump(options: JumpOptions, net: torch.nn.Module, sigma_data: float) -> Jump:
+    """A fresh head for jumps on a network, drawn from torch's global generator.
+
+    Raises
+    ------
+    UsageError
+        A network without features.
+    """
+    if not isinstance(net, HasFeatures):
+        raise UsageError(
+            f"jump: expected a network with features on its atoms, such as painn, got {type(net).__name__}"
+        )
+    return Jump(options, net.n_scalars, net.length, sigma_data)
 
 
 @dataclass(frozen=True)
@@ -171,9 +187,11 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a model file."""
     springs = cast("Springs | None", checkpoint.denoiser.springs)
+    jump = cast("Jump | None", checkpoint.denoiser.jump)
     header = {
         "config": checkpoint.config,
         "springs": None if springs is None else springs.options.model_dump(),
+        "jump": None if jump is None else jump.options.model_dump(),
         "system": checkpoint.system.describe(),
         "sigma": checkpoint.accuracy.sigma,
         "mse": checkpoint.accuracy.mse,
@@ -212,6 +230,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if header.get("springs") is not None:
             springs = parse_table(SpringsOptions, header["springs"], str(path), "springs")
             denoiser.springs = build_springs(springs, denoiser.net, system.sigma_data)
+        if header.get("jump") is not None:
+            jump = parse_table(JumpOptions, header["jump"], str(path), "jump")
+            denoiser.jump = build_jump(jump, denoiser.net, system.sigma_data)
     except (KeyError, TypeError, ValueError, IdemError) as problem:
         unknown = isinstance(problem, UsageError) and str(name) not in NETWORKS
         hint = "; import the module that registers it first" if unknown else ""

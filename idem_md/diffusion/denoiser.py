@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..checks import check_choice
+from ..geometry import centred
 from .elastic import Precision
 
 __all__ = ["OUTPUTS", "Denoiser"]
@@ -29,12 +30,18 @@ class Denoiser(nn.Module):
     sigma_data : float
     output : str
     springs : nn.Module, optional
-        A `nets.Springs` on the network's scalars, which must then be a `nets.HasScalars`.
+        A `nets.Springs` on the network's scalars, which must then be a `nets.HasFeatures`.
+
+    Attributes
+    ----------
+    jump : nn.Module or None
+        A `nets.Jump` on the network's features.
     """
 
     def __init__(self, net: nn.Module, sigma_data: float, output: str = "denoiser", springs: nn.Module | None = None):
         super().__init__()
         self.springs = springs
+        self.jump: nn.Module | None = None
         self.net = net
         self.sigma_data = sigma_data
         self.output = check_choice("output", output, OUTPUTS)
@@ -73,10 +80,35 @@ class Denoiser(nn.Module):
 
     def with_precision(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, Precision]:
         """The result of `forward`, and the elastic precision of its error, from one evaluation of the network."""
+        denoised, features = self.featured(x, sigma)
+        return denoised, self.precision(x, denoised, features, sigma)
+
+    def featured(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """The result of `forward`, and what else the network knows, for heads; without gradients."""
+        with torch.no_grad():
+            features = cast(Any, self.net).with_features(x.float(), torch.log(sigma.float()))
+            return self._scaled(x, sigma, features.field), features
+
+    def jumped(
+        self, x: torch.Tensor, denoised: torch.Tensor, features: Any, t: torch.Tensor, s: torch.Tensor, jump=None
+    ) -> torch.Tensor:
+        """g(x_t, t -> s) = (s/t) x_t + (1 - s/t) Dbar, by ``jump`` or the denoiser's own; see `nets.Jump`.
+
+        Parameters
+        ----------
+        x, denoised, features
+            x_t and the results of `featured` there.
+        t, s : torch.Tensor, shape (B,)
+            Levels, s above or below t.
+        """
+        jump = jump or self.jump
+        assert jump is not None
+        average = centred(jump(features, x.float(), denoised.float(), t.float(), s.float()).to(x.dtype))
+        return average + (s / t).to(x.dtype)[:, None, None] * (x - average)
+
+    def precision(self, x: torch.Tensor, denoised: torch.Tensor, features: Any, sigma: torch.Tensor) -> Precision:
+        """The elastic precision of the denoiser's error, from the results of `featured`."""
         assert self.springs is not None
         log_sigma = torch.log(sigma.float())
-        with torch.no_grad():
-            f, scalars = cast(Any, self.net).with_scalars(x.float(), log_sigma)
-        denoised = self._scaled(x, sigma, f)
-        along, across, floor = self.springs(scalars, x.float(), denoised.float(), log_sigma)
-        return denoised, Precision.of(along.to(x.dtype), across.to(x.dtype), floor.to(x.dtype), denoised)
+        along, across, floor = self.springs(features.scalars, x.float(), denoised.float(), log_sigma)
+        return Precision.of(along.to(x.dtype), across.to(x.dtype), floor.to(x.dtype), denoised)

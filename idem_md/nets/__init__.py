@@ -2,17 +2,30 @@
 yours."""
 
 from .egnn import EGNN
+from .jump import Jump, JumpOptions
 from .layers import NoiseEmbedding
 from .mlp import MLP
 from .painn import PaiNN
-from .registry import NETWORKS, HasScalars, LayeredOptions, Network, NetworkOptions, parse_network, register_network
+from .registry import (
+    NETWORKS,
+    Features,
+    HasFeatures,
+    LayeredOptions,
+    Network,
+    NetworkOptions,
+    parse_network,
+    register_network,
+)
 from .springs import SpringConstants, Springs, SpringsOptions
 
 __all__ = [
     "EGNN",
     "MLP",
     "NETWORKS",
-    "HasScalars",
+    "Features",
+    "HasFeatures",
+    "Jump",
+    "JumpOptions",
     "LayeredOptions",
     "Network",
     "NetworkOptions",

@@ -75,3 +75,10 @@ class RadialSplines(nn.Module):
     def pairs(self, x: torch.Tensor):
         """The same for all pairs of (B, N, D) positions, sparse; see `native.pair_splines`."""
         return native.pair_splines(x, self.n_basis, self.length, self.SHIFT, self.lo, self.width)
+
+    def all_pairs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Basis (B, N, N, K) of all pairs of (B, N, D) positions, zero on the diagonal, and directions (B, N, N, D)."""
+        dx = x[:, :, None] - x[:, None]
+        r = torch.sqrt((dx**2).sum(-1) + 1e-12)
+        off_diagonal = 1 - torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        return self(r) * off_diagonal[..., None], dx / r[..., None]

@@ -21,9 +21,9 @@ from .. import native as ops
 from ..errors import UsageError
 from ..systems import System
 from .layers import NoiseEmbedding, RadialSplines, perceptron, silent_linear
-from .registry import LayeredOptions, register_network
+from .registry import Features, LayeredOptions, register_network
 
-__all__ = ["PaiNN"]
+__all__ = ["Message", "PaiNN", "Update"]
 
 
 class Message(MessagePassing):
@@ -162,12 +162,10 @@ class PaiNN(nn.Module):
         UsageError
             ``native`` where it does not serve.
         """
-        return self.with_scalars(x_BND, log_sigma_B, native)[0]
+        return self.with_features(x_BND, log_sigma_B, native).field
 
-    def with_scalars(
-        self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor, native: bool | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The field of `forward`, and the scalars (B, N, C) of the last layer; see `HasScalars`."""
+    def with_features(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor, native: bool | None = None) -> Features:
+        """The field of `forward`, and what the last layer knows; see `HasFeatures`."""
         b, n, d = x_BND.shape
         serves = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3) and not x_BND.requires_grad
         if native and not serves:
@@ -190,10 +188,7 @@ class PaiNN(nn.Module):
         elif native:
             geometry = self.radial.pairs(x)
         else:
-            dx = x[:, :, None] - x[:, None]
-            r = torch.sqrt((dx**2).sum(-1) + 1e-12)
-            off_diagonal = 1 - torch.eye(n, dtype=x.dtype, device=x.device)
-            geometry = self.radial(r) * off_diagonal[..., None], dx / r[..., None]
+            geometry = self.radial.all_pairs(x)
         messages, updates = cast(Iterable[Message], self.messages), cast(Iterable[Update], self.updates)
         for gain, message, update in zip(gains, messages, updates):
             scale, shift = gain.chunk(2, -1)
@@ -205,7 +200,7 @@ class PaiNN(nn.Module):
                 ds, dv = message.fused(inner, v, geometry) if native else message.dense(inner, v, *geometry)
             s, v = update(s + ds, v + dv)
         out = self.vector_out(self.gate_out(s).float()[..., None, :] * v)[..., 0].float()
-        return out - out.mean(1, keepdim=True), s
+        return Features(out - out.mean(1, keepdim=True), s, v)
 
     def _edges(self, x: torch.Tensor, cutoff: float):
         """Basis (E,K), directions (E,D) and indices (2,E) of the directed pairs (j, i) closer than the cutoff."""

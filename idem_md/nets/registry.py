@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field
 from torch import Tensor
@@ -12,7 +12,16 @@ from ..registry import Registry
 from ..systems import System
 from ..tables import Table, parse_table
 
-__all__ = ["NETWORKS", "HasScalars", "LayeredOptions", "Network", "NetworkOptions", "parse_network", "register_network"]
+__all__ = [
+    "NETWORKS",
+    "Features",
+    "HasFeatures",
+    "LayeredOptions",
+    "Network",
+    "NetworkOptions",
+    "parse_network",
+    "register_network",
+]
 
 
 class NetworkOptions(Table):
@@ -51,15 +60,32 @@ class Network(Protocol):
     def __call__(self, x_BND: Tensor, log_sigma_B: Tensor) -> Tensor: ...
 
 
+class Features(NamedTuple):
+    """A field, and what the last layer of its network knows of the atoms.
+
+    Attributes
+    ----------
+    field : Tensor, shape (B, N, D)
+    scalars : Tensor, shape (B, N, C)
+        Invariant.
+    vectors : Tensor, shape (B, N, D, C)
+        Equivariant.
+    """
+
+    field: Tensor
+    scalars: Tensor
+    vectors: Tensor
+
+
 @runtime_checkable
-class HasScalars(Protocol):
-    """A network whose last layer has scalars on the atoms, for heads: see `Springs`."""
+class HasFeatures(Protocol):
+    """A network whose last layer has scalars and vectors on the atoms, for heads: see `Springs` and `Jump`."""
 
     n_scalars: int
     length: float
 
-    def with_scalars(self, x_BND: Tensor, log_sigma_B: Tensor) -> tuple[Tensor, Tensor]:
-        """The field, and the scalars (B, N, C)."""
+    def with_features(self, x_BND: Tensor, log_sigma_B: Tensor) -> Features:
+        """The field, and the features beside it."""
         ...
 
 

@@ -12,7 +12,7 @@ from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpo
 from ..diffusion import SamplingPlan
 from ..energies.foreign import ForeignEnergy
 from ..errors import FileFormatError
-from ..nets import HasScalars
+from ..nets import HasFeatures
 from ..systems import System
 from .levels import tune_levels
 from .springs import SpringsTraining, add_springs
@@ -77,7 +77,7 @@ def tune(
     """
     springs = springs or SpringsTraining()
     energy = (system or checkpoint.system).energy()  # before the work: it may not be known
-    if springs.steps and isinstance(checkpoint.denoiser.net, HasScalars):
+    if springs.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
         checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
     checkpoint = tune_levels(checkpoint, _spread(samples, PILOT), springs.seed)
     if nfes and not isinstance(energy, ForeignEnergy):

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
-from ..diffusion import Denoiser
 from ..nets import NoiseEmbedding
 from .config import OptimizerConfig
 
-__all__ = ["make_optimizers", "schedule"]
+__all__ = ["load_optimizers", "make_optimizers", "optimizer_tensors", "schedule"]
 
 
-def make_optimizers(config: OptimizerConfig, denoiser: Denoiser) -> tuple[torch.optim.Optimizer, ...]:
+def make_optimizers(config: OptimizerConfig, module: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
     """The configured optimisers, each with its full step size as ``initial_lr`` in its groups."""
-    parameters = dict(denoiser.named_parameters())
+    parameters = dict(module.named_parameters())
     matrices = {}
     if config.name == "muon":
         # Embeddings and rows of one have no spectrum worth evening out.
-        embeddings = tuple(
-            f"{k}." for k, m in denoiser.named_modules() if isinstance(m, (nn.Embedding, NoiseEmbedding))
-        )
+        embeddings = tuple(f"{k}." for k, m in module.named_modules() if isinstance(m, (nn.Embedding, NoiseEmbedding)))
         matrices = {
             name: p
             for name, p in parameters.items()
@@ -38,6 +36,27 @@ def make_optimizers(config: OptimizerConfig, denoiser: Denoiser) -> tuple[torch.
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return tuple(optimizers)
+
+
+def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    """What `load_optimizers` needs, by names that begin with "optimizer."."""
+    return {
+        f"optimizer.{n}.{i}.{k}": v
+        for n, optimizer in enumerate(optimizers)
+        for i, slots in optimizer.state_dict()["state"].items()
+        for k, v in slots.items()
+    }
+
+
+def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put fresh optimisers into the state that `optimizer_tensors` wrote."""
+    for n, optimizer in enumerate(optimizers):
+        prefix, slots = f"optimizer.{n}.", dict[int, dict[str, torch.Tensor]]()
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                index, name = key[len(prefix) :].split(".")
+                slots.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def schedule(config: OptimizerConfig, total: int, step: int) -> float:

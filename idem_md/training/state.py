@@ -15,7 +15,7 @@ from ..diffusion import Denoiser
 from ..errors import ConfigError, FileFormatError
 from ..systems import System
 from .config import TrainingConfig
-from .optimisers import make_optimizers
+from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
 from .ring import RingBuffer
 
 __all__ = ["SavedRun", "TrainingState", "load_state", "save_state"]
@@ -70,9 +70,7 @@ def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_
     """Write everything that `load_state` needs, as one safetensors file."""
     tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
-    for n, optimizer in enumerate(state.optimizers):
-        for i, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{n}.{i}.{k}": v for k, v in slots.items()}
+    tensors |= optimizer_tensors(state.optimizers)
     samples = state.buffer.samples
     tensors |= {"buffer.x": samples.x, "buffer.u": samples.u, "buffer.f": samples.f}
     tensors["generator"] = state.generator.get_state()
@@ -124,12 +122,7 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
         optimizers = make_optimizers(config.optimizer, denoiser)
-        for n, optimizer in enumerate(optimizers):
-            slots: dict[int, dict] = {}
-            for key, value in part(f"optimizer.{n}.").items():
-                index, name = key.split(".")
-                slots.setdefault(int(index), {})[name] = value
-            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        load_optimizers(optimizers, tensors)
         generator = torch.Generator()
         generator.set_state(tensors["generator"])
         samples = ChainState(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"])

@@ -1,0 +1,288 @@
+"""Distillation: jumps along the flow of a trained sampler, by regression on its trajectories. No energy calls."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import Checkpoint, build_jump, read_tensors, write_tensors
+from ..checks import check_float, check_int
+from ..diffusion import Denoiser
+from ..errors import ConfigError, FileFormatError, IdemError, UsageError
+from ..geometry import standard_normal
+from ..nets import Jump, JumpOptions
+from .budgets import Budget
+from .config import OptimizerConfig
+from .optimisers import load_optimizers, make_optimizers, optimizer_tensors, schedule
+from .trajectories import Trajectories, draw_trajectories, follow
+
+__all__ = ["Distillation", "distill", "jump_error"]
+
+# Steps of a round, after which the oldest trajectories are renewed; rounds from one saved state to the next.
+ROUND, SAVED = 100, 5
+# Levels of a trajectory; steps between two of them when errors are measured.
+LEVELS, FINE = 24, 4
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Settings.
+
+    Attributes
+    ----------
+    steps, batch : int
+        Optimiser steps, in whole rounds of a hundred, and pairs of points a step.
+    lowest : float, optional
+        Jumps go between this level and the highest of the training; by default 0.4 of the data's scale.
+    pool, renewed : int
+        Trajectories that are kept, and how many of them each round replaces.
+    seed : int
+    options : JumpOptions
+    optimizer : OptimizerConfig
+    """
+
+    steps: int = 6000
+    batch: int = 128
+    lowest: float | None = None
+    pool: int = 3072
+    renewed: int = 256
+    seed: int = 0
+    options: JumpOptions = JumpOptions()
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            name="muon", learning_rate=0.003, matrix_rate=0.003, clip_norm=0.1, warmup=100, inner_steps=ROUND
+        )
+    )
+
+    def __post_init__(self):
+        if check_int("steps", self.steps, ROUND) % ROUND:
+            raise UsageError(f"steps: expected a multiple of {ROUND}, got {self.steps}")
+        check_int("batch", self.batch, 2)
+        check_int("renewed", self.renewed, 1)
+        check_int("pool", self.pool, self.renewed)
+        check_int("seed", self.seed, 0, 2**31 - 1)
+        if self.lowest is not None:
+            check_float("lowest", self.lowest, above=0.0)
+
+    def table(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "options": self.options.model_dump(), "optimizer": self.optimizer.model_dump()}
+
+
+@dataclass
+class _State:
+    """A distillation between two rounds."""
+
+    jump: Jump
+    ema: Jump
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    pool: Trajectories
+    generator: torch.Generator
+    round: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+
+def _loss(denoiser: Denoiser, jump: Jump, batch: Trajectories) -> torch.Tensor:
+    """|g(x_t, t -> s) - x_s|^2 / s^2 per coordinate, (B,), from two points of each path: the first to the second."""
+    (x, y), (t, s) = batch.x.unbind(1), batch.sigma.unbind(1)
+    g = denoiser.jumped(x, *denoiser.featured(x, t), t, s, jump)
+    return ((g - y) / s[:, None, None]).square().mean((1, 2))
+
+
+def _pairs(pool: Trajectories, n: int, generator: torch.Generator) -> Trajectories:
+    """Two different points of ``n`` of the paths."""
+    levels = pool.sigma.shape[1]
+    i = torch.randint(len(pool.x), (n,), generator=generator)
+    a = torch.randint(levels, (n,), generator=generator)
+    b = (a + 1 + torch.randint(levels - 1, (n,), generator=generator)) % levels
+    return Trajectories(*(torch.stack([part[i, a], part[i, b]], 1) for part in pool))
+
+
+def distill(
+    checkpoint: Checkpoint,
+    state: Path,
+    settings: Distillation | None = None,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    on_round: Callable[[int, int, float], None] = lambda *_: None,
+) -> Checkpoint:
+    """The checkpoint with jumps; its network, springs and plans stay as they are.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        With a network that has features for heads.
+    state : Path
+        File for the state, from which the distillation can be resumed bit for bit.
+    settings : Distillation, optional
+    resume : bool
+        Go on from that file.
+    minutes : float, optional
+        Budget of wall time, earlier sessions included: the number of rounds is fixed when what is left is just what the
+        final decay of the step size will take.
+    stop : callable () -> bool
+        Asked after each round; if true the distillation ends where it is.
+    on_round : callable (round, total, loss)
+
+    Returns
+    -------
+    Checkpoint
+        Its provenance has the settings, seconds and the error of jumps by level.
+
+    Raises
+    ------
+    UsageError
+        A network without features, or levels out of order.
+    ConfigError, FileFormatError
+        The state belongs to another distillation, or cannot be read.
+    IdemError
+        The training diverged.
+    """
+    settings, budget = settings or Distillation(), Budget(minutes)
+    denoiser, system = checkpoint.denoiser, checkpoint.system
+    lowest = settings.lowest or 0.4 * denoiser.sigma_data
+    highest = checkpoint.noise_range[1]
+    if lowest >= highest:
+        raise UsageError(f"lowest: expected less than the highest level {highest}, got {lowest}")
+    now = _begin(checkpoint, settings, lowest)
+    header = {"settings": settings.table(), "checkpoint": checkpoint.digest}
+    if resume:
+        _load(state, now, header)
+    start, earlier = time.perf_counter(), now.seconds
+    shape = (settings.renewed, system.n_atoms, system.n_dims)
+    while now.round < now.total and not stop():
+        if now.round:
+            fresh = draw_trajectories(denoiser, shape, LEVELS, lowest, highest, now.generator)
+            where = (now.round * settings.renewed + torch.arange(settings.renewed)) % settings.pool
+            for kept, new in zip(now.pool, fresh):
+                kept[where] = new
+        total = 0.0
+        for k in range(ROUND):
+            total += _step(denoiser, now, settings, now.round * ROUND + k)
+        now.round += 1
+        now.seconds = earlier + time.perf_counter() - start
+        used = budget.used(now.seconds, 0)
+        now.total = budget.shortened(now.round, now.total, used, 0.0, settings.optimizer.decay_fraction)
+        if now.round % SAVED == 0 or now.round == now.total:
+            _save(state, now, header)
+        on_round(now.round, now.total, total / ROUND)
+    _save(state, now, header)
+    done = copy.deepcopy(denoiser)
+    done.jump = now.ema.eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(settings.seed + 1)
+    record = {
+        **settings.table(),
+        "lowest": lowest,
+        "rounds": now.round,
+        "finished": now.round == now.total,
+        "seconds": now.seconds,
+        **jump_error(done, (256, system.n_atoms, system.n_dims), lowest, highest, generator),
+    }
+    return replace(checkpoint, denoiser=done, provenance={**checkpoint.provenance, "distillation": record}, digest="")
+
+
+def _step(denoiser: Denoiser, now: _State, settings: Distillation, step: int) -> float:
+    """One optimiser step; returns the loss."""
+    o = settings.optimizer
+    loss = _loss(denoiser, now.jump, _pairs(now.pool, settings.batch, now.generator)).mean()
+    now.jump.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(now.jump.parameters(), o.clip_norm)
+    if not bool(torch.isfinite(norm)):
+        raise IdemError(f"distillation diverged: the gradient of step {step} is not finite")
+    share = schedule(o, now.total, step)
+    for optimizer in now.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share
+        optimizer.step()
+    decay = min(o.ema, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for average, p in zip(now.ema.parameters(), now.jump.parameters()):
+            average.lerp_(p, 1 - decay)
+    return float(loss.detach())
+
+
+def _begin(checkpoint: Checkpoint, settings: Distillation, lowest: float) -> _State:
+    denoiser, system = checkpoint.denoiser, checkpoint.system
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        jump = build_jump(settings.options, denoiser.net, denoiser.sigma_data)
+    generator = torch.Generator().manual_seed(settings.seed)
+    shape = (settings.pool, system.n_atoms, system.n_dims)
+    parts = []
+    for first in range(0, settings.pool, settings.renewed):
+        part = (min(settings.renewed, settings.pool - first), *shape[1:])
+        parts.append(draw_trajectories(denoiser, part, LEVELS, lowest, checkpoint.noise_range[1], generator))
+    pool = Trajectories(*(torch.cat(column) for column in zip(*parts)))
+    optimizers = make_optimizers(settings.optimizer, jump)
+    ema = copy.deepcopy(jump).requires_grad_(False)
+    return _State(jump, ema, optimizers, pool, generator, 0, settings.steps // ROUND)
+
+
+def _save(path: Path, now: _State, header: Mapping[str, Any]) -> None:
+    tensors = {f"jump.{k}": v for k, v in now.jump.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in now.ema.state_dict().items()}
+    tensors |= optimizer_tensors(now.optimizers)
+    tensors |= {"pool.x": now.pool.x, "pool.sigma": now.pool.sigma, "generator": now.generator.get_state()}
+    numbers = {"round": now.round, "total": now.total, "seconds": now.seconds}
+    write_tensors(path, "distillation", tensors, {**header, **numbers})
+
+
+def _load(path: Path, now: _State, header: Mapping[str, Any]) -> None:
+    """Put a fresh state where a saved one was."""
+    tensors, theirs = read_tensors(path, "distillation")
+    for key, ours in header.items():
+        if theirs.get(key) != ours:
+            raise ConfigError(f"{path}: cannot resume: {key} was {theirs.get(key)!r} there, now it is {ours!r}")
+    try:
+        for name, module in (("jump.", now.jump), ("ema.", now.ema)):
+            module.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
+        load_optimizers(now.optimizers, tensors)
+        now.pool = Trajectories(tensors["pool.x"], tensors["pool.sigma"])
+        now.generator.set_state(tensors["generator"])
+        now.round, now.total, now.seconds = theirs["round"], theirs["total"], theirs["seconds"]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: its contents do not describe a distillation ({error})") from None
+
+
+@torch.no_grad()
+def jump_error(
+    denoiser: Denoiser, shape: tuple[int, int, int], lowest: float, highest: float, generator: torch.Generator
+) -> dict[str, Any]:
+    """How far jumps miss, against trajectories of finer steps than those of the training.
+
+    Returns
+    -------
+    dict
+        ``levels`` and, from each of them (rows) to each other (columns), ``jump_error``: root mean square of
+        |g(x_t, t -> s) - x_s| / s per coordinate; ``flow_error``, that of the steps of the training.
+    """
+    levels = torch.exp(torch.linspace(math.log(highest), math.log(lowest), 5))
+    sigma = levels.expand(shape[0], -1)
+    x = math.sqrt(highest**2 + denoiser.sigma_data**2) * standard_normal(shape, generator, torch.float32)
+    coarse = points = x[:, None]
+    steps = (LEVELS - 1) // (len(levels) - 1)
+    for k in range(len(levels) - 1):
+        ends = sigma[:, k], sigma[:, k + 1]
+        points = torch.cat([points, follow(denoiser, points[:, -1], *ends, FINE * steps)[:, None]], 1)
+        coarse = torch.cat([coarse, follow(denoiser, coarse[:, -1], *ends, steps)[:, None]], 1)
+
+    def rms(a: torch.Tensor, b: int) -> float:
+        return float(((a - points[:, b]) / levels[b]).square().mean().sqrt())
+
+    table = []
+    for a in range(len(levels)):
+        seen = denoiser.featured(points[:, a], sigma[:, a])
+        row = [rms(denoiser.jumped(points[:, a], *seen, sigma[:, a], sigma[:, b]), b) for b in range(len(levels))]
+        table.append(row)
+    return {"levels": levels.tolist(), "jump_error": table, "flow_error": rms(coarse[:, -1], len(levels) - 1)}

@@ -1,0 +1,244 @@
+"""Jumps along the flow, their distillation, and consistency proposals."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import idem_md
+from idem_md import ConfigError, UsageError
+from idem_md.checkpoint import build_jump, load_checkpoint, save_checkpoint
+from idem_md.diffusion import PlainLastStep, Precision, forward_paths, noise_grid, sample_paths
+from idem_md.diffusion.proposals.consistency import Consistency
+from idem_md.diffusion.stretched import Spectrum, Stretched
+from idem_md.energies import Harmonic
+from idem_md.geometry import centred, standard_normal, subspace_dimension
+from idem_md.nets import JumpOptions
+from idem_md.training.distill import Distillation, distill, jump_error
+from idem_md.training.trajectories import draw_trajectories, follow
+
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
+from harmonic import SCALE, K, SpringDenoiser, mse  # noqa: E402
+
+SMALL = JumpOptions(channels=16, layers=1, n_basis=16)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def jumping(lj13_sampler):
+    """The denoiser of LJ-13 with a head for jumps of random weights."""
+    checkpoint = lj13_sampler.checkpoint
+    denoiser = load_checkpoint(idem_md.sampler.checkpoint_path("lj13")).denoiser
+    torch.manual_seed(0)
+    denoiser.jump = build_jump(SMALL, denoiser.net, denoiser.sigma_data).requires_grad_(False)
+    assert checkpoint.denoiser.jump is None
+    return denoiser
+
+
+def jumps(denoiser, x, t, s):
+    t, s = (torch.full((len(x),), level, dtype=torch.float64) for level in (t, s))
+    return denoiser.jumped(x, *denoiser.featured(x, t), t, s)
+
+
+def test_a_fresh_head_takes_euler_steps(jumping, lj13_samples):
+    x = lj13_samples[:20] + 0.4 * standard_normal((20, 13, 3), generator())
+    d = jumping(x, torch.full((20,), 0.4))
+    for s in (0.1, 0.4, 1.5):
+        assert torch.allclose(jumps(jumping, x, 0.4, s), d + (s / 0.4) * (x - d), atol=1e-5)
+
+
+def test_jumps_keep_symmetries_and_boundaries(jumping, lj13_samples):
+    with torch.no_grad():
+        jumping.jump.vector_out.weight.normal_(generator=generator())
+    x = centred(lj13_samples[:20] + 0.4 * standard_normal((20, 13, 3), generator()))
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator(1), dtype=torch.float64))[0]
+    order = torch.randperm(13, generator=generator(2))
+    for s in (0.05, 0.3, 2.0):
+        y = jumps(jumping, x, 0.4, s)
+        assert (y - jumps(jumping, x, 0.4, s * 1.01)).abs().max() > 1e-4
+        turned = jumps(jumping, (x @ turn)[:, order], 0.4, s)
+        assert torch.allclose(turned, (y @ turn)[:, order], atol=1e-5 * (1 + s / 0.4))
+        assert torch.allclose(y, centred(y), atol=1e-12)
+    assert torch.allclose(jumps(jumping, x, 0.4, 0.4), x, atol=1e-12)
+
+
+def test_native_and_plain_heads_agree(jumping, lj13_samples, monkeypatch):
+    with torch.no_grad():
+        jumping.jump.vector_out.weight.normal_(generator=generator())
+    x = lj13_samples[:8] + 0.4 * standard_normal((8, 13, 3), generator())
+    native = jumps(jumping, x, 0.4, 0.1)
+    t, s = torch.full((8,), 0.4), torch.full((8,), 0.1)
+    d, features = jumping.featured(x, t)
+    plain = jumping.jumped(x.float().requires_grad_(), d, features, t, s)
+    assert torch.allclose(native, plain.detach().double(), atol=1e-5)
+
+
+class Exact(SpringDenoiser):
+    """The exact denoiser of a harmonic cluster, and its exact flow, each with an error if wanted."""
+
+    jump = True
+
+    def __init__(self, springs=True, error=0.0):
+        super().__init__()
+        self.has_springs, self.error = springs, error
+
+    def featured(self, x, sigma):
+        return self.denoise(x, sigma), None
+
+    def precision(self, x, denoised, features, sigma):
+        return self.with_precision(x, sigma)[1]
+
+    def jumped(self, x, denoised, features, t, s):
+        y = x * torch.sqrt((SCALE**2 + s**2) / (SCALE**2 + t**2))[:, None, None]
+        return y + self.error * (s - t)[:, None, None] * centred(torch.sin(7 * x))
+
+
+@pytest.mark.parametrize("springs", [True, False], ids=["elastic", "isotropic"])
+@pytest.mark.parametrize("error", [0.0, 0.02], ids=["exact", "perturbed"])
+@pytest.mark.parametrize("nfe", [4, 16])
+def test_consistency_weights_are_unbiased(springs, error, nfe):
+    """log Z and the mean energy by jumps, whatever their error; the springs' stretching, or that of the flow itself."""
+    energy, grid = Harmonic(4, 3, K), noise_grid(0.1, 3.0, nfe)
+    low, options = grid[:0:-1], {}
+    if not springs:
+        flow = [(SCALE**2 + t**2) / (SCALE**2 + s**2) for t, s in zip(grid[-2::-1], low)]
+        options = {"sigma": low, "scale": flow, "kappa": [0.0] * len(low)}
+    proposal = Consistency(Exact(springs, error), mse, eta=0.98, **options)
+    (paths,) = sample_paths(proposal, PlainLastStep(), [energy], grid, SCALE, 6000, generator())
+    w = torch.exp(paths.log_weights - energy.log_z)
+    assert abs(w.mean() - 1) < 4.5 * w.std() / len(w) ** 0.5
+    error_of_mean = ((w / w.sum()) ** 2 * (paths.energies - 4.5) ** 2).sum().sqrt()
+    assert abs((w * paths.energies).sum() / w.sum() - subspace_dimension(4, 3) / 2) < 4.5 * error_of_mean
+    share = float(w.sum() ** 2 / (w**2).sum() / len(w))
+    assert error or nfe == 4 or share > 0.9
+
+    x_0 = SCALE * standard_normal((6000, 4, 3), generator(1))
+    v = torch.exp(energy.log_z - forward_paths(proposal, PlainLastStep(), energy, grid, SCALE, x_0, generator(2)))
+    assert abs(v.mean() - 1) < 4.5 * v.std() / len(v) ** 0.5
+
+
+def stiff(n=5, d=3, b=2):
+    """Elastic precisions with springs of all kinds."""
+    x = standard_normal((b, n, d), generator())
+    pairs = n * (n - 1) // 2
+    along, across = (torch.rand(b, pairs, generator=generator(k), dtype=torch.float64) * 9 for k in (1, 2))
+    return Precision.of(along, across, torch.tensor([1.3, 0.7], dtype=torch.float64), x)
+
+
+def test_stretched_gaussians():
+    """Density against the dense one on a basis of the subspace, covariance against samples."""
+    n, d = 5, 3
+    p = stiff(n, d)
+    q = Stretched(torch.zeros(2, n, d, dtype=torch.float64), Spectrum(p), 0.3, 1.7, 0.8)
+    ones = torch.kron(torch.ones(n, 1, dtype=torch.float64), torch.eye(d, dtype=torch.float64)) / n**0.5
+    others = torch.randn(n * d, n * d - d, generator=generator(), dtype=torch.float64)
+    basis = torch.linalg.qr(torch.cat([ones, others], 1)).Q[:, d:]
+    y = standard_normal((2, n, d), generator(3))
+    values, vectors = torch.linalg.eigh(p.matrix)
+    covariance = vectors @ torch.diag_embed(0.3 * 1.7 ** (1.6 * (1 - 1 / values))) @ vectors.mT
+    inside = basis.T @ covariance @ basis
+    dense = torch.distributions.MultivariateNormal(torch.zeros(n * d - d, dtype=torch.float64), inside)
+    assert torch.allclose(q.log_density(y), dense.log_prob(y.flatten(1) @ basis), atol=1e-9)
+
+    many = Precision(p.matrix[:1].expand(40_000, -1, -1), p.floor[:1].expand(40_000))
+    spectrum = Spectrum(many)
+    spectrum._found = values[:1].expand(40_000, -1), vectors[:1].expand(40_000, -1, -1)
+    z = Stretched(torch.zeros(40_000, n, d, dtype=torch.float64), spectrum, 0.3, 1.7, 0.8).sample(generator())
+    assert torch.allclose(z, centred(z), atol=1e-12)
+    assert torch.allclose(torch.cov((z.flatten(1) @ basis).T), inside[0], atol=0.03 * float(inside[0].diagonal().max()))
+
+
+def test_failed_paths_stay_failed():
+    p = stiff()
+    broken = Precision(p.matrix.clone(), p.floor)
+    broken.matrix[0, 0, 0] = torch.nan
+    q = Stretched(torch.zeros(2, 5, 3, dtype=torch.float64), Spectrum(broken), 1.0, 2.0, 1.0)
+    density = q.log_density(torch.zeros(2, 5, 3, dtype=torch.float64))
+    assert torch.isnan(density[0]) and torch.isfinite(density[1])
+
+
+def test_options_of_consistency_are_checked():
+    for options, message in (
+        ({"eta": 1.0}, "eta: expected less than 1"),
+        ({"eta": 0.0}, "eta: expected"),
+        ({"sigma": (1.0, 0.5), "scale": (1.0, 1.0), "kappa": (1.0, 1.0)}, "sigma: expected ascending"),
+        ({"scale": (1.0, 1.0)}, "sigma: expected ascending levels, one for each"),
+        ({"scale": (0.0,)}, "scale: expected"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Consistency(Exact(), mse, **options)
+    with pytest.raises(UsageError, match="has no jumps"):
+        Consistency(SpringDenoiser(), mse)
+
+
+def test_trajectories_follow_the_flow(lj13_sampler):
+    """Halving the steps changes next to nothing, and levels are each path's own."""
+    denoiser = lj13_sampler.checkpoint.denoiser
+    paths = draw_trajectories(denoiser, (16, 13, 3), 12, 0.3, 3.0, generator())
+    assert paths.x.shape == (16, 12, 13, 3) and (paths.sigma.diff(dim=1) < 0).all()
+    assert (paths.sigma[:, 0] == 3.0).all() and torch.allclose(paths.sigma[:, -1], torch.tensor(0.3))
+    assert len(paths.sigma[:, 5].unique()) == 16
+    ends = [follow(denoiser, paths.x[:, 4], paths.sigma[:, 4], paths.sigma[:, 8], steps) for steps in (4, 8, 16)]
+    errors = [(ends[k] - ends[2]).square().mean().sqrt() for k in (0, 1)]
+    assert errors[1] < 0.4 * errors[0] and errors[0] < 0.01
+    back = follow(denoiser, ends[2], paths.sigma[:, 8], paths.sigma[:, 4], 16)
+    assert torch.allclose(back, paths.x[:, 4], atol=0.01)
+
+
+FEW = Distillation(steps=300, batch=16, pool=64, renewed=32, lowest=0.5, options=SMALL)
+
+
+def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path):
+    checkpoint = lj13_sampler.checkpoint
+    whole = distill(checkpoint, tmp_path / "whole.safetensors", FEW)
+    rounds = []
+    stopped = distill(
+        checkpoint,
+        tmp_path / "part.safetensors",
+        FEW,
+        stop=lambda: len(rounds) > 0,
+        on_round=lambda *seen: rounds.append(seen),
+    )
+    assert len(rounds) == 1 and not stopped.provenance["distillation"]["finished"]
+    resumed = distill(checkpoint, tmp_path / "part.safetensors", FEW, resume=True)
+    assert resumed.provenance["distillation"]["finished"]
+    a, b = (c.denoiser.state_dict() for c in (whole, resumed))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    # What was there is as it was.
+    old = checkpoint.denoiser.state_dict()
+    assert all(torch.equal(a[k], old[k]) for k in old) and whole.plans == checkpoint.plans
+    with pytest.raises(ConfigError, match="cannot resume: settings"):
+        distill(checkpoint, tmp_path / "part.safetensors", replace(FEW, seed=1), resume=True)
+
+    save_checkpoint(tmp_path / "model.safetensors", whole)
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    x = standard_normal((4, 13, 3), generator())
+    assert torch.equal(jumps(loaded.denoiser, x, 1.0, 0.6), jumps(whole.denoiser, x, 1.0, 0.6))
+
+    # Three hundred steps are worth something: against the Euler steps of a fresh head.
+    error = torch.tensor(whole.provenance["distillation"]["jump_error"])
+    fresh = load_checkpoint(idem_md.sampler.checkpoint_path("lj13")).denoiser
+    fresh.jump = build_jump(SMALL, fresh.net, fresh.sigma_data)
+    euler = torch.tensor(jump_error(fresh, (64, 13, 3), 0.5, 3.0, generator())["jump_error"])
+    assert error.diagonal().abs().max() < 1e-5
+    assert error[0, -1] < 0.5 * euler[0, -1] and error[-1, 0] < 0.7 * euler[-1, 0]
+    assert whole.provenance["distillation"]["flow_error"] < 0.01
+
+
+def test_bad_distillations_are_named(lj13_sampler, tmp_path):
+    for options, message in (
+        ({"steps": 150}, "steps: expected a multiple of 100"),
+        ({"pool": 8, "renewed": 16}, "pool: expected"),
+        ({"lowest": -1.0}, "lowest: expected"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Distillation(**options)
+    with pytest.raises(UsageError, match="lowest: expected less than the highest level"):
+        distill(lj13_sampler.checkpoint, tmp_path / "x", replace(FEW, lowest=5.0))
+    with pytest.raises(UsageError, match="jump: expected a network with features"):
+        distill(idem_md.load_sampler("gmm40").checkpoint, tmp_path / "x", replace(FEW, lowest=1.0))
