@@ -58,10 +58,11 @@ def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, c
     )
 
     # Springs, learnt from the replay buffer without a call, are what makes weights of a dear potential worth having.
-    tune(checkpoint, run_samples(path), path / "model.safetensors", system=system, springs=SpringsTraining(steps=steps))
+    springs = SpringsTraining(steps=steps)
+    tuned = tune(checkpoint, run_samples(path), path / "model.safetensors", system=system, springs=springs, draws=16)
 
     sampler = idem_md.load_sampler(folder, system)
-    weighted = sampler.sample(n, nfe=50, seed=0, last_step="nested", last_step_calls=16)
+    weighted = sampler.sample(n, nfe=50, seed=0)
     raw = sampler.sample(n, nfe=50, seed=1, kernel="ddpm")
     refined = raw.refine(refine_steps, seed=0, resample=False)
     weighted.save(Path(folder) / "weighted.dcd")
@@ -77,11 +78,14 @@ def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, c
         f"after {refine_steps} Langevin steps a sample"
     )
     calls = [
-        checkpoint.provenance["energy_calls"],
+        checkpoint.provenance["energy_calls"] + tuned.provenance["tuning_energy_calls"],
         weighted.provenance["energy_calls"],
         refined.provenance["energy_calls"],
     ]
-    print(f"energy calls: training {calls[0]}, weighted {calls[1]}, raw and refined {calls[2]}, in all {sum(calls)}")
+    print(
+        f"energy calls: training and tuning {calls[0]}, weighted {calls[1]}, raw and refined {calls[2]}, "
+        f"in all {sum(calls)}"
+    )
     if reference is not None:
         exact = idem_md.load_ensemble(reference).energies
         half = len(exact) // 2

@@ -19,6 +19,7 @@ from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal, subspace_dimension
 from idem_md.nets import Springs, SpringsOptions
 from idem_md.training.finish import tune
+from idem_md.training.levels import tune_levels
 from idem_md.training.springs import SpringsTraining, add_springs
 
 
@@ -300,6 +301,9 @@ def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples):
     assert plan.last_step == "annealed" and plan.ess_fraction > 0.1 and plan.seconds > 0
     sampler = idem_md.load_sampler(tmp_path)
     assert sampler.checkpoint.dear == dear
+    energy = sampler.system.energy()
+    more = tune_levels(checkpoint, lj13_samples[:100], energy, draws=8).dear
+    assert more.options == {"draws": 8} and more.sigma_1 > dear.sigma_1 and energy.calls >= 5 * 7 * 100
     frugal = sampler._draw([sampler.system], 400, 0, sampler._route(25, "diffusion", dear), None)[0]
     assert frugal.provenance["energy_calls"] == 400 and abs(frugal.log_z - 59.86) < 4.5 * frugal.log_z_err
     e = sampler.sample(400, nfe=5, seed=1)

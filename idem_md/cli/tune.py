@@ -33,6 +33,7 @@ def finish(
     seed: int,
     nfes: Sequence[int] = (),
     pilot: int = 1000,
+    draws: int = 1,
 ) -> None:
     """Springs and plans, with lines on stderr that say how far they are."""
     from ..training.finish import NFES
@@ -47,6 +48,7 @@ def finish(
             out,
             springs=SpringsTraining(steps=steps, seed=seed),
             nfes=nfes or NFES,
+            draws=draws,
             pilot=pilot,
             on_step=lambda _: advance(1),
             on_plan=lambda nfe, plan: typer.echo(
@@ -65,6 +67,7 @@ def tune(
     n: Annotated[int, typer.Option("-n", help="Samples to learn from, where there is no run.")] = 16_000,
     steps: Annotated[int, typer.Option(help="Training steps of the springs; 0 for none.")] = 4000,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same springs.")] = 0,
+    draws: Annotated[int, typer.Option(help="Energy calls a sample in the plan for dear potentials.")] = 1,
     pilot: Annotated[int, typer.Option(help="Samples on which plans are tried.")] = 1000,
     nfe: Annotated[
         list[int] | None, typer.Option(help="Network evaluations to plan for, given once or more; by default 4 to 50.")
@@ -94,5 +97,6 @@ def tune(
     except OSError as error:
         raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
     nfes = [check_int("nfe", k, 2) for k in nfe or ()]
-    finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, check_int("pilot", pilot, 100))
+    draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
+    finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws)
     typer.echo(f"{folder / 'model.safetensors'}")

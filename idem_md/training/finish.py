@@ -21,7 +21,7 @@ from .tuning import NFES, tune_plans
 __all__ = ["NFES", "run_samples", "tune"]
 
 # Samples on which levels are tuned.
-PILOT = 500
+PILOT = 250
 
 
 def run_samples(folder: Path) -> torch.Tensor:
@@ -45,6 +45,7 @@ def tune(
     *,
     system: System | None = None,
     springs: SpringsTraining | None = None,
+    draws: int = 1,
     nfes: Sequence[int] = NFES,
     pilot: int = 1000,
     on_step: Callable[[int], None] = lambda _: None,
@@ -64,6 +65,8 @@ def tune(
         By default the checkpoint's.
     springs : SpringsTraining, optional
         Its ``steps`` may be 0: none are trained then.
+    draws : int
+        Energy calls a sample of the plan for dear potentials; see `tune_levels`.
     nfes : sequence of int
         Empty for no plans, which cost energy calls.
     pilot : int
@@ -79,9 +82,10 @@ def tune(
     energy = (system or checkpoint.system).energy()  # before the work: it may not be known
     if springs.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
         checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
-    checkpoint = tune_levels(checkpoint, _spread(samples, PILOT), springs.seed)
+    checkpoint = tune_levels(checkpoint, _spread(samples, PILOT), energy, draws, springs.seed)
     if nfes and not isinstance(energy, ForeignEnergy):
         checkpoint = tune_plans(checkpoint, energy, _spread(samples, pilot), nfes, springs.seed, on_plan)
+    if energy.calls:
         record = {**checkpoint.provenance, "tuning_energy_calls": energy.calls}
         checkpoint = replace(checkpoint, provenance=record)
     save_checkpoint(out, checkpoint)

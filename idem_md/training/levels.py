@@ -1,4 +1,4 @@
-"""Where paths want their noise levels if no annealing follows: for potentials whose calls are dear. No energy calls."""
+"""Where paths want their noise levels if no annealing follows: for potentials whose calls are dear."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..checkpoint import Checkpoint
 from ..diffusion import PROPOSALS, Look, Proposal, SamplingPlan, forward_log_weights, noise_grid
 from ..diffusion.last_step import log_ratio
 from ..diffusion.proposals import batch_size
+from ..energies import Energy
 from ..geometry import standard_normal
 
 __all__ = ["level_density", "tune_levels"]
@@ -74,31 +75,40 @@ def _gain(proposal: Proposal, low: Look, high: Look) -> float:
     return float((up - proposal.down(high, low.sigma).log_density(low.x)).sum())
 
 
-def tune_levels(checkpoint: Checkpoint, samples: torch.Tensor, seed: int = 0) -> Checkpoint:
-    """The checkpoint with a plan of one energy call a sample, for any number of network evaluations.
+def tune_levels(
+    checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy, draws: int = 1, seed: int = 0
+) -> Checkpoint:
+    """The checkpoint with a plan of few energy calls a sample, for any number of network evaluations.
 
     Parameters
     ----------
     checkpoint : Checkpoint
     samples : torch.Tensor, shape (n, N, D)
         Of the system, in equilibrium; a few hundred.
+    energy : Energy
+        Of the system. Not called if there is one draw.
+    draws : int
+        Energy calls a sample of the plan; see `NestedLastStep`. The more there are, the higher the level that they can
+        bridge. To find it takes about six times as many calls for each of the samples.
     seed : int
     """
     x_0 = samples.double()
-    plain = replace(checkpoint, dear=None).frugal_plan
+    plain = replace(replace(checkpoint, dear=None).frugal_plan, options={"draws": draws})
     proposal = PROPOSALS[plain.kernel](checkpoint.denoiser, checkpoint.accuracy)
     lowest, highest = checkpoint.noise_range
     density = level_density(proposal, x_0, lowest, highest, seed)
     sigma = np.geomspace(lowest, highest, len(density)).tolist()
     plans = [replace(plain, sigma_1=sigma[k], density=density[k:]) for k in range(0, len(density) // 2, SPAN)]
     # The mean of log w on the way up is log Z plus the divergence.
-    best = min(plans, key=lambda plan: _mean_log_weight(checkpoint, proposal, plan, x_0, seed + 1))
+    best = min(plans, key=lambda plan: _mean_log_weight(checkpoint, proposal, plan, x_0, energy, seed + 1))
     return replace(checkpoint, dear=best, digest="")
 
 
 @torch.no_grad()
-def _mean_log_weight(checkpoint: Checkpoint, proposal: Proposal, plan: SamplingPlan, x_0, seed: int) -> float:
-    """That of paths up from samples, but for the energies, which are those of the samples."""
+def _mean_log_weight(
+    checkpoint: Checkpoint, proposal: Proposal, plan: SamplingPlan, x_0, energy: Energy, seed: int
+) -> float:
+    """That of paths up from samples; but for their own energies if there is one draw."""
     assert plan.sigma_1 is not None
     generator = torch.Generator().manual_seed(seed)
     x = x_0 + plan.sigma_1 * standard_normal(x_0.shape, generator)
@@ -107,5 +117,8 @@ def _mean_log_weight(checkpoint: Checkpoint, proposal: Proposal, plan: SamplingP
     batch = batch_size(*x.shape[1:])
     for start, end in zip(x.split(batch), x_0.split(batch)):
         look = proposal.look(start, plan.sigma_1)
-        total += float(log_ratio(look, look.posterior(), end).sum())
+        if plan.options["draws"] == 1:
+            total += float(log_ratio(look, look.posterior(), end).sum())
+        else:
+            total += float(plan.build().retrace(energy, look, end, generator).sum())
     return total / len(x_0)
