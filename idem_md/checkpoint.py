@@ -173,7 +173,7 @@ class Checkpoint:
 
     @property
     def frugal_plan(self) -> SamplingPlan:
-        """One energy call a sample: that which was tuned, or the best kernel that there is."""
+        """Few energy calls a sample: what was tuned, or the best kernel that there is with a single one."""
         if self.dear is not None:
             return self.dear
         return SamplingPlan("elastic" if self.denoiser.has_springs else "analytic", "nested", options={"draws": 1})

@@ -83,10 +83,10 @@ class _State:
     jump: Jump
     ema: Jump
     optimizers: tuple[torch.optim.Optimizer, ...]
-    pool: Trajectories
     generator: torch.Generator
+    total: int
+    pool: Trajectories = Trajectories(torch.empty(0), torch.empty(0))
     round: int = 0
-    total: int = 0
     seconds: float = 0.0
 
 
@@ -154,16 +154,22 @@ def distill(
     highest = checkpoint.noise_range[1]
     if lowest >= highest:
         raise UsageError(f"lowest: expected less than the highest level {highest}, got {lowest}")
-    now = _begin(checkpoint, settings, lowest)
+    now = _begin(checkpoint, settings)
     header = {"settings": settings.table(), "checkpoint": checkpoint.digest}
+    start, shape = time.perf_counter(), (settings.renewed, system.n_atoms, system.n_dims)
     if resume:
         _load(state, now, header)
-    start, earlier = time.perf_counter(), now.seconds
-    shape = (settings.renewed, system.n_atoms, system.n_dims)
+    else:
+        parts = [
+            draw_trajectories(denoiser, shape, LEVELS, lowest, highest, now.generator)
+            for _ in range(math.ceil(settings.pool / settings.renewed))
+        ]
+        now.pool = Trajectories(*(torch.cat(column)[: settings.pool] for column in zip(*parts)))
+    earlier = now.seconds
     while now.round < now.total and not stop():
         if now.round:
-            fresh = draw_trajectories(denoiser, shape, LEVELS, lowest, highest, now.generator)
             where = (now.round * settings.renewed + torch.arange(settings.renewed)) % settings.pool
+            fresh = draw_trajectories(denoiser, shape, LEVELS, lowest, highest, now.generator)
             for kept, new in zip(now.pool, fresh):
                 kept[where] = new
         total = 0.0
@@ -212,21 +218,15 @@ def _step(denoiser: Denoiser, now: _State, settings: Distillation, step: int) ->
     return float(loss.detach())
 
 
-def _begin(checkpoint: Checkpoint, settings: Distillation, lowest: float) -> _State:
-    denoiser, system = checkpoint.denoiser, checkpoint.system
+def _begin(checkpoint: Checkpoint, settings: Distillation) -> _State:
+    denoiser = checkpoint.denoiser
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         jump = build_jump(settings.options, denoiser.net, denoiser.sigma_data)
     generator = torch.Generator().manual_seed(settings.seed)
-    shape = (settings.pool, system.n_atoms, system.n_dims)
-    parts = []
-    for first in range(0, settings.pool, settings.renewed):
-        part = (min(settings.renewed, settings.pool - first), *shape[1:])
-        parts.append(draw_trajectories(denoiser, part, LEVELS, lowest, checkpoint.noise_range[1], generator))
-    pool = Trajectories(*(torch.cat(column) for column in zip(*parts)))
     optimizers = make_optimizers(settings.optimizer, jump)
     ema = copy.deepcopy(jump).requires_grad_(False)
-    return _State(jump, ema, optimizers, pool, generator, 0, settings.steps // ROUND)
+    return _State(jump, ema, optimizers, generator, settings.steps // ROUND)
 
 
 def _save(path: Path, now: _State, header: Mapping[str, Any]) -> None:
