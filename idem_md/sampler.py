@@ -90,7 +90,7 @@ class Sampler:
         """How ``nfe`` network evaluations are spent unless `sample` is told otherwise.
 
         The checkpoint's plan was tuned for its own system. It also serves other potentials with annealing in native
-        code; for any other a plan with one energy call a sample, as its calls may be dear.
+        code; for any other one with few energy calls a sample, as they may be dear.
         """
         own = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
         return self.checkpoint.plan(nfe) if own else self.checkpoint.frugal_plan
