@@ -147,7 +147,7 @@ class Sampler:
             The weights are not to be trusted; says why, and what to do.
         """
         system = self.system if temperature_K is None else self.system.at(temperature_K)
-        plan = self.plan(check_int("nfe", nfe, 2)).changed(kernel, last_step, last_step_calls, moves)
+        plan = self._plan(nfe, last_step).changed(kernel, last_step, last_step_calls, moves)
         route = self._route(nfe, method, plan)
         return self._draw([system], n, seed, route, progress)[0]
 
@@ -180,7 +180,7 @@ class Sampler:
         systems = [self.system.at(float(t)) for t in temperatures_K]
         if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
-        plan = self.plan(check_int("nfe", nfe, 2)).changed(kernel, last_step, last_step_calls, moves)
+        plan = self._plan(nfe, last_step).changed(kernel, last_step, last_step_calls, moves)
         route = self._route(nfe, method, plan)
         return self._draw(systems, n, seed, route, progress)
 
@@ -231,6 +231,11 @@ class Sampler:
             torch.Generator().manual_seed(check_int("seed", seed, 0, 2**32 - 1)),
         )
         return ForwardWeights(log_w.numpy())
+
+    def _plan(self, nfe: int, last_step: str | None) -> SamplingPlan:
+        """`plan`, or that for dear potentials where its last step is asked for."""
+        plan, frugal = self.plan(check_int("nfe", nfe, 2)), self.checkpoint.frugal_plan
+        return frugal if last_step == frugal.last_step else plan
 
     def _route(self, nfe: int, method: str, plan: SamplingPlan) -> _Route:
         check_choice("method", method, METHODS)

@@ -306,6 +306,8 @@ def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples):
     assert more.options == {"draws": 8} and more.sigma_1 > dear.sigma_1 and energy.calls >= 5 * 7 * 100
     frugal = sampler._draw([sampler.system], 400, 0, sampler._route(25, "diffusion", dear), None)[0]
     assert frugal.provenance["energy_calls"] == 400 and abs(frugal.log_z - 59.86) < 4.5 * frugal.log_z_err
+    asked = sampler.sample(20, nfe=25, last_step="nested", last_step_calls=3).provenance
+    assert asked["energy_calls"] == 60 and asked["plan"]["density"] == dear.density
     e = sampler.sample(400, nfe=5, seed=1)
     mean, error = e.mean_energy
     assert e.ess > 40 and abs(mean + 42.92) < 4.5 * error

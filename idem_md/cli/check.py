@@ -62,8 +62,9 @@ def check(
             plot_weights(e, new["plot"])
     if minima:
         from ..analysis import minima as quenched
+        from ..checks import check_int
 
-        found = quenched(e, minima, seed)
+        found = quenched(e, check_int("minima", minima, 2), seed)
         rows = zip(found.energy.tolist(), found.share.tolist(), found.from_noise.tolist())
         facts |= {
             "minima": [{"energy": u, "share": ours, "from_noise": noise} for u, ours, noise in rows],
