@@ -102,6 +102,15 @@ def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
     return Denoiser(net, system.sigma_data, options.output)
 
 
+def _carrier(net: torch.nn.Module, head: str, needs: str) -> HasFeatures:
+    """The network, if heads can sit on it."""
+    if not isinstance(net, HasFeatures):
+        raise UsageError(
+            f"{head}: expected a network with {needs} on its atoms, such as painn, got {type(net).__name__}"
+        )
+    return net
+
+
 def build_springs(options: SpringsOptions, net: torch.nn.Module, sigma_data: float) -> Springs:
     """Fresh springs for a network, drawn from torch's global generator.
 
@@ -110,11 +119,8 @@ def build_springs(options: SpringsOptions, net: torch.nn.Module, sigma_data: flo
     UsageError
         A network without scalars.
     """
-    if not isinstance(net, HasFeatures):
-        raise UsageError(
-            f"springs: expected a network with scalars on its atoms, such as painn, got {type(net).__name__}"
-        )
-    return Springs(options, net.n_scalars, net.length, sigma_data)
+    carrier = _carrier(net, "springs", "scalars")
+    return Springs(options, carrier.n_scalars, carrier.length, sigma_data)
 
 
 def build_jump(options: JumpOptions, net: torch.nn.Module, sigma_data: float) -> Jump:
@@ -125,11 +131,8 @@ def build_jump(options: JumpOptions, net: torch.nn.Module, sigma_data: float) ->
     UsageError
         A network without features.
     """
-    if not isinstance(net, HasFeatures):
-        raise UsageError(
-            f"jump: expected a network with features on its atoms, such as painn, got {type(net).__name__}"
-        )
-    return Jump(options, net.n_scalars, net.length, sigma_data)
+    carrier = _carrier(net, "jump", "features")
+    return Jump(options, carrier.n_scalars, carrier.length, sigma_data)
 
 
 @dataclass(frozen=True)

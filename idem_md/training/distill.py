@@ -20,7 +20,14 @@ from ..geometry import standard_normal
 from ..nets import Jump, JumpOptions
 from .budgets import Budget
 from .config import OptimizerConfig
-from .optimisers import load_optimizers, make_optimizers, optimizer_tensors, schedule
+from .optimisers import (
+    load_optimizers,
+    make_optimizers,
+    optimizer_tensors,
+    schedule,
+    take_step,
+    update_average,
+)
 from .trajectories import Trajectories, draw_trajectories, follow
 
 __all__ = ["Distillation", "distill", "jump_error"]
@@ -179,7 +186,7 @@ def distill(
         now.seconds = earlier + time.perf_counter() - start
         used = budget.used(now.seconds, 0)
         now.total = budget.shortened(now.round, now.total, used, 0.0, settings.optimizer.decay_fraction)
-        if now.round % SAVED == 0 or now.round == now.total:
+        if now.round % SAVED == 0:
             _save(state, now, header)
         on_round(now.round, now.total, total / ROUND)
     _save(state, now, header)
@@ -206,15 +213,8 @@ def _step(denoiser: Denoiser, now: _State, settings: Distillation, step: int) ->
     norm = torch.nn.utils.clip_grad_norm_(now.jump.parameters(), o.clip_norm)
     if not bool(torch.isfinite(norm)):
         raise IdemError(f"distillation diverged: the gradient of step {step} is not finite")
-    share = schedule(o, now.total, step)
-    for optimizer in now.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * share
-        optimizer.step()
-    decay = min(o.ema, (1 + step) / (10 + step))
-    with torch.no_grad():
-        for average, p in zip(now.ema.parameters(), now.jump.parameters()):
-            average.lerp_(p, 1 - decay)
+    take_step(now.optimizers, schedule(o, now.total, step))
+    update_average(now.ema, now.jump, o.ema, step)
     return float(loss.detach())
 
 

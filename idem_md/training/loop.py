@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from ..seeds import draw_seed
 from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
-from .optimisers import make_optimizers, schedule
+from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ring import RingBuffer
 from .state import TrainingState
 
@@ -80,7 +81,9 @@ def init(
         denoiser = build_denoiser(config.network, system)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
     start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard)
-    seen: list[ChainState] = []
+    # As much of the second half of the rounds as there is room for; what chains see before is not in equilibrium.
+    kept = min(math.ceil(b.size / walkers), rounds - rounds // 2) - 1
+    seen: deque[ChainState] = deque(maxlen=max(kept, 0))
 
     def on_round(now: ChainState) -> None:
         guard()
@@ -89,7 +92,7 @@ def init(
     last, step = equilibrate(
         energy, start, b.mala_step, rounds, steps_a_round, lambda: draw_seed(generator), on_round=on_round
     )
-    first, *others = (*seen[rounds // 2 + 1 :], last)  # what chains see before that is not in equilibrium
+    first, *others = (*seen, last)
     buffer = RingBuffer(first, b.size, b.walkers)
     for samples in others:
         buffer.append(samples)
@@ -213,15 +216,9 @@ def outer_iteration(
             continue
         share = schedule(o, state.total, step)
         report.learning_rate = o.learning_rate * share
-        for optimizer in state.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * share
-            optimizer.step()
+        take_step(state.optimizers, share)
+        update_average(state.ema, state.denoiser, o.ema, step)
         with torch.no_grad():
-            # The average starts short, or the first weights would linger in it.
-            decay = min(o.ema, (1 + step) / (10 + step))
-            for average, p in zip(state.ema.parameters(), parameters):
-                average.lerp_(p, 1 - decay)
             for copied, buffer in zip(state.ema.buffers(), state.denoiser.buffers()):
                 copied.copy_(buffer)
         bins = ((torch.log(batch.sigma / lo) / math.log(hi / lo)) * LOSS_BINS).long().clamp(0, LOSS_BINS - 1)

@@ -11,7 +11,7 @@ from torch import nn
 from ..nets import NoiseEmbedding
 from .config import OptimizerConfig
 
-__all__ = ["load_optimizers", "make_optimizers", "optimizer_tensors", "schedule"]
+__all__ = ["load_optimizers", "make_optimizers", "optimizer_tensors", "schedule", "take_step", "update_average"]
 
 
 def make_optimizers(config: OptimizerConfig, module: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
@@ -36,6 +36,25 @@ def make_optimizers(config: OptimizerConfig, module: nn.Module) -> tuple[torch.o
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return tuple(optimizers)
+
+
+def take_step(optimizers: Sequence[torch.optim.Optimizer], share: float) -> None:
+    """One step of each, with that share of its full step size."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share
+        optimizer.step()
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, ema: float, step: int) -> None:
+    """Exponential moving average of the weights after ``step`` earlier ones.
+
+    It starts short, or the first weights would linger in it.
+    """
+    decay = min(ema, (1 + step) / (10 + step))
+    for a, p in zip(average.parameters(), module.parameters()):
+        a.lerp_(p, 1 - decay)
 
 
 def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:

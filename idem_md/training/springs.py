@@ -17,6 +17,7 @@ from ..diffusion import Denoiser, DenoiserAccuracy, Elastic, stratified_log_unif
 from ..errors import IdemError
 from ..geometry import gaussian_log_density, standard_normal
 from ..nets import SpringsOptions
+from .optimisers import update_average
 
 __all__ = ["SpringsTraining", "add_springs", "spring_gain"]
 
@@ -110,10 +111,7 @@ def add_springs(
         if not bool(torch.isfinite(norm)):
             raise IdemError(f"training of springs diverged: the gradient of step {step} is not finite")
         optimizer.step()
-        decay = min(settings.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for a, p in zip(average.parameters(), springs.parameters()):
-                a.lerp_(p, 1 - decay)
+        update_average(average, springs, settings.ema, step)
         on_step(step)
     denoiser.springs = average
     denoiser.eval().requires_grad_(False)
