@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,17 @@ from safetensors.torch import save
 from .diffusion import Denoiser, DenoiserAccuracy, SamplingPlan
 from .errors import FileFormatError, IdemError, UsageError
 from .files import write_atomic
-from .nets import NETWORKS, HasFeatures, Jump, JumpOptions, NetworkOptions, Springs, SpringsOptions, parse_network
+from .nets import (
+    JUMPS,
+    NETWORKS,
+    HasFeatures,
+    Jump,
+    NetworkOptions,
+    Springs,
+    SpringsOptions,
+    Stretch,
+    parse_network,
+)
 from .systems import SYSTEMS, System, get_system
 from .tables import parse_table
 
@@ -26,6 +36,7 @@ __all__ = [
     "build_denoiser",
     "build_jump",
     "build_springs",
+    "build_stretch",
     "load_checkpoint",
     "migrate",
     "read_tensors",
@@ -34,7 +45,7 @@ __all__ = [
 ]
 
 FORMAT = "idem-md"
-VERSION = 2
+VERSION = 3
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
@@ -75,7 +86,7 @@ def migrate(header: dict[str, Any], version: int) -> dict[str, Any]:
     """A header as the present version has it.
 
     Version 1 wrote every setting that any network or target has into each file; now each has its own. Those of others
-    had no effect then.
+    had no effect then. Until version 2 there was one method of sampling, and plans for it.
     """
     if version == 1:
         network = {"name": "painn", **header["config"]["network"]}  # the very first did not say
@@ -87,6 +98,8 @@ def migrate(header: dict[str, Any], version: int) -> dict[str, Any]:
         )
         config["target"] = {k: v for k, v in target.items() if k == "name" or k in used}
         header = {**header, "config": config}
+    if version < 3 and "plans" in header:
+        header = {**header, "plans": {"diffusion": header["plans"]}}
     return header
 
 
@@ -102,15 +115,6 @@ def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
     return Denoiser(net, system.sigma_data, options.output)
 
 
-def _carrier(net: torch.nn.Module, head: str, needs: str) -> HasFeatures:
-    """The network, if heads can sit on it."""
-    if not isinstance(net, HasFeatures):
-        raise UsageError(
-            f"{head}: expected a network with {needs} on its atoms, such as painn, got {type(net).__name__}"
-        )
-    return net
-
-
 def build_springs(options: SpringsOptions, net: torch.nn.Module, sigma_data: float) -> Springs:
     """Fresh springs for a network, drawn from torch's global generator.
 
@@ -119,20 +123,30 @@ def build_springs(options: SpringsOptions, net: torch.nn.Module, sigma_data: flo
     UsageError
         A network without scalars.
     """
-    carrier = _carrier(net, "springs", "scalars")
-    return Springs(options, carrier.n_scalars, carrier.length, sigma_data)
+    if not isinstance(net, HasFeatures):
+        raise UsageError(
+            f"springs: expected a network with scalars on its atoms, such as painn, got {type(net).__name__}"
+        )
+    return Springs(options, net.n_scalars, net.length, sigma_data)
 
 
-def build_jump(options: JumpOptions, net: torch.nn.Module, sigma_data: float) -> Jump:
-    """A fresh head for jumps on a network, drawn from torch's global generator.
+def build_jump(network: str, options: Mapping[str, Any], net: torch.nn.Module, sigma_data: float) -> Jump:
+    """A fresh head for jumps on a network of that name, drawn from torch's global generator.
 
     Raises
     ------
     UsageError
-        A network without features.
+        A network for which there is none.
+    ConfigError
+        Options that it does not know.
     """
-    carrier = _carrier(net, "jump", "features")
-    return Jump(options, carrier.n_scalars, carrier.length, sigma_data)
+    kind = JUMPS.find(network)
+    return kind.build(parse_table(kind.Options, options, "jump"), net, sigma_data)
+
+
+def build_stretch(options: SpringsOptions, jump: Jump) -> Stretch:
+    """A fresh head that says how the flow stretches, beside one for jumps."""
+    return Stretch(options, jump.n_scalars, jump.length, jump.sigma_data)
 
 
 @dataclass(frozen=True)
@@ -142,7 +156,7 @@ class Checkpoint:
     Attributes
     ----------
     denoiser : Denoiser
-        In evaluation mode, averaged weights; with springs if they have been trained.
+        In evaluation mode, averaged weights; with springs and jumps if they have been trained.
     accuracy : DenoiserAccuracy
         Its measured mean squared error.
     config : dict
@@ -151,8 +165,8 @@ class Checkpoint:
         As described in the file, without its energy, unless it is built in.
     provenance : dict
         Seconds, steps, energy calls and versions of the training.
-    plans : dict of SamplingPlan
-        By number of network evaluations.
+    plans : dict of dict of SamplingPlan
+        By method and number of network evaluations.
     dear : SamplingPlan, optional
         For potentials whose calls are dear; see `frugal_plan`.
     digest : str
@@ -165,21 +179,22 @@ class Checkpoint:
     system: System
     provenance: dict[str, Any]
     digest: str = ""
-    plans: Mapping[int, SamplingPlan] = field(default_factory=dict, hash=False)
+    plans: Mapping[str, Mapping[int, SamplingPlan]] = field(default_factory=dict, hash=False)
     dear: SamplingPlan | None = None
 
-    def plan(self, nfe: int) -> SamplingPlan:
-        """For so many network evaluations: that of the nearest number for which there is one, or a plain one."""
-        if not self.plans:
-            return self.frugal_plan
-        return self.plans[min(self.plans, key=lambda k: abs(math.log(k / nfe)))]
+    def plan(self, nfe: int, method: str = "diffusion") -> SamplingPlan:
+        """For so many network evaluations: that of the nearest number for which there is one, or `frugal_plan`."""
+        plans = self.plans.get(method)
+        if not plans:
+            return self.frugal_plan(method)
+        return plans[min(plans, key=lambda k: abs(math.log(k / nfe)))]
 
-    @property
-    def frugal_plan(self) -> SamplingPlan:
+    def frugal_plan(self, method: str = "diffusion") -> SamplingPlan:
         """Few energy calls a sample: what was tuned, or the best kernel that there is with a single one."""
-        if self.dear is not None:
-            return self.dear
-        return SamplingPlan("elastic" if self.denoiser.has_springs else "analytic", "nested", options={"draws": 1})
+        plan = self.dear
+        if plan is None:
+            plan = SamplingPlan("elastic" if self.denoiser.has_springs else "analytic", "nested", options={"draws": 1})
+        return plan if method == "diffusion" else replace(plan, kernel=method)
 
     @property
     def noise_range(self) -> tuple[float, float]:
@@ -190,16 +205,20 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a model file."""
     springs = cast("Springs | None", checkpoint.denoiser.springs)
-    jump = cast("Jump | None", checkpoint.denoiser.jump)
+    jump, stretch = cast("Jump | None", checkpoint.denoiser.jump), cast("Stretch | None", checkpoint.denoiser.stretch)
     header = {
         "config": checkpoint.config,
         "springs": None if springs is None else springs.options.model_dump(),
         "jump": None if jump is None else jump.options.model_dump(),
+        "stretch": None if stretch is None else stretch.options.model_dump(),
         "system": checkpoint.system.describe(),
         "sigma": checkpoint.accuracy.sigma,
         "mse": checkpoint.accuracy.mse,
         "provenance": checkpoint.provenance,
-        "plans": {str(nfe): plan.table() for nfe, plan in checkpoint.plans.items()},
+        "plans": {
+            method: {str(nfe): plan.table() for nfe, plan in plans.items()}
+            for method, plans in checkpoint.plans.items()
+        },
         "dear": None if checkpoint.dear is None else checkpoint.dear.table(),
     }
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
@@ -218,24 +237,27 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         config = dict(header["config"])
         name = config["network"]["name"]
-        options = parse_network(config["network"], str(path))
+        network = parse_network(config["network"], str(path))
         lo, hi = (float(config["noise"][key]) for key in ("sigma_min", "sigma_max"))
         if not 0 < lo < hi:
             raise ValueError(f"noise levels {lo} to {hi}")
         accuracy = DenoiserAccuracy(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
         provenance = dict(header["provenance"])
-        plans = {int(nfe): SamplingPlan.of(table) for nfe, table in header.get("plans", {}).items()}
-        plans = dict(sorted(plans.items()))
+        plans = {
+            method: {nfe: SamplingPlan.of(table) for nfe, table in sorted((int(k), t) for k, t in tables.items())}
+            for method, tables in header.get("plans", {}).items()
+        }
         dear = None if header.get("dear") is None else SamplingPlan.of(header["dear"])
         system_name = config["system"]
         system = get_system(system_name) if system_name in SYSTEMS else System.described(header["system"])
-        denoiser = build_denoiser(options, system)
+        denoiser = build_denoiser(network, system)
         if header.get("springs") is not None:
-            springs = parse_table(SpringsOptions, header["springs"], str(path), "springs")
-            denoiser.springs = build_springs(springs, denoiser.net, system.sigma_data)
+            options = parse_table(SpringsOptions, header["springs"], str(path), "springs")
+            denoiser.springs = build_springs(options, denoiser.net, system.sigma_data)
         if header.get("jump") is not None:
-            jump = parse_table(JumpOptions, header["jump"], str(path), "jump")
-            denoiser.jump = build_jump(jump, denoiser.net, system.sigma_data)
+            denoiser.jump = jump = build_jump(name, header["jump"], denoiser.net, system.sigma_data)
+            options = parse_table(SpringsOptions, header["stretch"], str(path), "stretch")
+            denoiser.stretch = build_stretch(options, jump)
     except (KeyError, TypeError, ValueError, IdemError) as problem:
         unknown = isinstance(problem, UsageError) and str(name) not in NETWORKS
         hint = "; import the module that registers it first" if unknown else ""

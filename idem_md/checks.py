@@ -23,7 +23,9 @@ def check_int(name: str, value, minimum: int | None = None, maximum: int | None 
     return value
 
 
-def check_float(name: str, value, minimum: float | None = None, above: float | None = None) -> float:
+def check_float(
+    name: str, value, minimum: float | None = None, above: float | None = None, below: float | None = None
+) -> float:
     """Return ``value`` as a finite float, or raise `UsageError`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise UsageError(f"{name}: expected a number, got {value!r}")
@@ -34,6 +36,8 @@ def check_float(name: str, value, minimum: float | None = None, above: float | N
         raise UsageError(f"{name}: expected at least {minimum}, got {value}")
     if above is not None and value <= above:
         raise UsageError(f"{name}: expected a number above {above}, got {value}")
+    if below is not None and value >= below:
+        raise UsageError(f"{name}: expected a number below {below}, got {value}")
     return value
 
 

@@ -15,7 +15,17 @@ import torch
 from .chains import first_step
 from .checkpoint import Checkpoint, load_checkpoint
 from .checks import check_choice, check_int
-from .diffusion import PROPOSALS, LastStep, Proposal, SamplingPlan, forward_paths, noise_grid, sample_paths
+from .diffusion import (
+    PROPOSALS,
+    LastStep,
+    Proposal,
+    SamplingPlan,
+    best_plan,
+    forward_paths,
+    noise_grid,
+    raw_paths,
+    sample_paths,
+)
 from .energies import NativeAnnealing
 from .ensemble import ForwardWeights, WeightedEnsemble, WeightWarning
 from .errors import FileFormatError, UsageError
@@ -24,7 +34,9 @@ from .systems import SYSTEMS, System
 
 __all__ = ["METHODS", "Sampler", "checkpoint_path", "load_sampler"]
 
-METHODS = ("diffusion",)
+METHODS = ("auto", *dict.fromkeys(kind.method for kind in PROPOSALS.values()))
+# Network evaluations, where nothing has been measured that they could be chosen by.
+NFE = 25
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -54,11 +66,12 @@ def checkpoint_path(source) -> Path:
 class _Route(NamedTuple):
     """How samples are drawn: plan and options put together."""
 
-    method: str
     plan: SamplingPlan
     proposal: Proposal
     ending: LastStep
     levels: Sequence[float]
+    weighted: bool = True
+    spared: bool = False
 
 
 class Sampler:
@@ -86,42 +99,77 @@ class Sampler:
                 f"system: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {self.system.kinds}"
             )
 
-    def plan(self, nfe: int = 25) -> SamplingPlan:
-        """How ``nfe`` network evaluations are spent unless `sample` is told otherwise.
+    def choose(self, nfe: int | None = None, method: str = "auto") -> tuple[int, SamplingPlan]:
+        """How many network evaluations are spent, and how, unless `sample` is told otherwise.
 
-        The checkpoint's plan was tuned for its own system. It also serves other potentials with annealing in native
-        code; for any other one with few energy calls a sample, as they may be dear.
+        Plans were tuned for the checkpoint's own system. They also serve other potentials with annealing in native
+        code; any other one gets few energy calls a sample, as they may be dear.
+
+        Parameters
+        ----------
+        nfe : int, optional
+            By default as many as the plan with the most effective samples a second, as measured when it was tuned.
+        method : str
+            ``diffusion``, ``consistency`` or ``auto``, by the same measure.
+
+        Raises
+        ------
+        UsageError
+            A parameter out of range, or a method that the checkpoint has nothing for.
         """
-        own = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
-        return self.checkpoint.plan(nfe) if own else self.checkpoint.frugal_plan
+        checkpoint, known = self.checkpoint, list(self.checkpoint.plans)
+        check_choice("method", method, METHODS)
+        if nfe is not None:
+            check_int("nfe", nfe, 2)
+        if method == "consistency" and checkpoint.denoiser.jump is None:
+            raise UsageError("method: expected diffusion, the checkpoint has no jumps; see idem-md distill")
+        own = self.system is checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
+        if not own or not known:
+            return nfe or NFE, checkpoint.frugal_plan(METHODS[1] if method == "auto" else method)
+        methods = known if method == "auto" else [method]
+        if nfe is None:
+            plans = {(m, k): p for m in methods for k, p in checkpoint.plans.get(m, {}).items()}
+            if not plans:
+                return NFE, checkpoint.frugal_plan(method)
+            best = best_plan(plans)
+            return best[1], plans[best]
+        by_method = {m: checkpoint.plan(nfe, m) for m in methods}
+        return nfe, by_method[best_plan(by_method)]
+
+    def plan(self, nfe: int | None = None, method: str = "auto") -> SamplingPlan:
+        """The plan of `choose`."""
+        return self.choose(nfe, method)[1]
 
     def sample(
         self,
         n: int,
-        nfe: int = 25,
+        nfe: int | None = None,
         seed: int = 0,
-        method: str = "diffusion",
+        method: str = "auto",
         kernel: str | None = None,
         last_step: str | None = None,
         last_step_calls: int | None = None,
         temperature_K: float | None = None,
         progress: Callable[[np.ndarray], None] | None = None,
         moves: int | None = None,
+        weighted: bool = True,
     ) -> WeightedEnsemble:
         """Draw ``n`` samples with importance weights.
 
         Parameters
         ----------
         n : int
-        nfe : int
-            Network evaluations a sample, at least 2.
+        nfe : int, optional
+            Network evaluations a sample, at least 2; by default those of the plan with the most effective samples a
+            second, see `choose`.
         seed : int
             Same seed, same machine: same samples.
         method : str
-            ``diffusion``: the reverse diffusion; see `diffusion.sample_paths`.
+            ``diffusion``: the reverse diffusion. ``consistency``: jumps along the probability flow, where they have
+            been learnt. ``auto``: what `choose` takes. The provenance says which.
         kernel : str, optional
-            Transition kernel, one of `diffusion.PROPOSALS`: ``analytic``, ``ddpm`` or, with springs, ``elastic``. By
-            default that of the `plan`.
+            Transition kernel, one of `diffusion.PROPOSALS`: ``analytic``, ``ddpm`` or, with springs, ``elastic``; with
+            jumps ``consistency`` or ``isotropic-consistency``. By default that of the plan.
         last_step : str, optional
             How the lowest noise level is left, one of `diffusion.LAST_STEPS`: ``plain``, ``nested`` or ``annealed``. By
             default that of the `plan`.
@@ -135,6 +183,9 @@ class Sampler:
         moves : int, optional
             Langevin steps on u after the last step, which improve the end points and leave the weights alone; by
             default those of the plan.
+        weighted : bool
+            Otherwise the ensemble is ``raw``: end points of the paths, and nothing that says how good they are. Then
+            ``auto`` takes consistency where there are jumps, which will do with few evaluations, even one.
 
         Raises
         ------
@@ -147,17 +198,20 @@ class Sampler:
             The weights are not to be trusted; says why, and what to do.
         """
         system = self.system if temperature_K is None else self.system.at(temperature_K)
-        plan = self._plan(nfe, last_step).changed(kernel, last_step, last_step_calls, moves)
-        route = self._route(nfe, method, plan)
-        return self._draw([system], n, seed, route, progress)[0]
+        spared = not weighted and nfe == 1
+        if not weighted and method == "auto" and kernel is None and self.checkpoint.denoiser.jump is not None:
+            method = "consistency"
+        nfe, plan = self._chosen(2 if spared else nfe, method, kernel, last_step)
+        route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
+        return self._draw([system], n, seed, route._replace(weighted=weighted, spared=spared), progress)[0]
 
     def scan(
         self,
         n: int,
         temperatures_K: Sequence[float],
-        nfe: int = 25,
+        nfe: int | None = None,
         seed: int = 0,
-        method: str = "diffusion",
+        method: str = "auto",
         kernel: str | None = None,
         last_step: str | None = None,
         last_step_calls: int | None = None,
@@ -180,14 +234,14 @@ class Sampler:
         systems = [self.system.at(float(t)) for t in temperatures_K]
         if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
-        plan = self._plan(nfe, last_step).changed(kernel, last_step, last_step_calls, moves)
-        route = self._route(nfe, method, plan)
+        nfe, plan = self._chosen(nfe, method, kernel, last_step)
+        route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
         return self._draw(systems, n, seed, route, progress)
 
     def forward(
         self,
         samples: WeightedEnsemble,
-        nfe: int = 25,
+        nfe: int | None = None,
         seed: int = 0,
         plan: SamplingPlan | None = None,
         n: int = 1000,
@@ -204,7 +258,7 @@ class Sampler:
         nfe, seed : int
             As for `sample`.
         plan : SamplingPlan, optional
-            By default `plan`; that of an ensemble is in its provenance.
+            By default that of `choose`; that of an ensemble is in its provenance.
 
         Raises
         ------
@@ -216,8 +270,8 @@ class Sampler:
             self.system.n_dims,
         ):
             raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
-        nfe = check_int("nfe", nfe, 2)
-        route = self._route(nfe, METHODS[0], plan or self.plan(nfe))
+        nfe, chosen = self.choose(nfe)
+        route = self._route(nfe, plan or chosen)
         known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
         x = known.positions[known.alive]
         order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
@@ -232,35 +286,45 @@ class Sampler:
         )
         return ForwardWeights(log_w.numpy())
 
-    def _plan(self, nfe: int, last_step: str | None) -> SamplingPlan:
-        """`plan`, or that for dear potentials where its last step is asked for."""
-        plan, frugal = self.plan(check_int("nfe", nfe, 2)), self.checkpoint.frugal_plan
-        return frugal if last_step == frugal.last_step else plan
+    def _chosen(
+        self, nfe: int | None, method: str, kernel: str | None, last_step: str | None
+    ) -> tuple[int, SamplingPlan]:
+        """`choose`, for the method of the kernel, or the plan for dear potentials if its last step is asked for."""
+        if kernel is not None:
+            of_kernel = PROPOSALS.find(kernel).method
+            if method not in ("auto", of_kernel):
+                raise UsageError(f"kernel: expected one for the method {method!r}, got {kernel!r}")
+            method = of_kernel
+        chosen = self.choose(nfe, method)
+        frugal = self.checkpoint.frugal_plan(METHODS[1] if method == "auto" else method)
+        return (nfe or NFE, frugal) if last_step == frugal.last_step else chosen
 
-    def _route(self, nfe: int, method: str, plan: SamplingPlan) -> _Route:
-        check_choice("method", method, METHODS)
+    def _route(self, nfe: int, plan: SamplingPlan) -> _Route:
         if plan.moves and plan.move_step is None:
             plan = replace(plan, move_step=first_step(self.checkpoint.system.sigma_data))
-        proposal = PROPOSALS.find(plan.kernel)(self.checkpoint.denoiser, self.checkpoint.accuracy)
+        kind = PROPOSALS.find(plan.kernel)
+        proposal = kind(self.checkpoint.denoiser, self.checkpoint.accuracy, **plan.kernel_options)
         lowest, highest = self.checkpoint.noise_range
         levels = noise_grid(plan.sigma_1 or lowest, highest, nfe, density=plan.density)
-        return _Route(method, plan, proposal, plan.build(), levels)
+        return _Route(plan, proposal, plan.build(), levels)
 
     def _draw(self, systems: Sequence[System], n: int, seed: int, route: _Route, progress) -> list[WeightedEnsemble]:
         n = check_int("n", n, 1)
         seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
         energies = [system.energy() for system in systems]
         start = time.perf_counter()
-        drawn = sample_paths(
-            route.proposal,
-            route.ending,
-            energies,
-            route.levels,
-            self.checkpoint.system.sigma_data,
-            n,
-            torch.Generator().manual_seed(seed),
-            (lambda _: None) if progress is None else (lambda log_w: progress(log_w.numpy())),
-        )
+        generator = torch.Generator().manual_seed(seed)
+
+        def tell(log_w: torch.Tensor) -> None:
+            if progress is not None:
+                progress(log_w.numpy())
+
+        _, proposal, ending, levels, weighted, spared = route
+        sigma_data = self.checkpoint.system.sigma_data
+        if weighted:
+            drawn = sample_paths(proposal, ending, energies, levels, sigma_data, n, generator, tell)
+        else:
+            drawn = [raw_paths(proposal, ending, energies[0], levels, sigma_data, n, generator, tell, spared)]
         ensembles = []
         for system, energy, paths in zip(systems, energies, drawn):
             record = provenance(
@@ -270,7 +334,7 @@ class Sampler:
                 start,
                 checkpoint=self.checkpoint.digest,
                 seed=seed,
-                method=route.method,
+                method=route.proposal.method,
                 kernel=route.plan.kernel,
                 last_step=route.plan.last_step,
                 plan=route.plan.table(),
@@ -278,7 +342,7 @@ class Sampler:
                 failed=paths.failed,
             )
             x, u, log_w = (a.numpy() for a in (paths.positions, paths.energies, paths.log_weights))
-            ensemble = WeightedEnsemble(x, u, log_w, system, record, kind="importance")
+            ensemble = WeightedEnsemble(x, u, log_w, system, record, kind="importance" if weighted else "raw")
             if np.isfinite(ensemble.log_z) and ensemble.advice:
                 where = "" if len(systems) == 1 else f"{system.name}: "
                 warnings.warn(where + ensemble.advice, WeightWarning, stacklevel=3)

@@ -60,6 +60,7 @@ def test_sample_writes_files_and_json(tmp_path):
         "n",
         "ess",
         "ess_fraction",
+        "method",
         "log_z",
         "log_z_err",
         "nfe",
@@ -104,7 +105,7 @@ def test_train_sample_compare(trained):
     run("sample", "lj13", "-n", 40, "--out", "s0.dcd", cwd=trained)
     run("baseline", "lj13", "-n", 40, "--steps", 500, "--out", "ref.dcd", cwd=trained)
     info = json.loads(run("info", "run", "--json", cwd=trained).stdout)
-    assert info["kind"] == "checkpoint" and len(info["springs_gain_nats"]) == 8 and "25" in info["plans"]
+    assert info["kind"] == "checkpoint" and len(info["springs_gain_nats"]) == 8 and "25" in info["plans"]["diffusion"]
     assert "plan, 25 evaluations" in run("info", "run", cwd=trained).stdout
     info = json.loads(run("info", "ref.dcd", "--json", cwd=trained).stdout)
     assert info["kind"] == "ensemble (equilibrium)" and info["n"] == 40 and info["log_z"] is None
@@ -208,8 +209,11 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         (["sample", "lj13", "-n", "-5"], "n: expected at least 1, got -5"),
         (["sample", "lj13", "--nfe", "1"], "nfe: expected at least 2, got 1"),
         (["sample", "lj13", "--seed", "-1"], "seed: expected at least 0"),
-        (["sample", "lj13", "--method", "magic"], "method: expected one of diffusion, got 'magic'"),
-        (["sample", "lj13", "--kernel", "magic"], "kernel: expected one of ddpm, analytic, elastic, got 'magic'"),
+        (["sample", "lj13", "--method", "magic"], "method: expected one of auto, diffusion, consistency, got 'magic'"),
+        (
+            ["sample", "lj13", "--kernel", "magic"],
+            "kernel: expected one of ddpm, analytic, elastic, consistency, isotropic-consistency",
+        ),
         (["sample", "lj13", "--out", "nowhere/a.dcd"], "nowhere"),
         (["sample", "lj13", "--out", "a.xtc"], ".dcd"),
         (["sample", "empty"], "model.safetensors"),

@@ -10,19 +10,27 @@ import torch
 import idem_md
 from idem_md import ConfigError, UsageError
 from idem_md.checkpoint import build_jump, load_checkpoint, save_checkpoint
-from idem_md.diffusion import PlainLastStep, Precision, forward_paths, noise_grid, sample_paths
+from idem_md.diffusion import (
+    PROPOSALS,
+    PlainLastStep,
+    Precision,
+    forward_paths,
+    noise_grid,
+    raw_paths,
+    sample_paths,
+)
 from idem_md.diffusion.proposals.consistency import Consistency
-from idem_md.diffusion.stretched import Spectrum, Stretched
+from idem_md.diffusion.stretched import Stretched
 from idem_md.energies import Harmonic
+from idem_md.errors import Interrupted
 from idem_md.geometry import centred, standard_normal, subspace_dimension
-from idem_md.nets import JumpOptions
 from idem_md.training.distill import Distillation, distill, jump_error
 from idem_md.training.trajectories import draw_trajectories, follow
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
-from harmonic import SCALE, K, SpringDenoiser, mse  # noqa: E402
+from harmonic import SCALE, JumpingDenoiser, K, SpringDenoiser, mse  # noqa: E402
 
-SMALL = JumpOptions(channels=16, layers=1, n_basis=16)
+SMALL = {"channels": 16, "layers": 1, "n_basis": 16}
 
 
 def generator(seed=0):
@@ -35,7 +43,9 @@ def jumping(lj13_sampler):
     checkpoint = lj13_sampler.checkpoint
     denoiser = load_checkpoint(idem_md.sampler.checkpoint_path("lj13")).denoiser
     torch.manual_seed(0)
-    denoiser.jump = build_jump(SMALL, denoiser.net, denoiser.sigma_data).requires_grad_(False)
+    denoiser.jump = build_jump("painn", {**SMALL, "lowest": 0.05}, denoiser.net, denoiser.sigma_data).requires_grad_(
+        False
+    )
     assert checkpoint.denoiser.jump is None
     return denoiser
 
@@ -78,101 +88,121 @@ def test_native_and_plain_heads_agree(jumping, lj13_samples, monkeypatch):
     assert torch.allclose(native, plain.detach().double(), atol=1e-5)
 
 
-class Exact(SpringDenoiser):
-    """The exact denoiser of a harmonic cluster, and its exact flow, each with an error if wanted."""
-
-    jump = True
-
-    def __init__(self, springs=True, error=0.0):
-        super().__init__()
-        self.has_springs, self.error = springs, error
-
-    def featured(self, x, sigma):
-        return self.denoise(x, sigma), None
-
-    def precision(self, x, denoised, features, sigma):
-        return self.with_precision(x, sigma)[1]
-
-    def jumped(self, x, denoised, features, t, s):
-        y = x * torch.sqrt((SCALE**2 + s**2) / (SCALE**2 + t**2))[:, None, None]
-        return y + self.error * (s - t)[:, None, None] * centred(torch.sin(7 * x))
-
-
-@pytest.mark.parametrize("springs", [True, False], ids=["elastic", "isotropic"])
+@pytest.mark.parametrize("kernel", ["consistency", "isotropic-consistency"])
+@pytest.mark.parametrize("springs", [True, False], ids=["elastic", "analytic"])
 @pytest.mark.parametrize("error", [0.0, 0.02], ids=["exact", "perturbed"])
 @pytest.mark.parametrize("nfe", [4, 16])
-def test_consistency_weights_are_unbiased(springs, error, nfe):
-    """log Z and the mean energy by jumps, whatever their error; the springs' stretching, or that of the flow itself."""
-    energy, grid = Harmonic(4, 3, K), noise_grid(0.1, 3.0, nfe)
-    low, options = grid[:0:-1], {}
-    if not springs:
-        flow = [(SCALE**2 + t**2) / (SCALE**2 + s**2) for t, s in zip(grid[-2::-1], low)]
-        options = {"sigma": low, "scale": flow, "kappa": [0.0] * len(low)}
-    proposal = Consistency(Exact(springs, error), mse, eta=0.98, **options)
+@pytest.mark.parametrize("lowest", [0.1, 0.02], ids=["jumps", "mixed"])
+def test_consistency_weights_are_unbiased(kernel, springs, error, nfe, lowest):
+    """log Z and the mean energy by jumps, whatever their error, and by diffusion below the lowest level of jumps."""
+    energy, grid = Harmonic(4, 3, K), noise_grid(lowest, 3.0, nfe)
+    samples = SCALE * standard_normal((400, 4, 3), generator(5))
+    denoiser, kind = JumpingDenoiser(springs=springs, error=error), PROPOSALS[kernel]
+    proposal = kind(denoiser, mse, **kind.fitted(denoiser, mse, grid, samples, generator(6)))
+    assert proposal.jumps_to(grid[1]) and proposal.jumps_to(grid[-1]) == (lowest == 0.1)
     (paths,) = sample_paths(proposal, PlainLastStep(), [energy], grid, SCALE, 6000, generator())
     w = torch.exp(paths.log_weights - energy.log_z)
     assert abs(w.mean() - 1) < 4.5 * w.std() / len(w) ** 0.5
     error_of_mean = ((w / w.sum()) ** 2 * (paths.energies - 4.5) ** 2).sum().sqrt()
     assert abs((w * paths.energies).sum() / w.sum() - subspace_dimension(4, 3) / 2) < 4.5 * error_of_mean
     share = float(w.sum() ** 2 / (w**2).sum() / len(w))
-    assert error or nfe == 4 or share > 0.9
+    assert error or nfe == 4 or lowest == 0.02 or share > 0.9
 
     x_0 = SCALE * standard_normal((6000, 4, 3), generator(1))
     v = torch.exp(energy.log_z - forward_paths(proposal, PlainLastStep(), energy, grid, SCALE, x_0, generator(2)))
     assert abs(v.mean() - 1) < 4.5 * v.std() / len(v) ** 0.5
 
 
-def stiff(n=5, d=3, b=2):
-    """Elastic precisions with springs of all kinds."""
+def test_steps_are_fitted_by_likelihood():
+    """For exact jumps c is one, or for the isotropic kernel the flow's own stretching; errors make eta small."""
+    grid = noise_grid(0.1, 3.0, 6)
+    samples = SCALE * standard_normal((2000, 4, 3), generator(5))
+    exact = PROPOSALS["consistency"].fitted(JumpingDenoiser(), mse, grid, samples, generator(6))
+    assert exact["sigma"] == sorted(grid[1:]) and max(abs(c - 1) for c in exact["scale"]) < 0.1
+    isotropic = PROPOSALS["isotropic-consistency"].fitted(JumpingDenoiser(), mse, grid, samples, generator(6))
+    for t, s, c in zip(grid[-2::-1], grid[:0:-1], isotropic["scale"]):
+        assert c == pytest.approx((SCALE**2 + t**2) / (SCALE**2 + s**2), rel=0.1)
+    wrong = PROPOSALS["consistency"].fitted(JumpingDenoiser(error=0.2), mse, grid, samples, generator(6))
+    assert set(wrong["eta"]) == {0.9} and set(exact["eta"]) != {0.9}
+
+
+def test_raw_paths_do_without_weights():
+    """Exact jumps give exact samples, of one evaluation or of many; a spared look is not counted."""
+    energy, proposal = Harmonic(4, 3, K), PROPOSALS["consistency"](JumpingDenoiser(), mse)
+    for grid, spared in ((noise_grid(0.1, 3.0, 5), False), (noise_grid(0.1, 3.0, 2), True)):
+        paths = raw_paths(proposal, PlainLastStep(), energy, grid, SCALE, 6000, generator(), spared=spared)
+        assert paths.nfe == len(grid) - spared and not paths.log_weights.any()
+        if not spared:
+            assert abs(paths.energies.mean() - 4.5) < 4.5 * paths.energies.std() / 6000**0.5
+    with pytest.raises(UsageError, match="nfe: expected at least 2"):
+        raw_paths(
+            PROPOSALS["analytic"](SpringDenoiser().denoise, mse),
+            PlainLastStep(),
+            energy,
+            noise_grid(0.1, 3.0, 2),
+            SCALE,
+            10,
+            generator(),
+            spared=True,
+        )
+
+
+def stretches(n=5, d=3, b=2):
+    """Elastic S with springs of all kinds, one of them contracting where nothing pulls."""
     x = standard_normal((b, n, d), generator())
     pairs = n * (n - 1) // 2
     along, across = (torch.rand(b, pairs, generator=generator(k), dtype=torch.float64) * 9 for k in (1, 2))
-    return Precision.of(along, across, torch.tensor([1.3, 0.7], dtype=torch.float64), x)
+    return Precision.of(along, across, torch.tensor([1.3, -0.25], dtype=torch.float64), x)
 
 
 def test_stretched_gaussians():
     """Density against the dense one on a basis of the subspace, covariance against samples."""
-    n, d = 5, 3
-    p = stiff(n, d)
-    q = Stretched(torch.zeros(2, n, d, dtype=torch.float64), Spectrum(p), 0.3, 1.7, 0.8)
+    n, d, r = 5, 3, 1.7
+    p = stretches(n, d)
+    q = Stretched(torch.zeros(2, n, d, dtype=torch.float64), p, 0.3, r)
     ones = torch.kron(torch.ones(n, 1, dtype=torch.float64), torch.eye(d, dtype=torch.float64)) / n**0.5
     others = torch.randn(n * d, n * d - d, generator=generator(), dtype=torch.float64)
     basis = torch.linalg.qr(torch.cat([ones, others], 1)).Q[:, d:]
     y = standard_normal((2, n, d), generator(3))
-    values, vectors = torch.linalg.eigh(p.matrix)
-    covariance = vectors @ torch.diag_embed(0.3 * 1.7 ** (1.6 * (1 - 1 / values))) @ vectors.mT
+    eye = torch.eye(n * d, dtype=torch.float64)
+    covariance = 0.3 * (eye + r**2 * p.matrix) @ torch.linalg.inv(eye + p.matrix)
     inside = basis.T @ covariance @ basis
+    inside = (inside + inside.mT) / 2
     dense = torch.distributions.MultivariateNormal(torch.zeros(n * d - d, dtype=torch.float64), inside)
     assert torch.allclose(q.log_density(y), dense.log_prob(y.flatten(1) @ basis), atol=1e-9)
+    # A ratio for each of the batch gives the same.
+    each = Stretched(q.mean, p, 0.3, torch.tensor([r, r], dtype=torch.float64))
+    assert torch.equal(each.log_density(y), q.log_density(y))
 
-    many = Precision(p.matrix[:1].expand(40_000, -1, -1), p.floor[:1].expand(40_000))
-    spectrum = Spectrum(many)
-    spectrum._found = values[:1].expand(40_000, -1), vectors[:1].expand(40_000, -1, -1)
-    z = Stretched(torch.zeros(40_000, n, d, dtype=torch.float64), spectrum, 0.3, 1.7, 0.8).sample(generator())
-    assert torch.allclose(z, centred(z), atol=1e-12)
-    assert torch.allclose(torch.cov((z.flatten(1) @ basis).T), inside[0], atol=0.03 * float(inside[0].diagonal().max()))
+    for k in range(2):
+        many = Precision(p.matrix[k : k + 1].expand(40_000, -1, -1), p.floor[k : k + 1].expand(40_000))
+        z = Stretched(torch.zeros(40_000, n, d, dtype=torch.float64), many, 0.3, r).sample(generator())
+        assert torch.allclose(z, centred(z), atol=1e-12)
+        bound = 0.03 * float(inside[k].diagonal().max())
+        assert torch.allclose(torch.cov((z.flatten(1) @ basis).T), inside[k], atol=bound)
 
 
 def test_failed_paths_stay_failed():
-    p = stiff()
+    p = stretches()
     broken = Precision(p.matrix.clone(), p.floor)
     broken.matrix[0, 0, 0] = torch.nan
-    q = Stretched(torch.zeros(2, 5, 3, dtype=torch.float64), Spectrum(broken), 1.0, 2.0, 1.0)
-    density = q.log_density(torch.zeros(2, 5, 3, dtype=torch.float64))
+    q = Stretched(torch.zeros(2, 5, 3, dtype=torch.float64), broken, 1.0, 1.7)
+    density, y = q.log_density(torch.zeros(2, 5, 3, dtype=torch.float64)), q.sample(generator())
     assert torch.isnan(density[0]) and torch.isfinite(density[1])
+    assert torch.isnan(y[0]).all() and torch.isfinite(y[1]).all()
 
 
 def test_options_of_consistency_are_checked():
     for options, message in (
-        ({"eta": 1.0}, "eta: expected less than 1"),
-        ({"eta": 0.0}, "eta: expected"),
-        ({"sigma": (1.0, 0.5), "scale": (1.0, 1.0), "kappa": (1.0, 1.0)}, "sigma: expected ascending"),
+        ({"eta": (1.0,)}, "eta: expected"),
+        ({"eta": (0.0,)}, "eta: expected"),
+        ({"sigma": (1.0, 0.5), "scale": (1.0, 1.0), "eta": (0.9, 0.9)}, "sigma: expected ascending"),
         ({"scale": (1.0, 1.0)}, "sigma: expected ascending levels, one for each"),
         ({"scale": (0.0,)}, "scale: expected"),
     ):
         with pytest.raises(UsageError, match=message):
-            Consistency(Exact(), mse, **options)
-    with pytest.raises(UsageError, match="has no jumps"):
+            Consistency(JumpingDenoiser(), mse, **options)
+    with pytest.raises(UsageError, match="the checkpoint has none"):
         Consistency(SpringDenoiser(), mse)
 
 
@@ -190,23 +220,34 @@ def test_trajectories_follow_the_flow(lj13_sampler):
     assert torch.allclose(back, paths.x[:, 4], atol=0.01)
 
 
-FEW = Distillation(steps=300, batch=16, pool=64, renewed=32, lowest=0.5, options=SMALL)
+FEW = Distillation(steps=300, batch=16, pool=64, renewed=32, lowest=0.5, stretch_steps=40, head=SMALL)
 
 
 def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path):
     checkpoint = lj13_sampler.checkpoint
     whole = distill(checkpoint, tmp_path / "whole.safetensors", FEW)
     rounds = []
-    stopped = distill(
-        checkpoint,
-        tmp_path / "part.safetensors",
-        FEW,
-        stop=lambda: len(rounds) > 0,
-        on_round=lambda *seen: rounds.append(seen),
-    )
-    assert len(rounds) == 1 and not stopped.provenance["distillation"]["finished"]
+    with pytest.raises(Interrupted, match="stopped after 1 of 3 rounds"):
+        distill(
+            checkpoint,
+            tmp_path / "part.safetensors",
+            FEW,
+            stop=lambda: len(rounds) > 0,
+            on_round=lambda *seen: rounds.append(seen),
+        )
+    assert len(rounds) == 1
+    steps = []
+    with pytest.raises(Interrupted, match="stopped after 3 of 3 rounds"):
+        distill(
+            checkpoint,
+            tmp_path / "part.safetensors",
+            FEW,
+            resume=True,
+            stop=lambda: len(steps) > 3,
+            on_step=steps.append,
+        )
     resumed = distill(checkpoint, tmp_path / "part.safetensors", FEW, resume=True)
-    assert resumed.provenance["distillation"]["finished"]
+    assert resumed.provenance["distillation"]["losses"] == whole.provenance["distillation"]["losses"]
     a, b = (c.denoiser.state_dict() for c in (whole, resumed))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     # What was there is as it was.
@@ -223,7 +264,7 @@ def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path):
     # Three hundred steps are worth something: against the Euler steps of a fresh head.
     error = torch.tensor(whole.provenance["distillation"]["jump_error"])
     fresh = load_checkpoint(idem_md.sampler.checkpoint_path("lj13")).denoiser
-    fresh.jump = build_jump(SMALL, fresh.net, fresh.sigma_data)
+    fresh.jump = build_jump("painn", {**SMALL, "lowest": 0.5}, fresh.net, fresh.sigma_data)
     euler = torch.tensor(jump_error(fresh, (64, 13, 3), 0.5, 3.0, generator())["jump_error"])
     assert error.diagonal().abs().max() < 1e-5
     assert error[0, -1] < 0.5 * euler[0, -1] and error[-1, 0] < 0.7 * euler[-1, 0]
@@ -240,5 +281,7 @@ def test_bad_distillations_are_named(lj13_sampler, tmp_path):
             Distillation(**options)
     with pytest.raises(UsageError, match="lowest: expected less than the highest level"):
         distill(lj13_sampler.checkpoint, tmp_path / "x", replace(FEW, lowest=5.0))
-    with pytest.raises(UsageError, match="jump: expected a network with features"):
-        distill(idem_md.load_sampler("gmm40").checkpoint, tmp_path / "x", replace(FEW, lowest=1.0))
+    with pytest.raises(ConfigError, match="jump: unknown key 'n_basis'"):
+        distill(idem_md.load_sampler("gmm40").checkpoint, tmp_path / "x", replace(FEW, lowest=10.0))
+    with pytest.raises(UsageError, match="network.name, for jumps: expected one of painn, mlp, got 'egnn'"):
+        build_jump("egnn", {"lowest": 0.1}, torch.nn.Linear(1, 1), 1.0)

@@ -30,15 +30,15 @@ from idem_md.diffusion import (
 )
 from idem_md.energies import DoubleWell, Energy, ExactSamples, GaussianMixture, Harmonic, LennardJones, Modes
 from idem_md.geometry import centred, standard_normal
-from idem_md.nets import NETWORKS, Network, NetworkOptions, register_network
+from idem_md.nets import JUMPS, NETWORKS, Network, NetworkOptions, register_network
 from idem_md.registry import Registry
 from idem_md.targets import TARGETS, Batch, Target, TargetOptions, register_target
 from idem_md.testing import check_energy
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
-from harmonic import SCALE, K, SpringDenoiser, exact, mse  # noqa: E402
+from harmonic import SCALE, JumpingDenoiser, K, exact, mse  # noqa: E402
 
-REGISTRIES = (NETWORKS, TARGETS, PROPOSALS, LAST_STEPS, ENGINES, OBSERVABLES)
+REGISTRIES = (NETWORKS, JUMPS, TARGETS, PROPOSALS, LAST_STEPS, ENGINES, OBSERVABLES)
 
 
 @pytest.fixture(autouse=True)
@@ -136,11 +136,14 @@ def test_starts_are_finite():
 
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_proposals(name):
-    proposal = PROPOSALS[name](SpringDenoiser(pull=0.3), mse)
+    proposal = PROPOSALS[name](JumpingDenoiser(pull=0.3), mse)
     x = standard_normal((20, 4, 3), generator())
     look = proposal.look(x, 1.0)
     assert isinstance(look, Look) and look.sigma == 1.0 and look.mse == mse(1.0)
     assert torch.allclose(look.denoised, exact(x, torch.ones(20)))
+    assert proposal.method in idem_md.sampler.METHODS
+    options = PROPOSALS[name].fitted(JumpingDenoiser(), mse, (2.0, 1.0, 0.5), SCALE * x, generator())
+    assert isinstance(PROPOSALS[name](JumpingDenoiser(), mse, **options), Proposal)
     for gaussian in (proposal.down(look, 0.5), proposal.up(look, 2.0), look.posterior()):
         y = gaussian.sample(generator(1))
         assert isinstance(gaussian, Gaussian) and y.shape == x.shape and y.dtype == torch.float64

@@ -130,10 +130,10 @@ def test_springs_learn_and_are_kept(lj13_sampler, lj13_samples, tmp_path):
     again = add_springs(bare, lj13_samples.float(), settings)
     ours, theirs = checkpoint.denoiser.state_dict(), again.denoiser.state_dict()
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
-    plans = {6: SamplingPlan("elastic", "nested", 0.03, {"draws": 2}, 0.5, 0.001)}
+    plans = {"diffusion": {6: SamplingPlan("elastic", "nested", 0.03, {"draws": 2}, 0.5, 0.001)}}
     save_checkpoint(tmp_path / "model.safetensors", replace(checkpoint, plans=plans))
     loaded = load_checkpoint(tmp_path / "model.safetensors")
-    assert loaded.plans == plans and loaded.plan(8) == plans[6] and json.dumps(loaded.plan(8).table())
+    assert loaded.plans == plans and loaded.plan(8) == plans["diffusion"][6] and json.dumps(loaded.plan(8).table())
     e = idem_md.Sampler(loaded).sample(20, nfe=6)
     assert (
         e.provenance["kernel"] == "elastic"
@@ -291,20 +291,27 @@ def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples):
     """Springs and a plan in seconds, in one file; sampling by it is unbiased."""
     checkpoint = replace(lj13_sampler.checkpoint, plans={})
     few = SpringsTraining(steps=30, batch=64)
-    tuned = tune(checkpoint, lj13_samples[:600], tmp_path / "model.safetensors", springs=few, nfes=(5,), pilot=128)
+    tuned = tune(
+        checkpoint, lj13_samples[:600], tmp_path / "model.safetensors", springs=few, nfes={"diffusion": (5,)}, pilot=128
+    )
     dear = tuned.dear
-    assert tuned.frugal_plan == dear and dear.last_step == "nested" and len(dear.density) > 20
+    assert tuned.frugal_plan() == dear and dear.last_step == "nested" and len(dear.density) > 20
     assert dear.changed(last_step_calls=9).density == dear.density and dear.changed(last_step="plain").density is None
     assert SamplingPlan.of(json.loads(json.dumps(dear.table()))) == dear
-    assert list(tuned.plans) == [5] and tuned.denoiser.has_springs and tuned.provenance["tuning_energy_calls"] > 0
-    plan = tuned.plans[5]
+    assert (
+        list(tuned.plans) == ["diffusion"]
+        and list(tuned.plans["diffusion"]) == [5]
+        and tuned.denoiser.has_springs
+        and tuned.provenance["tuning_energy_calls"] > 0
+    )
+    plan = tuned.plans["diffusion"][5]
     assert plan.last_step == "annealed" and plan.ess_fraction > 0.1 and plan.seconds > 0
     sampler = idem_md.load_sampler(tmp_path)
     assert sampler.checkpoint.dear == dear
     energy = sampler.system.energy()
     more = tune_levels(checkpoint, lj13_samples[:100], energy, draws=8).dear
     assert more.options == {"draws": 8} and more.sigma_1 > dear.sigma_1 and energy.calls >= 5 * 7 * 100
-    frugal = sampler._draw([sampler.system], 400, 0, sampler._route(25, "diffusion", dear), None)[0]
+    frugal = sampler._draw([sampler.system], 400, 0, sampler._route(25, dear), None)[0]
     assert frugal.provenance["energy_calls"] == 400 and abs(frugal.log_z - 59.86) < 4.5 * frugal.log_z_err
     asked = sampler.sample(20, nfe=25, last_step="nested", last_step_calls=3).provenance
     assert asked["energy_calls"] == 60 and asked["plan"]["density"] == dear.density

@@ -130,5 +130,5 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
             folder / "model.safetensors",
             system=system,
             springs=SpringsTraining(steps=SPRINGS_STEPS),
-            nfes=NFES if budget["max_energy_calls"] is None else (),
+            nfes=NFES if budget["max_energy_calls"] is None else {},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["print_json", "progress_bar", "sampling_bar"]
+__all__ = ["Stop", "print_json", "progress_bar", "sampling_bar"]
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
@@ -68,3 +69,26 @@ def sampling_bar(total: int) -> Iterator[Callable[[np.ndarray], None]]:
             advance(len(log_weights), f"samples, {sums.ess:.0f} effective, {rate:.3g} a second")
 
         yield tell
+
+
+class Stop:
+    """Whether Ctrl-C was pressed; a second one does not wait."""
+
+    def __init__(self):
+        self.asked = False
+
+    @contextmanager
+    def listening(self, say: Callable[[str], object], until: str = "the last whole iteration") -> Iterator[None]:
+        """Within it Ctrl-C only sets ``asked``, and says where the work will end."""
+
+        def interrupt(*_):
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            say(f"stopping at {until} ...")
+
+        previous = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)

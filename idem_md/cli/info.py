@@ -16,17 +16,22 @@ def _of_checkpoint(source: str) -> dict[str, Any]:
     from ..sampler import load_sampler
 
     checkpoint = load_sampler(source).checkpoint
-    springs = checkpoint.provenance.get("springs")
+    heads = ("springs", "distillation")
+    springs, jumps = map(checkpoint.provenance.get, heads)
     return {
         "kind": "checkpoint",
         "system": checkpoint.system.name,
         "digest": checkpoint.digest,
         "network": checkpoint.config["network"]["name"],
         "noise": list(checkpoint.noise_range),
-        "training": {k: v for k, v in checkpoint.provenance.items() if k not in ("springs", "versions")},
+        "training": {k: v for k, v in checkpoint.provenance.items() if k not in heads and k != "versions"},
         "springs_gain_nats": None if springs is None else springs["gain_nats"],
-        "plans": {str(nfe): plan.table() for nfe, plan in checkpoint.plans.items()},
-        "frugal_plan": checkpoint.frugal_plan.table(),
+        "jumps": None if jumps is None else {k: jumps[k] for k in ("lowest", "rounds", "seconds", "stretch_seconds")},
+        "plans": {
+            method: {str(nfe): plan.table() for nfe, plan in plans.items()}
+            for method, plans in checkpoint.plans.items()
+        },
+        "frugal_plan": checkpoint.frugal_plan().table(),
     }
 
 
@@ -84,8 +89,9 @@ def info(
     for key, value in facts.items():
         if key not in ("plans", "frugal_plan"):
             grid.add_row(key, _shown(value))
-    for nfe, plan in facts.get("plans", {}).items():
-        grid.add_row(f"plan, {nfe} evaluations", _plan(plan))
+    for plans in facts.get("plans", {}).values():
+        for nfe, plan in plans.items():
+            grid.add_row(f"plan, {nfe} evaluations", _plan(plan))
     if facts.get("frugal_plan"):
         grid.add_row("plan for dear potentials", _plan(facts["frugal_plan"]))
     Console().print(grid)

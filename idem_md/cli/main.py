@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import IdemError
-from . import baseline, bench, check, compare, info, sample, systems, train, tune
+from . import baseline, bench, check, compare, distill, info, sample, systems, train, tune
 
 __all__ = ["app", "main"]
 
@@ -27,6 +27,7 @@ for command in (
     check.check,
     train.train,
     tune.tune,
+    distill.distill,
     baseline.baseline,
     compare.compare,
     info.info,

@@ -22,12 +22,21 @@ def sample(
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
     ],
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
-    nfe: Annotated[int, typer.Option(help="Network evaluations a sample.")] = 25,
+    nfe: Annotated[
+        int | None,
+        typer.Option(help="Network evaluations a sample; by default those with the most effective samples a second."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = None,
-    method: Annotated[str, typer.Option(help="diffusion.")] = "diffusion",
+    method: Annotated[
+        str, typer.Option(help="diffusion, consistency, or auto: that with the most effective samples a second.")
+    ] = "auto",
     kernel: Annotated[
-        str | None, typer.Option(help="Transition kernel: ddpm, analytic or elastic; by default the plan's.")
+        str | None,
+        typer.Option(
+            help="Transition kernel: ddpm, analytic or elastic; with jumps consistency or isotropic-consistency. By "
+            "default the plan's."
+        ),
     ] = None,
     last_step: Annotated[
         str | None, typer.Option(help="Last step: plain, nested or annealed; by default the plan's.")
@@ -47,14 +56,20 @@ def sample(
             "their paths, and give a heat-capacity curve.",
         ),
     ] = None,
+    unweighted: Annotated[
+        bool, typer.Option("--unweighted", help="Raw samples in 1 to 6 evaluations, off by as much as the sampler is.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     from ..checks import check_int
     from ..ensemble import WeightWarning, check_writable
+    from ..errors import UsageError
     from ..sampler import load_sampler
 
     check_int("n", n, 1)
+    if unweighted and temperature is not None and "," in temperature:
+        raise UsageError(f"temperature: expected a single one with --unweighted, got {temperature!r}")
     temperatures = [] if temperature is None else _kelvins(temperature)
     outs = [out] if len(temperatures) < 2 else [_at(out, t) for t in temperatures]
     for path in outs:
@@ -68,7 +83,9 @@ def sample(
             ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
         else:
             kelvin = temperatures[0] if temperatures else None
-            ensembles = [sampler.sample(n, *options, temperature_K=kelvin, progress=tell, moves=moves)]
+            ensembles = [
+                sampler.sample(n, *options, temperature_K=kelvin, progress=tell, moves=moves, weighted=not unweighted)
+            ]
     means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
     results = [_result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
     scan = len(results) > 1
@@ -107,10 +124,11 @@ def _result(ensemble: WeightedEnsemble, mean: tuple[float, float], out: Path | N
     p = ensemble.provenance
     return {
         "n": len(ensemble),
-        "ess": ensemble.ess,
-        "ess_fraction": ensemble.ess_fraction,
-        "log_z": ensemble.log_z,
+        "ess": finite_or_none(ensemble.ess),
+        "ess_fraction": finite_or_none(ensemble.ess_fraction),
+        "log_z": finite_or_none(ensemble.log_z),
         "log_z_err": finite_or_none(ensemble.log_z_err),
+        "method": p["method"],
         "nfe": p["nfe"],
         "energy_calls": p["energy_calls"],
         "seconds": p["seconds"],
@@ -140,16 +158,19 @@ def _print_table(ensemble: WeightedEnsemble, r: dict[str, Any]) -> None:
     from rich.table import Table
 
     grid = Table(show_header=False, title=f"{ensemble.system.name}: {r['n']} samples")
-    grid.add_row("effective samples", f"{r['ess']:.1f} ({100 * r['ess_fraction']:.1f}%)")
+    if r["ess"] is not None:
+        grid.add_row("effective samples", f"{r['ess']:.1f} ({100 * r['ess_fraction']:.1f}%)")
     grid.add_row("mean energy", f"{r['mean_energy']:.2f} {_spread(r['mean_energy_err'], 2)} kT")
-    grid.add_row("log Z", f"{r['log_z']:.3f} {_spread(r['log_z_err'], 3)}")
+    if r["log_z"] is not None:
+        grid.add_row("log Z", f"{r['log_z']:.3f} {_spread(r['log_z_err'], 3)}")
     if ensemble.advice:
         grid.add_row("warning", ensemble.advice)
     cost = f"{r['seconds']:.1f} s, {r['nfe']} network evaluations a sample, {r['energy_calls']} energy calls"
+    p = ensemble.provenance
+    grid.add_row("method", f"{p['method']} ({p['kernel']} kernel, {p['last_step']} last step)")
     grid.add_row("cost", cost)
-    failed = ensemble.provenance["failed"]
-    if failed:
-        grid.add_row("failed samples", f"{failed} (weight 0, kept in the count)")
+    if p["failed"]:
+        grid.add_row("failed samples", f"{p['failed']} (weight 0, kept in the count)")
     if r["files"]:
         grid.add_row("files", "\n".join(r["files"]))
     Console().print(grid)

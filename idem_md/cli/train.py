@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .console import Stop
+
 if TYPE_CHECKING:
     from ..training import TrainingConfig
 
 __all__ = ["train"]
-
-
-class _Stop:
-    """Whether Ctrl-C was pressed; a second one does not wait."""
-
-    def __init__(self):
-        self.asked = False
-
-    @contextmanager
-    def listening(self, say) -> Iterator[None]:
-        def interrupt(*_):
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-            say("stopping at the last whole iteration ...")
-
-        previous = signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 def _settings(config: str, seed: int | None, preset_name: str | None, iterations: int | None) -> TrainingConfig:
@@ -89,7 +67,7 @@ def train(
 
     settings = _settings(config, seed, preset_name, iterations)
     folder = out or Path("runs") / settings.system
-    display, stop = TrainingDisplay(settings.optimizer.inner_steps), _Stop()
+    display, stop = TrainingDisplay(settings.optimizer.inner_steps), Stop()
     try:
         with stop.listening(display.say), display:
             checkpoint = run_training(

@@ -12,17 +12,27 @@ if TYPE_CHECKING:
     import torch
 
     from ..checkpoint import Checkpoint
+    from ..diffusion import SamplingPlan
 
-__all__ = ["finish", "tune"]
+__all__ = ["finish", "say_plan", "shipped_samples", "tune"]
 
 
-def _shipped_samples(name: str, n: int, seed: int) -> torch.Tensor:
+def shipped_samples(name: str, n: int, seed: int) -> torch.Tensor:
     """Samples of a built-in system by a formula, or else by tempering."""
     import torch
 
     from ..baselines import reference_engine
 
     return torch.from_numpy(reference_engine(name).run(name, n, seed=seed).positions).float()
+
+
+def say_plan(nfe: int, plan: SamplingPlan) -> None:
+    """A line on stderr for a plan that has been found."""
+    typer.echo(
+        f"{nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g}, "
+        f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample",
+        err=True,
+    )
 
 
 def finish(
@@ -47,15 +57,11 @@ def finish(
             samples,
             out,
             springs=SpringsTraining(steps=steps, seed=seed),
-            nfes=nfes or NFES,
+            nfes=dict.fromkeys(NFES, nfes) if nfes else NFES,
             draws=draws,
             pilot=pilot,
             on_step=lambda _: advance(1),
-            on_plan=lambda nfe, plan: typer.echo(
-                f"{nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g}, "
-                f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample",
-                err=True,
-            ),
+            on_plan=say_plan,
         )
 
 
@@ -88,7 +94,7 @@ def tune(
     if source in SYSTEMS:
         if out is None:
             raise UsageError("out: expected a folder for the new model, got none; shipped ones are not changed")
-        samples = _shipped_samples(source, check_int("n", n, 600), seed + 1)
+        samples = shipped_samples(source, check_int("n", n, 600), seed + 1)
     else:
         samples = run_samples(Path(source))
     folder = out or Path(source)

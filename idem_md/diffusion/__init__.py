@@ -15,8 +15,8 @@ from .last_step import (
     PlainLastStep,
     register_last_step,
 )
-from .paths import Paths, forward_log_weights, forward_paths, sample_paths
-from .plan import SamplingPlan
+from .paths import Paths, forward_log_weights, forward_paths, raw_paths, sample_paths
+from .plan import SamplingPlan, best_plan
 from .proposals import PROPOSALS, Look, Proposal, register_proposal
 from .schedule import noise_grid, stratified_log_uniform
 
@@ -40,9 +40,11 @@ __all__ = [
     "Precision",
     "Proposal",
     "SamplingPlan",
+    "best_plan",
     "forward_log_weights",
     "forward_paths",
     "noise_grid",
+    "raw_paths",
     "register_last_step",
     "register_proposal",
     "sample_paths",

@@ -36,12 +36,15 @@ class Denoiser(nn.Module):
     ----------
     jump : nn.Module or None
         A `nets.Jump` on the network's features.
+    stretch : nn.Module or None
+        A `nets.Stretch` on them.
     """
 
     def __init__(self, net: nn.Module, sigma_data: float, output: str = "denoiser", springs: nn.Module | None = None):
         super().__init__()
         self.springs = springs
         self.jump: nn.Module | None = None
+        self.stretch: nn.Module | None = None
         self.net = net
         self.sigma_data = sigma_data
         self.output = check_choice("output", output, OUTPUTS)
@@ -111,4 +114,21 @@ class Denoiser(nn.Module):
         assert self.springs is not None
         log_sigma = torch.log(sigma.float())
         along, across, floor = self.springs(features.scalars, x.float(), denoised.float(), log_sigma)
+        return Precision.of(along.to(x.dtype), across.to(x.dtype), floor.to(x.dtype), denoised)
+
+    def stretching(
+        self,
+        x: torch.Tensor,
+        denoised: torch.Tensor,
+        features: Any,
+        target: torch.Tensor,
+        s: torch.Tensor,
+        t: torch.Tensor,
+        stretch=None,
+    ) -> Precision:
+        """S of a jump up from x_s to ``target`` at level t, by ``stretch`` or the denoiser's; see `nets.Stretch`."""
+        stretch = stretch or self.stretch
+        assert stretch is not None
+        log_s, log_t = torch.log(s.float()), torch.log(t.float())
+        along, across, floor = stretch(features.scalars, x.float(), denoised.float(), log_s, target.float(), log_t)
         return Precision.of(along.to(x.dtype), across.to(x.dtype), floor.to(x.dtype), denoised)

@@ -10,7 +10,7 @@ import torch
 from ..geometry import centred, standard_normal, subspace_dimension
 from .gaussians import Gaussian
 
-__all__ = ["Elastic", "Precision"]
+__all__ = ["Elastic", "Precision", "cholesky"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,18 @@ class Precision:
         return cls(blocks.transpose(2, 3).reshape(b, n * d, n * d), floor)
 
 
+def cholesky(matrix: torch.Tensor) -> torch.Tensor:
+    """Cholesky factors of matrices (B, M, M), NaN where there is none.
+
+    The precision of what a failed path has become is not finite, and rounding can make a matrix of vast eigenvalues
+    indefinite: that path fails, the others go on.
+    """
+    ok = torch.isfinite(matrix).flatten(1).all(1)
+    identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    factor, info = torch.linalg.cholesky_ex(torch.where(ok[:, None, None], matrix, identity))
+    return torch.where((ok & (info == 0))[:, None, None], factor, torch.nan)
+
+
 class Elastic(Gaussian):
     """N(mean, v I + c P^-1) on the mean-free subspace.
 
@@ -75,15 +87,7 @@ class Elastic(Gaussian):
 
     def __init__(self, mean: torch.Tensor, precision: Precision, scale: float, variance: float = 0.0):
         self.mean, self.precision, self.scale, self.variance = mean, precision, scale, variance
-        # The precision of what a failed path has become is not finite: such rows are left to their NaN.
-        self._ok = torch.isfinite(precision.matrix).flatten(1).all(1)
-        self._factor = self._cholesky(precision.matrix)
-
-    def _cholesky(self, matrix: torch.Tensor) -> torch.Tensor:
-        identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-        factor, info = torch.linalg.cholesky_ex(torch.where(self._ok[:, None, None], matrix, identity))
-        # Rounding can make a matrix of vast eigenvalues indefinite: that path fails, the others go on.
-        return torch.where((self._ok & (info == 0))[:, None, None], factor, torch.nan)
+        self._factor = cholesky(precision.matrix)
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
         """See `Gaussian`: sqrt(v) z_1 + sqrt(c) P^(-T/2) z_2."""
@@ -105,7 +109,7 @@ class Elastic(Gaussian):
         of_translation = -torch.log(b)
         if v:
             identity = torch.eye(n * d, dtype=y.dtype, device=y.device)
-            factor = self._cholesky(v * self.precision.matrix + c * identity)
+            factor = cholesky(v * self.precision.matrix + c * identity)
             log_det = log_det + 2 * torch.log(factor.diagonal(dim1=1, dim2=2)).sum(1)
             of_translation = of_translation + torch.log(v * b + c)
             r = torch.cholesky_solve(r, factor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from .gaussians import Isotropic
 from .last_step import LastStep
 from .proposals import Proposal, batch_size, joined, look_in_chunks
 
-__all__ = ["Paths", "forward_log_weights", "forward_paths", "sample_paths"]
+__all__ = ["Paths", "forward_log_weights", "forward_paths", "raw_paths", "sample_paths"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Paths:
     energies : torch.Tensor, shape (n,), float64
         +inf for overlaps and failed paths.
     log_weights : torch.Tensor, shape (n,), float64
-        E[exp(log_weights)] = Z; -inf where a path failed.
+        E[exp(log_weights)] = Z, or 0 if weights are not wanted; -inf where a path failed.
     nfe, failed : int
         Network evaluations a sample, and paths that left the real numbers.
     """
@@ -75,15 +75,10 @@ def sample_paths(
         Called with the log weights of the samples finished since the last call, those of the first potential.
     """
     levels = [float(s) for s in levels]
-    start_variance = levels[0] ** 2 + sigma_data**2
     parts: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in energies]
-    block, batch = last_step.block(energies[0]), batch_size(energies[0].n_atoms, energies[0].n_dims)
-    for first in range(0, n, block):
-        size = min(block, n - first)
+    for starts in _blocks(last_step, energies[0], levels[0] ** 2 + sigma_data**2, n):
         looks, weights = [], []
-        for chunk in range(0, size, batch):
-            shape = (min(batch, size - chunk), energies[0].n_atoms, energies[0].n_dims)
-            start = Isotropic(torch.zeros(shape, dtype=torch.float64), start_variance)
+        for start in starts:
             x = start.sample(generator)
             log_w = -start.log_density(x)
             look = proposal.look(x, levels[0])
@@ -107,6 +102,63 @@ def sample_paths(
         progress(parts[0][-1][2])
     columns = ([torch.cat(column) for column in zip(*done)] for done in parts)
     return [Paths(x, u, log_w, len(levels), int((~ok).sum())) for x, u, log_w, ok in columns]
+
+
+@torch.no_grad()
+def raw_paths(
+    proposal: Proposal,
+    last_step: LastStep,
+    energy: Energy,
+    levels: Sequence[float],
+    sigma_data: float,
+    n: int,
+    generator: torch.Generator,
+    progress: Callable[[torch.Tensor], None] = lambda _: None,
+    spared: bool = False,
+) -> Paths:
+    """Draw ``n`` end points of the same paths, without weights: no step is ever looked at from below.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Descending noise levels.
+    spared : bool
+        Whether the last of them is not looked at either; see `Proposal.leap`.
+    others
+        As in `sample_paths`.
+
+    Raises
+    ------
+    UsageError
+        ``spared`` with a proposal that has to look.
+    """
+    levels = [float(s) for s in levels]
+    parts: list[tuple[torch.Tensor, ...]] = []
+    for starts in _blocks(last_step, energy, levels[0] ** 2 + sigma_data**2, n):
+        looks = []
+        for start in starts:
+            look = proposal.look(start.sample(generator), levels[0])
+            for s in levels[1:-1] if spared else levels[1:]:
+                look = proposal.look(proposal.down(look, s).sample(generator), s)
+            looks.append(proposal.leap(look, levels[-1], generator) if spared else look)
+        end = last_step.finish(energy, joined(looks), generator)
+        ok = torch.isfinite(end.x).flatten(1).all(1) & ~torch.isnan(end.u)
+        u = torch.where(ok, end.u, torch.inf)
+        x, weightless = torch.where(ok[:, None, None], end.x, torch.nan), torch.zeros_like(u)
+        parts.append((x, u, torch.where(torch.isfinite(u), weightless, -torch.inf), ok))
+        progress(parts[-1][2])
+    x, u, log_w, ok = (torch.cat(column) for column in zip(*parts))
+    return Paths(x, u, log_w, len(levels) - spared, int((~ok).sum()))
+
+
+def _blocks(last_step: LastStep, energy: Energy, variance: float, n: int) -> Iterator[list[Isotropic]]:
+    """Distributions of the starting points of ``n`` paths: as many at a time as the last step takes, and of those as
+    many together as the network looks at."""
+    block, batch = last_step.block(energy), batch_size(energy.n_atoms, energy.n_dims)
+    for first in range(0, n, block):
+        size = min(block, n - first)
+        shapes = [(min(batch, size - k), energy.n_atoms, energy.n_dims) for k in range(0, size, batch)]
+        yield [Isotropic(torch.zeros(shape, dtype=torch.float64), variance) for shape in shapes]
 
 
 @torch.no_grad()

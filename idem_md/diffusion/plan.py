@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..checks import check_float, check_int
 from ..errors import UsageError
 from .last_step import LAST_STEPS, LastStep, MovedLastStep
 
-__all__ = ["MOVES_SHARE", "SamplingPlan"]
+__all__ = ["MOVES_SHARE", "SamplingPlan", "best_plan"]
 
 # One in so many of the energy calls of a plan for its moves.
 MOVES_SHARE = 8
+# A smaller share of effective samples than this part of the largest is not worth its speed: few samples would carry it.
+WORTH_HAVING = 0.75
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class SamplingPlan:
         Lowest noise level; by default the lowest of the training.
     density : tuple of float, optional
         Where levels are dense; see `noise_grid`.
+    kernel_options : dict
+        Of the kernel, tuned; see its class.
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
@@ -50,6 +54,7 @@ class SamplingPlan:
     moves: int = 0
     move_step: float | None = None
     density: tuple[float, ...] | None = None
+    kernel_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         if self.sigma_1 is not None:
@@ -83,8 +88,8 @@ class SamplingPlan:
         A number of calls includes the moves of the plan, which keep their share of it.
         """
         plan = self
-        if kernel is not None:
-            plan = replace(plan, kernel=kernel)
+        if kernel is not None and kernel != self.kernel:
+            plan = replace(plan, kernel=kernel, kernel_options={})
         if last_step is not None and last_step != self.last_step:
             plan = replace(plan, last_step=last_step, sigma_1=None, density=None, options={}, moves=0)
         if last_step_calls is not None:
@@ -113,3 +118,16 @@ class SamplingPlan:
             raise UsageError(f"plan: expected some of {', '.join(cls.__dataclass_fields__)}, got {unknown[0]!r}")
         density = table.get("density")
         return cls(**{**table, "density": None if density is None else tuple(density)})
+
+
+Key = TypeVar("Key")
+
+
+def best_plan(plans: Mapping[Key, SamplingPlan], least: float = 0.0) -> Key:
+    """The key of the plan with the most effective samples a second, as measured when it was tuned, of those whose share
+    of effective samples is not much below the largest, nor below ``least`` if there is another; plans that were not
+    measured come last."""
+    most = max(plan.ess_fraction or 0.0 for plan in plans.values())
+    enough = min(most, max(WORTH_HAVING * most, least))
+    good = {key: plan for key, plan in plans.items() if (plan.ess_fraction or 0.0) >= enough}
+    return max(good, key=lambda key: (good[key].ess_fraction or 0.0) / (good[key].seconds or 1.0))

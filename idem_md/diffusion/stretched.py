@@ -1,4 +1,4 @@
-"""Gaussians that the probability flow has stretched: a power of an elastic precision as covariance."""
+"""Gaussians that the probability flow has stretched on its way up; see `nets.stretch`."""
 
 from __future__ import annotations
 
@@ -7,72 +7,50 @@ import math
 import torch
 
 from ..geometry import centred, subspace_dimension
-from .elastic import Precision
+from .elastic import Precision, cholesky
 from .gaussians import Gaussian
 
-__all__ = ["Spectrum", "Stretched"]
-
-
-class Spectrum:
-    """Eigenvalues and eigenvectors of a batch of elastic precisions P, found when they are first asked for.
-
-    Parameters
-    ----------
-    precision : Precision
-    """
-
-    def __init__(self, precision: Precision):
-        self.precision = precision
-        self._found: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Shapes (B, N D) and (B, N D, N D)."""
-        if self._found is None:
-            # Rows that are not finite are paths that have failed; they stay so.
-            matrix = self.precision.matrix
-            ok = torch.isfinite(matrix).flatten(1).all(1)[:, None, None]
-            values, vectors = torch.linalg.eigh(torch.where(ok, matrix, torch.eye(matrix.shape[1], dtype=matrix.dtype)))
-            self._found = torch.where(ok[:, 0], values, torch.nan), vectors
-        return self._found
+__all__ = ["Stretched"]
 
 
 class Stretched(Gaussian):
-    """N(mean, v r^(2 kappa (I - 1/P))) on the mean-free subspace.
-
-    From noise level s to r s the flow stretches a direction in which the posterior has the variance s^2 / p by about
-    r^(1 - 1/p); kappa = 1 if P stayed what it is at s.
+    """N(mean, v A B^-1) with A = I + r^2 S and B = I + S, which commute, on the mean-free subspace.
 
     Parameters
     ----------
     mean : torch.Tensor, shape (B, N, D)
         Mean-free.
-    spectrum : Spectrum
-        Of P.
-    variance, ratio, kappa : float
-        v and r, positive, and kappa.
+    stretch : Precision
+        S, with eigenvalues above -1 / r^2; translations have its ``floor``.
+    variance : float
+        v.
+    ratio : float or torch.Tensor, shape (B,)
+        r >= 1.
     """
 
-    def __init__(self, mean: torch.Tensor, spectrum: Spectrum, variance: float, ratio: float, kappa: float):
-        values, self._vectors = spectrum()
-        self.mean = mean
-        power = 2 * kappa * math.log(ratio)
-        self._variances = variance * torch.exp(power * (1 - 1 / values))
-        # Translations have the eigenvalue b of P, and are not there.
-        floor = spectrum.precision.floor
-        self._of_translation = math.log(variance) + power * (1 - 1 / floor)
+    def __init__(self, mean: torch.Tensor, stretch: Precision, variance: float, ratio: float | torch.Tensor):
+        self.mean, self.stretch, self.variance = mean, stretch, variance
+        self._squared = torch.as_tensor(ratio, dtype=mean.dtype).reshape(-1) ** 2
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
         """See `Gaussian`."""
-        shape = self.mean.shape
+        shape, matrix = self.mean.shape, self.stretch.matrix
+        ok = torch.isfinite(matrix).flatten(1).all(1)[:, None, None]
+        values, vectors = torch.linalg.eigh(torch.where(ok, matrix, torch.eye(matrix.shape[1], dtype=matrix.dtype)))
         z = torch.randn(shape, generator=generator, dtype=self.mean.dtype).flatten(1)
-        y = self._vectors @ (self._variances.sqrt() * z)[..., None]
+        scale = torch.sqrt(self.variance * (1 + self._squared[:, None] * values) / (1 + values))
+        y = torch.where(ok, vectors, torch.nan) @ (scale * z)[..., None]
         return self.mean + centred(y.reshape(shape))
 
     def log_density(self, y: torch.Tensor) -> torch.Tensor:
         """See `Gaussian`."""
         n, d = y.shape[1:]
-        r = (self._vectors.mT @ (y - self.mean).flatten(1)[..., None])[..., 0]
-        log_det = torch.log(self._variances).sum(1)
+        r2, matrix, floor = self._squared, self.stretch.matrix, self.stretch.floor
+        identity = torch.eye(n * d, dtype=matrix.dtype, device=matrix.device)
+        above, below = cholesky(identity + r2[:, None, None] * matrix), cholesky(identity + matrix)
+        log_det = 2 * (torch.log(above.diagonal(dim1=1, dim2=2)) - torch.log(below.diagonal(dim1=1, dim2=2))).sum(1)
         if n > 1:  # a single point keeps its place, in all dimensions
-            log_det = log_det - d * self._of_translation
-        return -0.5 * ((r**2 / self._variances).sum(1) + log_det + subspace_dimension(n, d) * math.log(2 * math.pi))
+            log_det = log_det - d * (torch.log1p(r2 * floor) - torch.log1p(floor))
+        r = (y - self.mean).flatten(1)[..., None]
+        quadratic = ((r + matrix @ r) * torch.cholesky_solve(r, above)).sum((1, 2)) / self.variance
+        return -0.5 * (quadratic + log_det + subspace_dimension(n, d) * math.log(2 * math.pi * self.variance))

@@ -41,6 +41,11 @@ def pareto_k(log_weights: np.ndarray) -> float:
 
 def advice(ensemble: WeightedEnsemble) -> str:
     """What to beware of, as a sentence that says what to do; empty if there is nothing."""
+    if ensemble.kind == "raw":
+        return (
+            "raw samples without weights: averages are off by as much as the sampler is, and nothing here says by how "
+            "much; sample with weights for anything that is to be reported"
+        )
     if ensemble.ess < TRUSTED_ESS:
         return (
             f"fewer than {TRUSTED_ESS} effective samples: neither averages nor their errors can be trusted; "

@@ -24,6 +24,8 @@ ROUNDS = 10
 
 def resample(ensemble: WeightedEnsemble, n: int | None, seed: int) -> WeightedEnsemble:
     """See `WeightedEnsemble.resample`."""
+    if ensemble.kind == "raw":
+        raise ResultError("kind: expected samples with weights, raw ones have none to resample by")
     n = check_int("n", len(ensemble) if n is None else n, 1)
     seed = check_int("seed", seed, 0)
     u = (np.arange(n) + np.random.default_rng(seed).random()) / n

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "WeightedEnsemble", "load_ensemble"]
 
-KINDS = ("importance", "equilibrium", "resampled")
+KINDS = ("importance", "equilibrium", "resampled", "raw")
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class WeightedEnsemble:
     kind : str
         What the weights are. ``importance``: the mean of exp(log_weights) estimates Z. ``equilibrium``: samples of the
         distribution itself, from a simulation or by formula, of equal weight; they do not know Z. ``resampled``:
-        copies of a weighted set, see ``source``. By default ``equilibrium`` if every log weight is exactly zero or
-        -inf, else ``importance``.
+        copies of a weighted set, see ``source``. ``raw``: samples as a sampler proposes them, of which nothing says how
+        far they are from the distribution; they have no effective size and no errors. By default ``equilibrium`` if
+        every log weight is exactly zero or -inf, else ``importance``.
     source : Source, optional
         Of resampled sets: the set they come from, whose errors are theirs.
 
@@ -113,7 +114,12 @@ class WeightedEnsemble:
 
     @property
     def ess(self) -> float:
-        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n; after resampling, that of the source."""
+        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n; after resampling, that of the source.
+
+        NaN for raw samples.
+        """
+        if self.kind == "raw":
+            return math.nan
         own = estimators.effective_size(self.weights)
         return own if self.source is None else min(own, self.source.ess)
 
@@ -137,11 +143,11 @@ class WeightedEnsemble:
     def log_z(self) -> float:
         """Estimate of log Z, Z the integral of exp(-u) over the mean-free subspace: log mean exp(log_weights).
 
-        NaN for samples of a Markov chain, which do not know it.
+        NaN for samples of a Markov chain, and for raw ones, which do not know it.
         """
         if self.source is not None:
             return self.source.log_z
-        return math.nan if self.kind == "equilibrium" else estimators.log_mean_weight(self.log_weights)
+        return math.nan if self.kind in ("equilibrium", "raw") else estimators.log_mean_weight(self.log_weights)
 
     @property
     def log_z_err(self) -> float:
@@ -205,6 +211,11 @@ class WeightedEnsemble:
         n : int, optional
             Number of samples; by default as many as there are.
         seed : int
+
+        Raises
+        ------
+        ResultError
+            Every sample has weight zero, or they are raw.
         """
         return resampling.resample(self, n, seed)
 

@@ -2,10 +2,11 @@
 yours."""
 
 from .egnn import EGNN
-from .jump import Jump, JumpOptions
+from .jump import JUMPS, Jump, JumpOptions, register_jump
 from .layers import NoiseEmbedding
 from .mlp import MLP
 from .painn import PaiNN
+from .point_jump import PointJump
 from .registry import (
     NETWORKS,
     Features,
@@ -17,9 +18,11 @@ from .registry import (
     register_network,
 )
 from .springs import SpringConstants, Springs, SpringsOptions
+from .stretch import Stretch
 
 __all__ = [
     "EGNN",
+    "JUMPS",
     "MLP",
     "NETWORKS",
     "Features",
@@ -31,9 +34,12 @@ __all__ = [
     "NetworkOptions",
     "NoiseEmbedding",
     "PaiNN",
+    "PointJump",
     "SpringConstants",
     "Springs",
     "SpringsOptions",
+    "Stretch",
     "parse_network",
+    "register_jump",
     "register_network",
 ]

@@ -8,35 +8,38 @@ or down. Shape legend: B configurations, N atoms, D dimensions, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from pydantic import Field
 from torch import nn
 
+from ..registry import Registry
 from ..tables import Table
 from .layers import NoiseEmbedding, RadialSplines, perceptron, silent_linear
 from .painn import Message, Update
 from .registry import Features
 
-__all__ = ["Jump", "JumpOptions"]
+__all__ = ["JUMPS", "Jump", "JumpOptions", "PaiNNJump", "register_jump"]
 
 
 class JumpOptions(Table):
-    """Width and depth of the head, and its radial basis."""
+    """Width and depth of a head, and the lowest level that it was trained for; its subclasses may have more."""
 
+    lowest: float = Field(gt=0)
     channels: int = Field(64, ge=8, le=512)
     layers: int = Field(2, ge=1)
-    n_basis: int = Field(32, ge=4)
 
 
-class Jump(nn.Module):
-    """The head: Dbar - D in units of its own scale; zero at first, and equivariant like the network that it sits on.
+class Jump(nn.Module, ABC):
+    """The seam of such heads: Dbar - D in units of its own scale, zero at first.
 
     Parameters
     ----------
     options : JumpOptions
+        Of the class that ``Options`` says.
     n_scalars : int
         Channels of the network's features.
     length : float
@@ -44,10 +47,73 @@ class Jump(nn.Module):
     sigma_data : float
     """
 
+    Options: ClassVar[type[JumpOptions]] = JumpOptions
+
     def __init__(self, options: JumpOptions, n_scalars: int, length: float, sigma_data: float):
         super().__init__()
+        self.options, self.n_scalars, self.length, self.sigma_data = options, n_scalars, length, sigma_data
+
+    @classmethod
+    @abstractmethod
+    def build(cls, options: Any, net: Any, sigma_data: float) -> Jump:
+        """With fresh weights for a network, drawn from torch's global generator."""
+
+    @abstractmethod
+    def change(
+        self, features: Features, x: torch.Tensor, denoised: torch.Tensor, sigma: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        """Dbar - D, shape (B, N, D), by the scale; see `forward`."""
+
+    def forward(
+        self, features: Features, x: torch.Tensor, denoised: torch.Tensor, sigma: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        """Dbar, shape (B, N, D).
+
+        Parameters
+        ----------
+        features : Features
+            Of the network at x_t.
+        x, denoised : torch.Tensor, shape (B, N, D), float32
+            x_t and D(x_t, t), mean-free.
+        sigma, target : torch.Tensor, shape (B,), float32
+            t and s.
+        """
+        t, s = sigma[:, None, None], target[:, None, None]
+        # The spread of x_0 given x_t, by which D can change on the way, and nothing for a jump of no length.
+        scale = t * self.sigma_data / torch.sqrt(t**2 + self.sigma_data**2) * (1 - torch.minimum(s / t, t / s))
+        return denoised + scale * self.change(features, x, denoised, sigma, target)
+
+
+JUMPS: Registry[type[Jump]] = Registry("network.name, for jumps")
+
+JumpType = TypeVar("JumpType", bound=type)
+
+
+def register_jump(network: str) -> Callable[[JumpType], JumpType]:
+    """Class decorator: makes a `Jump` the head of networks of that name."""
+    return JUMPS.register(network)
+
+
+@register_jump("painn")
+class PaiNNJump(Jump):
+    """A few message layers at the point that the Euler step leads to; equivariant like the network that it sits on.
+
+    Parameters are those of `Jump`.
+    """
+
+    class Options(JumpOptions):
+        """With its radial basis."""
+
+        n_basis: int = Field(32, ge=4)
+
+    @classmethod
+    def build(cls, options: Options, net: Any, sigma_data: float) -> PaiNNJump:
+        """See `Jump`."""
+        return cls(options, net.n_scalars, net.length, sigma_data)
+
+    def __init__(self, options: Options, n_scalars: int, length: float, sigma_data: float):
+        super().__init__(options, n_scalars, length, sigma_data)
         c = options.channels
-        self.options, self.sigma_data = options, sigma_data
         self.here, self.there = NoiseEmbedding(c), NoiseEmbedding(c)
         self.radial = RadialSplines(options.n_basis, length)
         self.scalar_in = nn.Linear(n_scalars, c)
@@ -61,20 +127,10 @@ class Jump(nn.Module):
         self.vector_out = nn.Linear(c, 1, bias=False)
         nn.init.zeros_(self.vector_out.weight)
 
-    def forward(
+    def change(
         self, features: Features, x: torch.Tensor, denoised: torch.Tensor, sigma: torch.Tensor, target: torch.Tensor
     ) -> torch.Tensor:
-        """Dbar, shape (B, N, D), mean-free.
-
-        Parameters
-        ----------
-        features : Features
-            Of the network at x_t.
-        x, denoised : torch.Tensor, shape (B, N, D), float32
-            x_t and D(x_t, t), mean-free.
-        sigma, target : torch.Tensor, shape (B,), float32
-            t and s.
-        """
+        """See `Jump`; mean-free."""
         t, s = sigma[:, None, None], target[:, None, None]
         euler = denoised + (s / t) * (x - denoised)
         level = self.here(torch.log(sigma)).float() + self.there(torch.log(target)).float()
@@ -93,6 +149,4 @@ class Jump(nn.Module):
             scalars, vectors = update(scalars + more[0], vectors + more[1])
         gate = self.gate_out(torch.cat([scalars, level[:, None].expand_as(scalars)], -1)).float()
         out = self.vector_out(gate[..., None, :] * vectors)[..., 0].float()
-        # The spread of x_0 given x_t, by which D can change on the way, and nothing for a jump of no length.
-        scale = t * self.sigma_data / torch.sqrt(t**2 + self.sigma_data**2) * (1 - torch.minimum(s / t, t / s))
-        return denoised + scale * (out - out.mean(1, keepdim=True))
+        return out - out.mean(1, keepdim=True)

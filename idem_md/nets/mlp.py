@@ -10,9 +10,27 @@ from torch import nn
 from ..errors import UsageError
 from ..systems import System
 from .layers import NoiseEmbedding, perceptron
-from .registry import LayeredOptions, register_network
+from .registry import Features, LayeredOptions, register_network
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "Waves"]
+
+
+class Waves(nn.Module):
+    """Sines and cosines of a position, of 24 wave numbers a dimension, from one over four times the data's scale to
+    sixteen over it: (B, D) -> (B, 48 D)."""
+
+    waves: torch.Tensor
+    per_dimension = 48
+
+    def __init__(self, sigma_data: float):
+        super().__init__()
+        self.sigma_data = sigma_data
+        waves = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), self.per_dimension // 2))
+        self.register_buffer("waves", waves, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        phase = (x / self.sigma_data)[..., None] * self.waves
+        return torch.cat([phase.sin().flatten(1), phase.cos().flatten(1)], -1)
 
 
 @register_network("mlp")
@@ -24,11 +42,8 @@ class MLP(nn.Module):
     channels, layers : int
     n_dims : int
     sigma_data : float
-        Scale of the data; the position enters as x / sqrt(sigma^2 + sigma_data^2), and as sines and cosines of 24 wave
-        numbers a dimension, from one over four times that scale to sixteen over it.
+        Scale of the data; the position enters as x / sqrt(sigma^2 + sigma_data^2), and as `Waves`.
     """
-
-    waves: torch.Tensor
 
     class Options(LayeredOptions):
         """As in `MLP`."""
@@ -44,21 +59,22 @@ class MLP(nn.Module):
 
     def __init__(self, channels: int = 128, layers: int = 4, n_dims: int = 2, sigma_data: float = 1.0):
         super().__init__()
-        self.sigma_data = sigma_data
+        self.sigma_data, self.n_scalars, self.n_dims = sigma_data, channels, n_dims
         self.noise = NoiseEmbedding(channels)
-        waves = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), 24))
-        self.register_buffer("waves", waves, persistent=False)
-        self.inward = nn.Linear(n_dims * (1 + 2 * len(waves)), channels)
+        self.waves = Waves(sigma_data)
+        self.inward = nn.Linear(n_dims * (1 + self.waves.per_dimension), channels)
         self.blocks = nn.ModuleList(perceptron(channels, channels, channels) for _ in range(layers))
         self.outward = nn.Linear(channels, n_dims)
 
     def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor) -> torch.Tensor:
         """The field, shape (B, 1, D), float32, of positions (B, 1, D)."""
+        return self.with_features(x_BND, log_sigma_B).field
+
+    def with_features(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor) -> Features:
+        """The field, and what the last block knows, for heads; there are no vectors."""
         x = x_BND[:, 0]
         scaled = x / torch.sqrt((2 * log_sigma_B).exp() + self.sigma_data**2)[:, None]
-        phase = (x / self.sigma_data)[..., None] * self.waves
-        features = torch.cat([scaled, phase.sin().flatten(1), phase.cos().flatten(1)], -1)
-        h = self.inward(features) + self.noise(log_sigma_B)
+        h = self.inward(torch.cat([scaled, self.waves(x)], -1)) + self.noise(log_sigma_B)
         for block in self.blocks:
             h = h + block(h)
-        return self.outward(h)[:, None]
+        return Features(self.outward(h)[:, None], h[:, None], x_BND.new_zeros(*x_BND.shape, 0))

@@ -85,14 +85,19 @@ class Springs(nn.Module):
         x, denoised : torch.Tensor, shape (B, N, D)
         log_sigma : torch.Tensor, shape (B,)
         """
-        i, j = torch.tril_indices(x.shape[1], x.shape[1], -1, device=x.device)
-        atom, noise = self.atom(scalars), self.noise(log_sigma)
-        h = atom[:, i] + atom[:, j] + noise[:, None]
-        for layer, y in ((self.in_x, x), (self.in_d, denoised)):
-            h = h + layer(self.radial((y[:, i] - y[:, j]).norm(dim=-1)))
-        # So soft at first that the Gaussian is isotropic.
-        stiffness = torch.exp((self.pair(nn.functional.silu(h)) - 4.0).clamp(max=STIFFEST))
+        noise = self.noise(log_sigma)
+        stiffness = self.stiffness(self.atom(scalars), noise, ((self.in_x, x), (self.in_d, denoised)))
         # What b would be if the data were a Gaussian of their own scale and no pair pulled.
         prior = 1 + torch.exp(2 * log_sigma) / self.sigma_data**2
         floor = prior * torch.exp(self.floor(nn.functional.silu(noise))[:, 0])
         return SpringConstants(stiffness[..., 0], stiffness[..., 1], floor)
+
+    def stiffness(self, atom: torch.Tensor, noise: torch.Tensor, places) -> torch.Tensor:
+        """k and q, shape (B, P, 2), from atoms (B, N, H), the noise (B, H), and pairs of a layer and positions."""
+        n = atom.shape[1]
+        i, j = torch.tril_indices(n, n, -1, device=atom.device)
+        h = atom[:, i] + atom[:, j] + noise[:, None]
+        for layer, y in places:
+            h = h + layer(self.radial((y[:, i] - y[:, j]).norm(dim=-1)))
+        # So soft at first that the Gaussian is isotropic.
+        return torch.exp((self.pair(nn.functional.silu(h)) - 4.0).clamp(max=STIFFEST))

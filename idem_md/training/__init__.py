@@ -2,6 +2,7 @@
 
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainingConfig, load_config
+from .distill import Distillation, distill
 from .finish import run_samples, tune
 from .presets import PRESETS, preset
 from .run import train
@@ -10,8 +11,10 @@ from .springs import SpringsTraining
 __all__ = [
     "PRESETS",
     "Checkpoint",
+    "Distillation",
     "SpringsTraining",
     "TrainingConfig",
+    "distill",
     "load_checkpoint",
     "load_config",
     "preset",

@@ -15,9 +15,9 @@ import torch
 from ..checkpoint import Checkpoint, build_jump, read_tensors, write_tensors
 from ..checks import check_float, check_int
 from ..diffusion import Denoiser
-from ..errors import ConfigError, FileFormatError, IdemError, UsageError
+from ..errors import ConfigError, FileFormatError, IdemError, Interrupted, UsageError
 from ..geometry import standard_normal
-from ..nets import Jump, JumpOptions
+from ..nets import Jump
 from .budgets import Budget
 from .config import OptimizerConfig
 from .optimisers import (
@@ -28,7 +28,8 @@ from .optimisers import (
     take_step,
     update_average,
 )
-from .trajectories import Trajectories, draw_trajectories, follow
+from .stretching import learn_stretch
+from .trajectories import Pool, Trajectories, draw_trajectories, follow
 
 __all__ = ["Distillation", "distill", "jump_error"]
 
@@ -50,18 +51,22 @@ class Distillation:
         Jumps go between this level and the highest of the training; by default 0.4 of the data's scale.
     pool, renewed : int
         Trajectories that are kept, and how many of them each round replaces.
+    stretch_steps : int
+        Steps in which it is learnt afterwards how the flow stretches.
     seed : int
-    options : JumpOptions
+    head : dict
+        Options of the head for jumps, see ``nets.JUMPS``; by default its own.
     optimizer : OptimizerConfig
     """
 
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 128
     lowest: float | None = None
     pool: int = 3072
     renewed: int = 256
+    stretch_steps: int = 2000
     seed: int = 0
-    options: JumpOptions = JumpOptions()
+    head: Mapping[str, Any] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
             name="muon", learning_rate=0.003, matrix_rate=0.003, clip_norm=0.1, warmup=100, inner_steps=ROUND
@@ -74,13 +79,14 @@ class Distillation:
         check_int("batch", self.batch, 2)
         check_int("renewed", self.renewed, 1)
         check_int("pool", self.pool, self.renewed)
+        check_int("stretch_steps", self.stretch_steps, 1)
         check_int("seed", self.seed, 0, 2**31 - 1)
         if self.lowest is not None:
             check_float("lowest", self.lowest, above=0.0)
 
     def table(self) -> dict[str, Any]:
         """As JSON."""
-        return {**asdict(self), "options": self.options.model_dump(), "optimizer": self.optimizer.model_dump()}
+        return {**asdict(self), "optimizer": self.optimizer.model_dump()}
 
 
 @dataclass
@@ -92,9 +98,13 @@ class _State:
     optimizers: tuple[torch.optim.Optimizer, ...]
     generator: torch.Generator
     total: int
-    pool: Trajectories = Trajectories(torch.empty(0), torch.empty(0))
-    round: int = 0
+    pool: Pool
+    losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def round(self) -> int:
+        return len(self.losses)
 
 
 def _loss(denoiser: Denoiser, jump: Jump, batch: Trajectories) -> torch.Tensor:
@@ -102,15 +112,6 @@ def _loss(denoiser: Denoiser, jump: Jump, batch: Trajectories) -> torch.Tensor:
     (x, y), (t, s) = batch.x.unbind(1), batch.sigma.unbind(1)
     g = denoiser.jumped(x, *denoiser.featured(x, t), t, s, jump)
     return ((g - y) / s[:, None, None]).square().mean((1, 2))
-
-
-def _pairs(pool: Trajectories, n: int, generator: torch.Generator) -> Trajectories:
-    """Two different points of ``n`` of the paths."""
-    levels = pool.sigma.shape[1]
-    i = torch.randint(len(pool.x), (n,), generator=generator)
-    a = torch.randint(levels, (n,), generator=generator)
-    b = (a + 1 + torch.randint(levels - 1, (n,), generator=generator)) % levels
-    return Trajectories(*(torch.stack([part[i, a], part[i, b]], 1) for part in pool))
 
 
 def distill(
@@ -122,8 +123,9 @@ def distill(
     minutes: float | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_round: Callable[[int, int, float], None] = lambda *_: None,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> Checkpoint:
-    """The checkpoint with jumps; its network, springs and plans stay as they are.
+    """The checkpoint with jumps, and with how the flow stretches; its network, springs and plans stay as they are.
 
     Parameters
     ----------
@@ -136,10 +138,12 @@ def distill(
         Go on from that file.
     minutes : float, optional
         Budget of wall time, earlier sessions included: the number of rounds is fixed when what is left is just what the
-        final decay of the step size will take.
+        final decay of the step size will take. The steps for the stretch are not counted.
     stop : callable () -> bool
-        Asked after each round; if true the distillation ends where it is.
+        Asked after each round and step.
     on_round : callable (round, total, loss)
+    on_step : callable (step)
+        Of the stretch.
 
     Returns
     -------
@@ -149,9 +153,11 @@ def distill(
     Raises
     ------
     UsageError
-        A network without features, or levels out of order.
+        A network for which there is no head, or levels out of order.
     ConfigError, FileFormatError
         The state belongs to another distillation, or cannot be read.
+    Interrupted
+        ``stop`` was true; the state is there to go on from.
     IdemError
         The training diverged.
     """
@@ -161,45 +167,53 @@ def distill(
     highest = checkpoint.noise_range[1]
     if lowest >= highest:
         raise UsageError(f"lowest: expected less than the highest level {highest}, got {lowest}")
-    now = _begin(checkpoint, settings)
+    levels, n = (LEVELS, lowest, highest), (system.n_atoms, system.n_dims)
+    now = _begin(checkpoint, settings, levels)
     header = {"settings": settings.table(), "checkpoint": checkpoint.digest}
-    start, shape = time.perf_counter(), (settings.renewed, system.n_atoms, system.n_dims)
+    start = time.perf_counter()
     if resume:
         _load(state, now, header)
     else:
-        parts = [
-            draw_trajectories(denoiser, shape, LEVELS, lowest, highest, now.generator)
-            for _ in range(math.ceil(settings.pool / settings.renewed))
-        ]
-        now.pool = Trajectories(*(torch.cat(column)[: settings.pool] for column in zip(*parts)))
+        now.pool.fill()
     earlier = now.seconds
-    while now.round < now.total and not stop():
+
+    def check() -> None:
+        if stop():
+            _save(state, now, header)
+            raise Interrupted(f"{state}: stopped after {now.round} of {now.total} rounds; resume goes on from here")
+
+    while now.round < now.total:
+        check()
         if now.round:
-            where = (now.round * settings.renewed + torch.arange(settings.renewed)) % settings.pool
-            fresh = draw_trajectories(denoiser, shape, LEVELS, lowest, highest, now.generator)
-            for kept, new in zip(now.pool, fresh):
-                kept[where] = new
+            now.pool.renew(now.round)
         total = 0.0
         for k in range(ROUND):
             total += _step(denoiser, now, settings, now.round * ROUND + k)
-        now.round += 1
+        now.losses.append(total / ROUND)
         now.seconds = earlier + time.perf_counter() - start
         used = budget.used(now.seconds, 0)
         now.total = budget.shortened(now.round, now.total, used, 0.0, settings.optimizer.decay_fraction)
         if now.round % SAVED == 0:
             _save(state, now, header)
-        on_round(now.round, now.total, total / ROUND)
+        on_round(now.round, now.total, now.losses[-1])
     _save(state, now, header)
     done = copy.deepcopy(denoiser)
     done.jump = now.ema.eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(settings.seed + 1)
+
+    def step(k: int) -> None:
+        check()
+        on_step(k)
+
+    began = time.perf_counter()
+    done.stretch = learn_stretch(done, n, levels, settings.stretch_steps, settings.seed, step).requires_grad_(False)
     record = {
         **settings.table(),
         "lowest": lowest,
         "rounds": now.round,
-        "finished": now.round == now.total,
+        "losses": [float(f"{loss:.3g}") for loss in now.losses],
         "seconds": now.seconds,
-        **jump_error(done, (256, system.n_atoms, system.n_dims), lowest, highest, generator),
+        "stretch_seconds": time.perf_counter() - began,
+        **jump_error(done, (256, *n), lowest, highest, torch.Generator().manual_seed(settings.seed + 1)),
     }
     return replace(checkpoint, denoiser=done, provenance={**checkpoint.provenance, "distillation": record}, digest="")
 
@@ -207,7 +221,7 @@ def distill(
 def _step(denoiser: Denoiser, now: _State, settings: Distillation, step: int) -> float:
     """One optimiser step; returns the loss."""
     o = settings.optimizer
-    loss = _loss(denoiser, now.jump, _pairs(now.pool, settings.batch, now.generator)).mean()
+    loss = _loss(denoiser, now.jump, now.pool.pairs(settings.batch, now.generator)).mean()
     now.jump.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(now.jump.parameters(), o.clip_norm)
@@ -218,23 +232,29 @@ def _step(denoiser: Denoiser, now: _State, settings: Distillation, step: int) ->
     return float(loss.detach())
 
 
-def _begin(checkpoint: Checkpoint, settings: Distillation) -> _State:
-    denoiser = checkpoint.denoiser
+def _begin(checkpoint: Checkpoint, settings: Distillation, levels: tuple[int, float, float]) -> _State:
+    denoiser, system = checkpoint.denoiser, checkpoint.system
+    options = {**settings.head, "lowest": levels[1]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        jump = build_jump(settings.options, denoiser.net, denoiser.sigma_data)
+        jump = build_jump(checkpoint.config["network"]["name"], options, denoiser.net, denoiser.sigma_data)
     generator = torch.Generator().manual_seed(settings.seed)
     optimizers = make_optimizers(settings.optimizer, jump)
     ema = copy.deepcopy(jump).requires_grad_(False)
-    return _State(jump, ema, optimizers, generator, settings.steps // ROUND)
+
+    def draw(n: int) -> Trajectories:
+        return draw_trajectories(denoiser, (n, system.n_atoms, system.n_dims), *levels, generator)
+
+    pool = Pool(draw, settings.pool, settings.renewed)
+    return _State(jump, ema, optimizers, generator, settings.steps // ROUND, pool)
 
 
 def _save(path: Path, now: _State, header: Mapping[str, Any]) -> None:
     tensors = {f"jump.{k}": v for k, v in now.jump.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in now.ema.state_dict().items()}
     tensors |= optimizer_tensors(now.optimizers)
-    tensors |= {"pool.x": now.pool.x, "pool.sigma": now.pool.sigma, "generator": now.generator.get_state()}
-    numbers = {"round": now.round, "total": now.total, "seconds": now.seconds}
+    tensors |= {"pool.x": now.pool.paths.x, "pool.sigma": now.pool.paths.sigma, "generator": now.generator.get_state()}
+    numbers = {"losses": now.losses, "total": now.total, "seconds": now.seconds}
     write_tensors(path, "distillation", tensors, {**header, **numbers})
 
 
@@ -248,9 +268,9 @@ def _load(path: Path, now: _State, header: Mapping[str, Any]) -> None:
         for name, module in (("jump.", now.jump), ("ema.", now.ema)):
             module.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
         load_optimizers(now.optimizers, tensors)
-        now.pool = Trajectories(tensors["pool.x"], tensors["pool.sigma"])
+        now.pool.paths = Trajectories(tensors["pool.x"], tensors["pool.sigma"])
         now.generator.set_state(tensors["generator"])
-        now.round, now.total, now.seconds = theirs["round"], theirs["total"], theirs["seconds"]
+        now.losses, now.total, now.seconds = list(theirs["losses"]), theirs["total"], theirs["seconds"]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a distillation ({error})") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .levels import tune_levels
 from .springs import SpringsTraining, add_springs
 from .tuning import NFES, tune_plans
 
-__all__ = ["NFES", "run_samples", "tune"]
+__all__ = ["NFES", "run_samples", "spread", "tune"]
 
 # Samples on which levels are tuned.
 PILOT = 250
@@ -33,7 +33,7 @@ def run_samples(folder: Path) -> torch.Tensor:
     return tensors["buffer.x"]
 
 
-def _spread(samples: torch.Tensor, n: int) -> torch.Tensor:
+def spread(samples: torch.Tensor, n: int) -> torch.Tensor:
     """About ``n`` of the samples, evenly from the first to the last, which may be a history."""
     return samples[:: max(len(samples) // n, 1)]
 
@@ -46,7 +46,7 @@ def tune(
     system: System | None = None,
     springs: SpringsTraining | None = None,
     draws: int = 1,
-    nfes: Sequence[int] = NFES,
+    nfes: Mapping[str, Sequence[int]] = NFES,
     pilot: int = 1000,
     on_step: Callable[[int], None] = lambda _: None,
     on_plan: Callable[[int, SamplingPlan], None] = lambda *_: None,
@@ -67,8 +67,8 @@ def tune(
         Its ``steps`` may be 0: none are trained then.
     draws : int
         Energy calls a sample of the plan for dear potentials; see `tune_levels`.
-    nfes : sequence of int
-        Empty for no plans, which cost energy calls.
+    nfes : dict of sequence of int
+        By method; empty for no plans, which cost energy calls.
     pilot : int
         Samples on which plans are tried.
     on_step, on_plan : callable
@@ -82,9 +82,9 @@ def tune(
     energy = (system or checkpoint.system).energy()  # before the work: it may not be known
     if springs.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
         checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
-    checkpoint = tune_levels(checkpoint, _spread(samples, PILOT), energy, draws, springs.seed)
+    checkpoint = tune_levels(checkpoint, spread(samples, PILOT), energy, draws, springs.seed)
     if nfes and not isinstance(energy, ForeignEnergy):
-        checkpoint = tune_plans(checkpoint, energy, _spread(samples, pilot), nfes, springs.seed, on_plan)
+        checkpoint = tune_plans(checkpoint, energy, spread(samples, pilot), nfes, springs.seed, on_plan)
     if energy.calls:
         record = {**checkpoint.provenance, "tuning_energy_calls": energy.calls}
         checkpoint = replace(checkpoint, provenance=record)

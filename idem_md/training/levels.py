@@ -93,7 +93,7 @@ def tune_levels(
     seed : int
     """
     x_0 = samples.double()
-    plain = replace(replace(checkpoint, dear=None).frugal_plan, options={"draws": draws})
+    plain = replace(replace(checkpoint, dear=None).frugal_plan(), options={"draws": draws})
     proposal = PROPOSALS[plain.kernel](checkpoint.denoiser, checkpoint.accuracy)
     lowest, highest = checkpoint.noise_range
     density = level_density(proposal, x_0, lowest, highest, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,10 +13,9 @@ import torch
 from ..checkpoint import Checkpoint, build_springs
 from ..checks import check_int
 from ..diffusion import Denoiser, DenoiserAccuracy, Elastic, stratified_log_uniform
-from ..errors import IdemError
 from ..geometry import gaussian_log_density, standard_normal
 from ..nets import SpringsOptions
-from .optimisers import update_average
+from .heads import fit_head
 
 __all__ = ["SpringsTraining", "add_springs", "spring_gain"]
 
@@ -95,25 +93,15 @@ def add_springs(
         torch.manual_seed(settings.seed)
         springs = build_springs(settings.options, denoiser.net, denoiser.sigma_data)
     denoiser.springs = springs
-    average = copy.deepcopy(springs).requires_grad_(False)
     generator = torch.Generator().manual_seed(settings.seed)
     held_out, seen = samples[: len(samples) // 10], samples[len(samples) // 10 :]
     lo, hi = checkpoint.noise_range
-    optimizer = torch.optim.Adam(springs.parameters(), lr=settings.learning_rate)
-    for step in range(settings.steps):
-        share = min(1.0, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / settings.steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * share
-        loss, _ = _negative_log_likelihood(denoiser, *_noised(seen, lo, hi, settings.batch, generator))
-        optimizer.zero_grad(set_to_none=True)
-        loss.mean().backward()
-        norm = torch.nn.utils.clip_grad_norm_(springs.parameters(), 10.0)
-        if not bool(torch.isfinite(norm)):
-            raise IdemError(f"training of springs diverged: the gradient of step {step} is not finite")
-        optimizer.step()
-        update_average(average, springs, settings.ema, step)
-        on_step(step)
-    denoiser.springs = average
+
+    def loss(_: int) -> torch.Tensor:
+        return _negative_log_likelihood(denoiser, *_noised(seen, lo, hi, settings.batch, generator))[0]
+
+    rate, ema = settings.learning_rate, settings.ema
+    denoiser.springs = fit_head("springs", springs, loss, settings.steps, rate, ema, on_step)
     denoiser.eval().requires_grad_(False)
     record: dict[str, Any] = {
         "steps": settings.steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ..diffusion import Denoiser, stratified_log_uniform
 from ..geometry import standard_normal
 
-__all__ = ["Trajectories", "draw_trajectories", "follow"]
+__all__ = ["Pool", "Trajectories", "draw_trajectories", "follow"]
 
 
 class Trajectories(NamedTuple):
@@ -68,3 +69,37 @@ def draw_trajectories(
     for t, s in zip(sigma.T, sigma.T[1:]):
         points.append(follow(denoiser, points[-1], t, s, 1))
     return Trajectories(torch.stack(points, 1), sigma)
+
+
+class Pool:
+    """Trajectories that are kept for a while, and replaced in turn.
+
+    Parameters
+    ----------
+    draw : callable (n) -> Trajectories
+    size, renewed : int
+        Trajectories, and how many of them `renew` replaces.
+    """
+
+    def __init__(self, draw: Callable[[int], Trajectories], size: int, renewed: int):
+        self._draw, self._size, self._renewed = draw, size, renewed
+        self.paths = Trajectories(torch.empty(0), torch.empty(0))
+
+    def fill(self) -> None:
+        """Draw them all."""
+        parts = [self._draw(self._renewed) for _ in range(math.ceil(self._size / self._renewed))]
+        self.paths = Trajectories(*(torch.cat(column)[: self._size] for column in zip(*parts)))
+
+    def renew(self, k: int) -> None:
+        """Replace the oldest of them, for the ``k``-th time."""
+        where = (k * self._renewed + torch.arange(self._renewed)) % self._size
+        for kept, new in zip(self.paths, self._draw(self._renewed)):
+            kept[where] = new
+
+    def pairs(self, n: int, generator: torch.Generator) -> Trajectories:
+        """Two different points of ``n`` of them, in any order."""
+        paths, levels = self.paths, self.paths.sigma.shape[1]
+        i = torch.randint(len(paths.x), (n,), generator=generator)
+        a = torch.randint(levels, (n,), generator=generator)
+        b = (a + 1 + torch.randint(levels - 1, (n,), generator=generator)) % levels
+        return Trajectories(*(torch.stack([part[i, a], part[i, b]], 1) for part in paths))

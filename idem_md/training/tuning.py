@@ -7,15 +7,15 @@ later reported.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from ..chains import Schedule, equilibrate, finite_start, first_step, tuned_schedule
 from ..checkpoint import Checkpoint
-from ..diffusion import PROPOSALS, AnnealedLastStep, Proposal, SamplingPlan, forward_log_weights, noise_grid
-from ..diffusion.plan import MOVES_SHARE
+from ..diffusion import PROPOSALS, AnnealedLastStep, SamplingPlan, forward_log_weights, noise_grid
+from ..diffusion.plan import MOVES_SHARE, best_plan
 from ..diffusion.proposals import look_in_chunks
 from ..energies import Energy, NativeAnnealing
 from ..ensemble import ForwardWeights
@@ -24,13 +24,12 @@ from ..seeds import draw_seed
 
 __all__ = ["NFES", "tune_plans"]
 
-NFES = (4, 6, 8, 12, 16, 25, 50)
+NFES = {"diffusion": (4, 6, 8, 12, 16, 25, 50), "consistency": (4, 6, 10, 16, 25)}
+KERNELS = "analytic", "elastic", "consistency"
 # Lowest noise level in units of the standard deviation of a coordinate.
 LOWEST = (0.25, 0.35, 0.45, 0.55, 0.7, 0.85)
 # Samples from which step sizes are tuned.
 CHAINS = 250
-# A smaller share of effective samples than this part of the largest is not worth its speed: few samples would carry it.
-WORTH_HAVING = 0.75
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def tune_plans(
     checkpoint: Checkpoint,
     energy: Energy,
     samples: torch.Tensor,
-    nfes: Sequence[int] = NFES,
+    nfes: Mapping[str, Sequence[int]] = NFES,
     seed: int = 0,
     on_plan: Callable[[int, SamplingPlan], None] = lambda *_: None,
 ) -> Checkpoint:
@@ -65,22 +64,36 @@ def tune_plans(
     Parameters
     ----------
     checkpoint : Checkpoint
-        With springs, the kernels ``elastic`` and ``analytic`` are tried.
+        With springs, the kernels ``elastic`` and ``analytic`` are tried, with jumps ``consistency``.
     energy : Energy
         Of the checkpoint's system; its calls are counted.
     samples : torch.Tensor, shape (n, N, D)
-        Equilibrium samples, at least a few hundred.
+        Equilibrium samples, at least a few hundred. Options of kernels are fitted to every fourth, plans are measured
+        on the others.
+    nfes : dict of sequence of int
+        By method; plans for others stay as they are.
     seed : int
     on_plan : callable (nfe, plan)
     """
-    kernels = ("analytic", "elastic") if checkpoint.denoiser.has_springs else ("analytic",)
-    samples = samples.double()
+    denoiser = checkpoint.denoiser
+    fourth = torch.arange(len(samples)) % 4 == 3
+    others, samples = samples[fourth].double(), samples[~fourth].double()
+    able = {"elastic": denoiser.has_springs, "consistency": denoiser.jump is not None}
+    kernels = [name for name in KERNELS if able.get(name, True)]
     step = _move_step(energy, samples, checkpoint.system.sigma_data, seed)
     bottoms = [_Bottom(checkpoint, energy, samples, share, step, seed + k) for k, share in enumerate(LOWEST)]
-    plans: dict[int, SamplingPlan] = {}
-    for nfe in nfes:
-        plans[nfe] = _best([plan for kernel in kernels for bottom in bottoms for plan in bottom.plans(kernel, nfe)])
-        on_plan(nfe, plans[nfe])
+    plans = dict(checkpoint.plans)
+    for method in dict.fromkeys(PROPOSALS[name].method for name in kernels):
+        of_method = [name for name in kernels if PROPOSALS[name].method == method]
+        found: dict[int, SamplingPlan] = {}
+        for nfe in sorted(nfes.get(method, ())):
+            tried = [plan for name in of_method for bottom in bottoms for plan in bottom.plans(name, nfe, others)]
+            # More evaluations are not to be worse than fewer.
+            least = max((plan.ess_fraction or 0.0 for plan in found.values()), default=0.0)
+            found[nfe] = tried[best_plan(dict(enumerate(tried)), least)]
+            on_plan(nfe, found[nfe])
+        if found:
+            plans[method] = found
     return replace(checkpoint, plans=plans, digest="")
 
 
@@ -89,13 +102,6 @@ def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: i
     seeds = torch.Generator().manual_seed(seed)
     start = finite_start(energy, samples[:CHAINS].float())
     return equilibrate(energy, start, first_step(sigma_data), 20, 20, lambda: draw_seed(seeds), gain=1.0)[1]
-
-
-def _best(plans: Sequence[SamplingPlan]) -> SamplingPlan:
-    """That with the most effective samples a second, of those whose share of them is not much below the largest."""
-    enough = WORTH_HAVING * max(plan.ess_fraction or 0.0 for plan in plans)
-    good = [plan for plan in plans if (plan.ess_fraction or 0.0) >= enough]
-    return max(good, key=lambda plan: (plan.ess_fraction or 0.0) / (plan.seconds or 1.0))
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,8 @@ class _Bottom:
         self.sigma = share * sigma_data
         generator = torch.Generator().manual_seed(seed)
         self.x = samples + self.sigma * standard_normal(samples.shape, generator)
-        look = look_in_chunks(self._proposal("analytic"), self.x, self.sigma)
+        analytic = PROPOSALS["analytic"](checkpoint.denoiser, checkpoint.accuracy)
+        look = look_in_chunks(analytic, self.x, self.sigma)
         efforts = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
         x_t, mean = look.x[:CHAINS].float(), look.denoised[:CHAINS].float()
         steps = {}  # they depend on nothing else of an effort
@@ -134,21 +141,34 @@ class _Bottom:
             seconds = (time.perf_counter() - began) / len(self.x)
             self.annealed.append(_Annealed(schedule, effort.chains, log_w, seconds))
 
-    def _proposal(self, kernel: str) -> Proposal:
-        return PROPOSALS[kernel](self.checkpoint.denoiser, self.checkpoint.accuracy)
-
-    def plans(self, kernel: str, nfe: int) -> list[SamplingPlan]:
-        """A plan for each effort, with what it gave."""
-        grid = noise_grid(self.sigma, self.checkpoint.noise_range[1], nfe)
-        generator = torch.Generator().manual_seed(self.seed)
-        start = time.perf_counter()
-        log_w = forward_log_weights(self._proposal(kernel), grid, self.checkpoint.system.sigma_data, self.x, generator)
-        seconds = (time.perf_counter() - start) / len(self.x)
+    def plans(self, kernel: str, nfe: int, others: torch.Tensor) -> list[SamplingPlan]:
+        """A plan for each density of levels and each effort, with what it gave; fitted to other samples."""
+        checkpoint, kind = self.checkpoint, PROPOSALS[kernel]
+        parts = checkpoint.denoiser, checkpoint.accuracy
         plans = []
-        for a in self.annealed:
-            options = {"schedule": {**asdict(a.schedule), "steps": list(a.schedule.steps)}, "chains": a.chains}
-            ess = ForwardWeights((log_w + a.log_w).numpy()).ess_fraction
-            plan = SamplingPlan(kernel, "annealed", self.sigma, options, ess, seconds + a.seconds)
-            moves = a.chains * a.schedule.calls // (MOVES_SHARE - 1)
-            plans.append(replace(plan, moves=moves, move_step=self.move_step))
+        for density in kind.densities:
+            grid = noise_grid(self.sigma, checkpoint.noise_range[1], nfe, density=density)
+            generator = torch.Generator().manual_seed(self.seed)
+            fitted = kind.fitted(*parts, grid, others, generator)
+            proposal = kind(*parts, **fitted)
+            generator.manual_seed(self.seed)
+            start = time.perf_counter()
+            log_w = forward_log_weights(proposal, grid, checkpoint.system.sigma_data, self.x, generator)
+            seconds = (time.perf_counter() - start) / len(self.x)
+            for a in self.annealed:
+                options = {"schedule": {**asdict(a.schedule), "steps": list(a.schedule.steps)}, "chains": a.chains}
+                plans.append(
+                    SamplingPlan(
+                        kernel,
+                        "annealed",
+                        self.sigma,
+                        options,
+                        ForwardWeights((log_w + a.log_w).numpy()).ess_fraction,
+                        seconds + a.seconds,
+                        moves=a.chains * a.schedule.calls // (MOVES_SHARE - 1),
+                        move_step=self.move_step,
+                        density=density,
+                        kernel_options=fitted,
+                    )
+                )
         return plans

@@ -1,8 +1,11 @@
 """A harmonic cluster, for which everything about diffusion is known in closed form."""
 
+from types import SimpleNamespace
+
 import torch
 
 from idem_md.diffusion import Precision
+from idem_md.geometry import centred
 
 K = 25.0  # stiff enough that even four ddpm steps have weights of finite variance: v_q > v_p / 2 everywhere
 SCALE = K**-0.5  # standard deviation of a coordinate
@@ -34,3 +37,29 @@ class SpringDenoiser:
         pairs = torch.full((len(x), x.shape[1] * (x.shape[1] - 1) // 2), self.pull, dtype=x.dtype)
         floor = (1 + K * sigma**2).to(x.dtype)
         return self.denoise(x, sigma), Precision.of(pairs, 0.5 * pairs, floor, x)
+
+
+class JumpingDenoiser(SpringDenoiser):
+    """With its flow, by default the exact one, down to level 0.05, and how that stretches."""
+
+    jump = SimpleNamespace(options=SimpleNamespace(lowest=0.05))
+    stretch = True
+
+    def __init__(self, denoise=exact, springs=True, error=0.0, pull=0.0):
+        super().__init__(denoise, pull)
+        self.has_springs, self.error = springs, error
+
+    def featured(self, x, sigma):
+        return self.denoise(x, sigma), None
+
+    def precision(self, x, denoised, features, sigma):
+        return self.with_precision(x, sigma)[1]
+
+    def stretching(self, x, denoised, features, target, s, t):
+        # (1 + r^2 S) / (1 + S) with S = s^2 / V, all in the floor.
+        b = (s**2 / SCALE**2).to(x.dtype)
+        return Precision(b[:, None, None] * torch.eye(x[0].numel(), dtype=x.dtype), b)
+
+    def jumped(self, x, denoised, features, t, s):
+        y = x * torch.sqrt((SCALE**2 + s**2) / (SCALE**2 + t**2))[:, None, None]
+        return y + self.error * (s - t)[:, None, None] * centred(torch.sin(7 * x))

@@ -12,17 +12,20 @@ from .base import (
     look_in_chunks,
     register_proposal,
 )
+from .consistency import Consistency, IsotropicConsistency
 from .ddpm import Ddpm
 from .elastic import ElasticLook, ElasticProposal
 
 __all__ = [
     "PROPOSALS",
     "Analytic",
+    "Consistency",
     "Ddpm",
     "Denoise",
     "DiffusionProposal",
     "ElasticLook",
     "ElasticProposal",
+    "IsotropicConsistency",
     "Look",
     "Proposal",
     "batch_size",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from ...errors import UsageError
 from ...registry import Registry
 from ..gaussians import Gaussian, Isotropic
 
@@ -83,6 +84,13 @@ def levels(x: torch.Tensor, sigma: float) -> torch.Tensor:
 class Proposal(ABC):
     """Proposes paths from noise towards samples.
 
+    Attributes
+    ----------
+    method : str
+        What a user calls methods of its kind.
+    densities : tuple
+        Of noise levels, see `noise_grid`: those that are tried when plans are tuned.
+
     Parameters
     ----------
     denoise : callable
@@ -91,12 +99,38 @@ class Proposal(ABC):
         Mean squared error of the denoiser per coordinate of the subspace, at a noise level.
     """
 
+    method: ClassVar[str] = "diffusion"
+    densities: ClassVar[tuple[tuple[float, ...] | None, ...]] = (None,)
+
+    @classmethod
+    def fitted(
+        cls,
+        denoise: Any,
+        mse: Callable[[float], float],
+        levels: Sequence[float],
+        x_0: torch.Tensor,
+        generator: torch.Generator,
+    ) -> dict[str, Any]:
+        """Options of the kernel that suit such descending levels, found on samples ``x_0`` (n, N, D); by default
+        none."""
+        return {}
+
     def __init__(self, denoise: Denoise, mse: Callable[[float], float]):
         self.denoise, self.mse = denoise, mse
 
     def look(self, x: torch.Tensor, sigma: float) -> Look:
         """Look at ``x`` (B, N, D) at noise level ``sigma``: one network evaluation a sample."""
         return Look(x, sigma, self.denoise(x, levels(x, sigma)), self.mse(sigma))
+
+    def leap(self, look: Look, s: float, generator: torch.Generator) -> Look:
+        """What a look at a point below would see, without one; for raw samples by a single evaluation.
+
+        Raises
+        ------
+        UsageError
+            Proposals that have to look.
+        """
+        raise UsageError("nfe: expected at least 2, this kernel has to look at the lowest level too, got 1")
 
     @abstractmethod
     def down(self, look: Look, s: float) -> Gaussian:

@@ -1,0 +1,94 @@
+"""``idem-md distill``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import Stop, progress_bar
+from .tune import say_plan, shipped_samples
+
+__all__ = ["distill"]
+
+
+def distill(
+    source: Annotated[str, typer.Argument(help="A system with a shipped checkpoint, or a run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the new model.safetensors; by default the run folder.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Training steps of the jumps, in hundreds.")] = 5000,
+    lowest: Annotated[
+        float | None, typer.Option(help="Lowest noise level of jumps; by default 0.4 of the scale of the data.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same jumps.")] = 0,
+    minutes: Annotated[
+        float | None, typer.Option(help="Budget of wall time for the jumps; the schedule shortens to fit.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
+    plans: Annotated[bool, typer.Option(help="Whether to tune plans, which takes energy calls.")] = True,
+    n: Annotated[int, typer.Option("-n", help="Samples on which plans are tried.")] = 1000,
+) -> None:
+    """A consistency model from a trained sampler: idem-md distill lj13 --out runs/lj13-jump
+
+    Learns jumps along the probability flow by regression on its trajectories, without energy calls, and then tunes
+    plans. Ctrl-C keeps a state; --resume goes on from there, bit for bit.
+    """
+    from ..checkpoint import save_checkpoint
+    from ..checks import check_int
+    from ..energies.foreign import ForeignEnergy
+    from ..errors import Interrupted, UsageError
+    from ..sampler import load_sampler
+    from ..systems import SYSTEMS
+    from ..training import Distillation
+    from ..training import distill as run_distillation
+    from ..training.finish import run_samples, spread
+    from ..training.tuning import NFES, tune_plans
+
+    settings = Distillation(steps=steps, lowest=lowest, seed=seed)
+    n = check_int("n", n, 100)
+    sampler = load_sampler(source)
+    if source in SYSTEMS and out is None:
+        raise UsageError("out: expected a folder for the new model, got none; shipped ones are not changed")
+    folder = out or Path(source)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    state, model, stop = folder / "distillation.safetensors", folder / "model.safetensors", Stop()
+    if state.exists() and not resume:
+        raise UsageError(
+            f"out: {folder} already has a distillation; --resume goes on with it, or choose another folder"
+        )
+    if resume and not state.exists():
+        raise UsageError(f"resume: expected a distillation in {folder}, there is none")
+    try:
+        with (
+            progress_bar("distilling", settings.steps + settings.stretch_steps, "steps") as advance,
+            stop.listening(lambda text: typer.echo(text, err=True), "the end of the round"),
+        ):
+            checkpoint = run_distillation(
+                sampler.checkpoint,
+                state,
+                settings,
+                resume=resume,
+                minutes=minutes,
+                stop=lambda: stop.asked,
+                on_round=lambda _, total, loss: advance(100, f"steps, loss {loss:.2g}"),
+                on_step=lambda _: advance(1),
+            )
+    except Interrupted as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(130) from None
+    save_checkpoint(model, checkpoint)
+    energy = sampler.system.energy()
+    if plans and not isinstance(energy, ForeignEnergy):
+        samples = shipped_samples(source, n, seed + 1) if source in SYSTEMS else spread(run_samples(Path(source)), n)
+        tuned = {"consistency": NFES["consistency"]}
+        save_checkpoint(model, tune_plans(checkpoint, energy, samples, tuned, seed, say_plan))
+    record = checkpoint.provenance["distillation"]
+    typer.echo(
+        f"{model}: {record['seconds'] + record['stretch_seconds']:.0f} s; from the highest to the lowest level a jump "
+        f"misses by {record['jump_error'][0][-1]:.3f} of the noise"
+    )
