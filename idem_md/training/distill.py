@@ -64,7 +64,7 @@ class Distillation:
     lowest: float | None = None
     pool: int = 3072
     renewed: int = 256
-    stretch_steps: int = 2000
+    stretch_steps: int = 3000
     seed: int = 0
     head: Mapping[str, Any] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(
