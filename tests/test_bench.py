@@ -3,10 +3,21 @@
 import pytest
 import torch
 
-from idem_md.benchmarks import BENCHMARKS, bench_workers, measure_weights, run_benchmark, score_reference
+from idem_md import FileFormatError, load_sampler
+from idem_md.benchmarks import (
+    BENCHMARKS,
+    bench_workers,
+    measure_methods,
+    measure_weights,
+    methods_table,
+    run_benchmark,
+    score_reference,
+    weights,
+)
 from idem_md.energies import LennardJones, lennard_jones_reference
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
+from idem_md.report import plot_methods
 from idem_md.targets import dem_scores_reference
 from idem_md.testing import loose_lattice
 
@@ -70,3 +81,26 @@ def test_weights_are_measured(lj13_sampler):
     assert parts == [("ddpm", "plain"), ("ddpm", "nested"), ("analytic", "plain"), ("analytic", "nested")]
     assert all(0 < r["ess_fraction"] <= 1 and r["energy_w2_raw"] > 0 and r["seconds"] > 0 for r in rows)
     assert 60 - rows[0]["failed"] == rows[0]["energy_calls"] and rows[3]["energy_calls"] > 120
+
+
+def test_methods_are_measured_once(tmp_path, monkeypatch):
+    """One table of kernels and last steps; rows that are there are taken as they are."""
+    monkeypatch.setattr(weights, "METHODS_NFES", {"elastic": (4,), "analytic": (4, 6)})
+    monkeypatch.setattr(weights, "FORWARD", 50)
+    out, sampler = tmp_path / "rows.jsonl", load_sampler("gmm40")
+    rows = list(measure_methods(sampler, out, n=50))
+    parts = [(r["kernel"], r["asked"], r["nfe"], r["last_step"]) for r in rows]
+    assert parts == [
+        ("analytic", asked, k, last) for asked, last in (("plan", "annealed"), ("plain", "plain")) for k in (4, 6)
+    ]
+    assert all(0 < r["forward_ess_fraction"] <= 1 and r["seconds"] > 0 for r in rows)
+    table = methods_table(rows).splitlines()
+    assert len(table) == 6 and len({line.count("|") for line in table}) == 1
+    plot_methods({"gmm40": rows}, tmp_path / "ess.png")
+    assert (tmp_path / "ess.png").read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.setattr(weights, "_row", None)
+    assert list(measure_methods(sampler, out, n=50)) == rows
+    out.write_text('{"kernel": 3}\n')
+    with pytest.raises(FileFormatError, match="expected rows of an earlier measurement"):
+        list(measure_methods(sampler, out, n=50))

@@ -1,5 +1,7 @@
 """Jumps along the flow, their distillation, and consistency proposals."""
 
+import math
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from idem_md.diffusion import (
     PROPOSALS,
     PlainLastStep,
     Precision,
+    SamplingPlan,
+    best_plan,
     forward_paths,
     noise_grid,
     raw_paths,
@@ -22,7 +26,7 @@ from idem_md.diffusion import (
 from idem_md.diffusion.proposals.consistency import Consistency
 from idem_md.diffusion.stretched import Stretched
 from idem_md.energies import Harmonic
-from idem_md.errors import Interrupted
+from idem_md.errors import Interrupted, ResultError
 from idem_md.geometry import centred, standard_normal, subspace_dimension
 from idem_md.training.distill import Distillation, distill, jump_error
 from idem_md.training.trajectories import draw_trajectories, follow
@@ -285,3 +289,66 @@ def test_bad_distillations_are_named(lj13_sampler, tmp_path):
         distill(idem_md.load_sampler("gmm40").checkpoint, tmp_path / "x", replace(FEW, lowest=10.0))
     with pytest.raises(UsageError, match="network.name, for jumps: expected one of painn, mlp, got 'egnn'"):
         build_jump("egnn", {"lowest": 0.1}, torch.nn.Linear(1, 1), 1.0)
+
+
+def test_points_have_jumps_too(tmp_path):
+    """A mixture of Gaussians by the command line: distilled, sampled, raw in one evaluation."""
+    cli("distill", "gmm40", "--out", "jumps", "--steps", 300, "--no-plans", cwd=tmp_path)
+    assert "already has a distillation" in cli(
+        "distill", "gmm40", "--out", "jumps", "--steps", 300, cwd=tmp_path, code=2
+    )
+    sampler = idem_md.load_sampler(tmp_path / "jumps")
+    record = sampler.checkpoint.provenance["distillation"]
+    assert record["rounds"] == 3 and record["jump_error"][0][-1] < 0.3 and record["flow_error"] < 0.01
+
+    plan = replace(sampler.checkpoint.plan(4), kernel="consistency").changed(last_step_calls=256)
+    sampler = idem_md.Sampler(replace(sampler.checkpoint, plans={"consistency": {4: plan}}))
+    e = sampler.sample(4000, 4, seed=1)
+    assert e.provenance["method"] == "consistency" and e.provenance["nfe"] == 4
+    assert e.provenance["energy_calls"] < 4000 * 260
+    assert abs(e.log_z) < 4.5 * e.log_z_err and e.ess_fraction > 0.1
+    mean, error = e.mean_energy
+    exact = idem_md.baselines.reference_engine("gmm40").run("gmm40", 4000, seed=2).mean_energy
+    assert abs(mean - exact[0]) < 4.5 * math.hypot(error, exact[1])
+
+    raw = sampler.sample(500, 1, seed=1, weighted=False)
+    assert raw.kind == "raw" and raw.provenance["nfe"] == 1 and raw.provenance["method"] == "consistency"
+    assert math.isnan(raw.ess) and math.isnan(raw.log_z) and math.isnan(raw.mean_energy[1]) and "raw" in raw.advice
+    with pytest.raises(ResultError, match="raw ones have none"):
+        raw.resample()
+    raw.save(tmp_path / "raw.dcd")
+    assert idem_md.load_ensemble(tmp_path / "raw.dcd").kind == "raw"
+    for nfe, weighted in ((1, True), (0, False)):
+        with pytest.raises(UsageError, match="nfe: expected at least"):
+            sampler.sample(10, nfe, weighted=weighted)
+
+
+def test_methods_are_chosen_by_what_was_measured(lj13_sampler):
+    """The plan with the most effective samples a second, of those with enough; a kernel decides its method."""
+    slow = SamplingPlan("elastic", "plain", 0.5, ess_fraction=0.8, seconds=2e-3)
+    fast = SamplingPlan("analytic", "plain", 0.5, ess_fraction=0.7, seconds=1e-3)
+    poor = SamplingPlan("consistency", "plain", 0.5, ess_fraction=0.1, seconds=1e-5)
+    checkpoint = lj13_sampler.checkpoint
+    sampler = idem_md.Sampler(replace(checkpoint, plans={"diffusion": {25: slow, 12: fast}, "consistency": {6: poor}}))
+    assert sampler.choose() == (12, fast) and sampler.choose(25) == (25, slow) and sampler.choose(7) == (7, fast)
+    good = replace(poor, ess_fraction=0.75)
+    plans = {"diffusion": {25: slow, 12: fast}, "consistency": {6: good}}
+    assert idem_md.Sampler(replace(checkpoint, plans=plans)).choose() == (6, good)
+    assert best_plan({1: slow, 2: fast}, least=0.75) == 1
+    bare = idem_md.Sampler(replace(checkpoint, plans={}))
+    assert bare.choose() == (25, checkpoint.frugal_plan())
+    with pytest.raises(UsageError, match="kernel: expected one for the method 'consistency', got 'ddpm'"):
+        sampler.sample(10, method="consistency", kernel="ddpm")
+    no_jumps = replace(checkpoint, denoiser=load_checkpoint(idem_md.sampler.checkpoint_path("lj55")).denoiser)
+    with pytest.raises(UsageError, match="method: expected diffusion, the checkpoint has no jumps"):
+        idem_md.Sampler(no_jumps).sample(10, method="consistency")
+    with pytest.raises(UsageError, match="the checkpoint has no jumps"):
+        idem_md.Sampler(no_jumps).sample(10, kernel="consistency")
+
+
+def cli(*words, cwd, code=0):
+    """stderr of a command."""
+    command = [sys.executable, "-m", "idem_md.cli", *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stderr

@@ -6,7 +6,7 @@ from .log_z import measure_log_z
 from .meter import SIGMAS, MeterReading, measure_score, read_meter
 from .networks import compare_networks, held_out_error
 from .reproduction import raw_table, reproduce
-from .weights import measure_weights
+from .weights import measure_methods, measure_weights, methods_table
 from .workers import bench_workers
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "compare_networks",
     "held_out_error",
     "measure_log_z",
+    "measure_methods",
     "measure_score",
     "measure_weights",
+    "methods_table",
     "raw_table",
     "read_meter",
     "reproduce",

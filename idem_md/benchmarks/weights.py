@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,68 @@ import numpy as np
 from ..analysis import energy_w2
 from ..baselines import reference_engine
 from ..checks import check_int
-from ..diffusion import LAST_STEPS
-from ..ensemble import WeightWarning
+from ..diffusion import LAST_STEPS, SamplingPlan
+from ..ensemble import WeightedEnsemble, WeightWarning
+from ..errors import FileFormatError
+from ..files import write_atomic
 from ..provenance import finite_or_none
 from ..sampler import Sampler
 
-__all__ = ["measure_weights"]
+__all__ = ["measure_methods", "measure_weights", "methods_table"]
+
+# Network evaluations of the table of methods.
+METHODS_NFES = {
+    "consistency": (4, 6, 10, 16, 25),
+    "elastic": (4, 6, 10, 12, 16, 25, 50, 100),
+    "ddpm": (6, 12, 25, 50, 100),
+    "analytic": (6, 12, 25, 50, 100),
+}
+# Paths up from exact samples, for the forward ESS.
+FORWARD = 1000
+
+
+def _reference(sampler: Sampler, seed: int) -> WeightedEnsemble:
+    return reference_engine(sampler.system).run(sampler.system, 10_000, seed=seed + 1)
+
+
+def _row(
+    sampler: Sampler,
+    exact: WeightedEnsemble,
+    nfe: int,
+    kernel: str | None,
+    last_step: str | None,
+    calls: int | None,
+    n: int,
+    seed: int,
+) -> tuple[dict[str, Any], WeightedEnsemble]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeightWarning)  # the row says it
+        e = sampler.sample(n, nfe, seed, kernel=kernel, last_step=last_step, last_step_calls=calls)
+    mean, error = e.mean_energy
+    p, finite = e.provenance, np.isfinite(e.energies)
+    row = {
+        "bench": "weights",
+        "system": e.system.name,
+        "method": p["method"],
+        "kernel": p["kernel"],
+        "last_step": p["last_step"],
+        "sigma_1": p["plan"]["sigma_1"],
+        "nfe": nfe,
+        "n": n,
+        "ess_fraction": e.ess_fraction,
+        "pareto_k": finite_or_none(e.pareto_k),
+        "log_z": e.log_z,
+        "log_z_err": finite_or_none(e.log_z_err),
+        "mean_energy": mean,
+        "mean_energy_err": finite_or_none(error),
+        "energy_w2_raw": energy_w2(e.energies[finite][:2000], exact.energies),
+        "failed": p["failed"],
+        "energy_calls": p["energy_calls"],
+        "seconds": p["seconds"],
+        "ess_per_second": e.ess / p["seconds"],
+        "hardware": p["hardware"],
+    }
+    return row, e
 
 
 def measure_weights(
@@ -43,39 +101,86 @@ def measure_weights(
     Yields
     ------
     dict
-        system, kernel, last_step, nfe, n, ess_fraction, pareto_k, log_z and its error, mean_energy and its error,
-        energy_w2_raw (end points as they came against an exact set of 10,000), failed, energy_calls, seconds,
-        ess_per_second, hardware.
+        system, method, kernel, last_step, sigma_1, nfe, n, ess_fraction, pareto_k, log_z and its error, mean_energy and
+        its error, energy_w2_raw (end points as they came against an exact set of 10,000), failed, energy_calls,
+        seconds, ess_per_second, hardware.
     """
     n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
-    exact = reference_engine(sampler.system).run(sampler.system, 10_000, seed=seed + 1).energies
+    exact = _reference(sampler, seed)
     for nfe in nfes:
         for kernel in kernels:
             for last_step in last_steps:
                 plan = sampler.plan(nfe).changed(kernel, last_step)
                 spend = calls if LAST_STEPS[plan.last_step].takes_calls else None
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", WeightWarning)  # the row says it
-                    e = sampler.sample(n, nfe, seed, kernel=kernel, last_step=last_step, last_step_calls=spend)
-                mean, error = e.mean_energy
-                p, finite = e.provenance, np.isfinite(e.energies)
-                yield {
-                    "bench": "weights",
-                    "system": e.system.name,
-                    "kernel": p["kernel"],
-                    "last_step": p["last_step"],
-                    "nfe": nfe,
-                    "n": n,
-                    "ess_fraction": e.ess_fraction,
-                    "pareto_k": finite_or_none(e.pareto_k),
-                    "log_z": e.log_z,
-                    "log_z_err": finite_or_none(e.log_z_err),
-                    "mean_energy": mean,
-                    "mean_energy_err": finite_or_none(error),
-                    "energy_w2_raw": energy_w2(e.energies[finite][:2000], exact),
-                    "failed": p["failed"],
-                    "energy_calls": p["energy_calls"],
-                    "seconds": p["seconds"],
-                    "ess_per_second": e.ess / p["seconds"],
-                    "hardware": p["hardware"],
-                }
+                yield _row(sampler, exact, nfe, kernel, last_step, spend, n, seed)[0]
+
+
+def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Consistency beside diffusion by every kernel, each with the last step of its plan and with the plain one.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    out : Path
+        JSON lines. Rows that are there already, of the same checkpoint, number and seed, are not measured again.
+    n, seed : int
+
+    Yields
+    ------
+    dict
+        As `measure_weights`, and forward_ess_fraction (see `Sampler.forward`) and checkpoint.
+
+    Raises
+    ------
+    FileFormatError
+        The file holds something else.
+    """
+    n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
+    digest = sampler.checkpoint.digest
+    rows = [row for row in _read(out) if (row["checkpoint"], row["n"], row["seed"]) == (digest, n, seed)]
+    done = {(row["kernel"], row["nfe"], row["asked"]): row for row in rows}
+    exact: WeightedEnsemble | None = None
+    denoiser = sampler.checkpoint.denoiser
+    able = {"elastic": denoiser.has_springs, "consistency": denoiser.jump is not None}
+    for asked in ("plan", "plain"):
+        for kernel, nfes in METHODS_NFES.items():
+            for nfe in nfes if able.get(kernel, True) else ():
+                row = done.get((kernel, nfe, asked))
+                if row is None:
+                    exact = exact or _reference(sampler, seed)
+                    last_step = None if asked == "plan" else asked
+                    row, e = _row(sampler, exact, nfe, kernel, last_step, None, n, seed)
+                    forward = sampler.forward(exact, nfe, seed, SamplingPlan.of(e.provenance["plan"]), FORWARD)
+                    row |= {"forward_ess_fraction": forward.ess_fraction, "asked": asked}
+                    row |= {"checkpoint": digest, "seed": seed}
+                    rows.append(row)
+                    write_atomic(out, "".join(json.dumps(r) + "\n" for r in rows).encode())
+                yield row
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Rows of an earlier measurement, if there was one."""
+    if not path.exists():
+        return []
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if not all({"kernel", "nfe", "asked", "checkpoint", "n", "seed"} <= row.keys() for row in rows):
+            raise ValueError("a row has no kernel, nfe, asked, checkpoint, n or seed")
+    except (ValueError, AttributeError) as error:
+        raise FileFormatError(f"{path}: expected rows of an earlier measurement ({error})") from None
+    return rows
+
+
+def methods_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown."""
+    columns = ("kernel", "last step", "evaluations", "effective", "forward", "log Z", "effective a second", "seconds")
+    lines = ["| " + " | ".join((*columns, "energy calls")) + " |", "|---" * (len(columns) + 1) + "|"]
+    for r in rows:
+        error = "" if r["log_z_err"] is None else f" ± {r['log_z_err']:.3f}"
+        last = f"{r['last_step']} from {r['sigma_1']:.3g}" if r["sigma_1"] else r["last_step"]
+        lines.append(
+            f"| {r['kernel']} | {last} | {r['nfe']} | {100 * r['ess_fraction']:.1f}% | "
+            f"{100 * r['forward_ess_fraction']:.1f}% | {r['log_z']:.3f}{error} | {r['ess_per_second']:.3g} | "
+            f"{r['seconds']:.0f} | {r['energy_calls']:.3g} |"
+        )
+    return "\n".join(lines) + "\n"

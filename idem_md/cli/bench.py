@@ -143,6 +143,38 @@ def weights(
         print_json(row)
 
 
+@app.command()
+def methods(
+    source: Annotated[
+        str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
+    ] = "lj13",
+    out: Annotated[Path, typer.Option(help="Folder for rows.jsonl, table.md and ess.png.")] = Path("runs/methods"),
+    n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 10_000,
+    seed: Seed = 0,
+) -> None:
+    """Consistency beside diffusion by every kernel, at 4 to 100 evaluations: one table and its figure. Rows that are
+    there are not measured again."""
+    from ..benchmarks import measure_methods, methods_table
+    from ..errors import UsageError
+    from ..files import write_atomic
+    from ..report import plot_methods
+    from ..sampler import load_sampler
+
+    sampler = load_sampler(source)
+    folder = out / sampler.system.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    rows = []
+    for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
+        rows.append(row)
+        typer.echo(f"{row['kernel']}, {row['asked']}, {row['nfe']}: {100 * row['ess_fraction']:.1f}%", err=True)
+    write_atomic(folder / "table.md", methods_table(rows).encode())
+    plot_methods({sampler.system.name: rows}, folder / "ess.png")
+    typer.echo(methods_table(rows), nl=False)
+
+
 @app.command(name="log-z")
 def log_z(
     source: Annotated[

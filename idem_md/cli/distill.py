@@ -65,7 +65,7 @@ def distill(
         raise UsageError(f"resume: expected a distillation in {folder}, there is none")
     try:
         with (
-            progress_bar("distilling", settings.steps + settings.stretch_steps, "steps") as advance,
+            progress_bar("distilling", settings.steps + (settings.stretch_steps or 0), "steps") as advance,
             stop.listening(lambda text: typer.echo(text, err=True), "the end of the round"),
         ):
             checkpoint = run_distillation(

@@ -1,7 +1,7 @@
 """Comparison of ensembles: figures, a table, a JSON summary."""
 
 from .comparison import compare
-from .figures import plot_energies, plot_histograms
+from .figures import plot_energies, plot_histograms, plot_methods
 from .markdown import table
 
-__all__ = ["compare", "plot_energies", "plot_histograms", "table"]
+__all__ = ["compare", "plot_energies", "plot_histograms", "plot_methods", "table"]

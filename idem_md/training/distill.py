@@ -51,8 +51,8 @@ class Distillation:
         Jumps go between this level and the highest of the training; by default 0.4 of the data's scale.
     pool, renewed : int
         Trajectories that are kept, and how many of them each round replaces.
-    stretch_steps : int
-        Steps in which it is learnt afterwards how the flow stretches.
+    stretch_steps : int, optional
+        Steps in which it is learnt afterwards how the flow stretches; by default six tenths of ``steps``.
     seed : int
     head : dict
         Options of the head for jumps, see ``nets.JUMPS``; by default its own.
@@ -64,7 +64,7 @@ class Distillation:
     lowest: float | None = None
     pool: int = 3072
     renewed: int = 256
-    stretch_steps: int = 3000
+    stretch_steps: int | None = None
     seed: int = 0
     head: Mapping[str, Any] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(
@@ -79,6 +79,8 @@ class Distillation:
         check_int("batch", self.batch, 2)
         check_int("renewed", self.renewed, 1)
         check_int("pool", self.pool, self.renewed)
+        if self.stretch_steps is None:
+            object.__setattr__(self, "stretch_steps", 6 * self.steps // 10)
         check_int("stretch_steps", self.stretch_steps, 1)
         check_int("seed", self.seed, 0, 2**31 - 1)
         if self.lowest is not None:
@@ -205,6 +207,7 @@ def distill(
         on_step(k)
 
     began = time.perf_counter()
+    assert settings.stretch_steps is not None
     done.stretch = learn_stretch(done, n, levels, settings.stretch_steps, settings.seed, step).requires_grad_(False)
     record = {
         **settings.table(),
