@@ -271,6 +271,8 @@ def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path):
     fresh.jump = build_jump("painn", {**SMALL, "lowest": 0.5}, fresh.net, fresh.sigma_data)
     euler = torch.tensor(jump_error(fresh, (64, 13, 3), 0.5, 3.0, generator())["jump_error"])
     assert error.diagonal().abs().max() < 1e-5
+    back = torch.tensor(whole.provenance["distillation"]["round_trip"])
+    assert back.diagonal().abs().max() < 1e-5 and back.max() < 2 * error.max() and back[0, 1] > 0
     assert error[0, -1] < 0.5 * euler[0, -1] and error[-1, 0] < 0.7 * euler[-1, 0]
     assert whole.provenance["distillation"]["flow_error"] < 0.01
 

@@ -288,7 +288,8 @@ def jump_error(
     -------
     dict
         ``levels`` and, from each of them (rows) to each other (columns), ``jump_error``: root mean square of
-        |g(x_t, t -> s) - x_s| / s per coordinate; ``flow_error``, that of the steps of the training.
+        |g(x_t, t -> s) - x_s| / s per coordinate; ``round_trip``, that of |g(g(x_t, t -> s), s -> t) - x_t| / t;
+        ``flow_error``, of the steps of the training.
     """
     levels = torch.exp(torch.linspace(math.log(highest), math.log(lowest), 5))
     sigma = levels.expand(shape[0], -1)
@@ -303,9 +304,15 @@ def jump_error(
     def rms(a: torch.Tensor, b: int) -> float:
         return float(((a - points[:, b]) / levels[b]).square().mean().sqrt())
 
-    table = []
-    for a in range(len(levels)):
-        seen = denoiser.featured(points[:, a], sigma[:, a])
-        row = [rms(denoiser.jumped(points[:, a], *seen, sigma[:, a], sigma[:, b]), b) for b in range(len(levels))]
-        table.append(row)
-    return {"levels": levels.tolist(), "jump_error": table, "flow_error": rms(coarse[:, -1], len(levels) - 1)}
+    def jump(x: torch.Tensor, a: int, b: int) -> torch.Tensor:
+        t, s = sigma[:, a], sigma[:, b]
+        return denoiser.jumped(x, *denoiser.featured(x, t), t, s)
+
+    every = range(len(levels))
+    there = {(a, b): jump(points[:, a], a, b) for a in every for b in every}
+    return {
+        "levels": levels.tolist(),
+        "jump_error": [[rms(there[a, b], b) for b in every] for a in every],
+        "round_trip": [[rms(jump(there[a, b], b, a), a) for b in every] for a in every],
+        "flow_error": rms(coarse[:, -1], len(levels) - 1),
+    }
