@@ -32,12 +32,16 @@ from .errors import FileFormatError, UsageError
 from .provenance import provenance
 from .systems import SYSTEMS, System
 
-__all__ = ["METHODS", "Sampler", "checkpoint_path", "load_sampler"]
+__all__ = ["Sampler", "checkpoint_path", "load_sampler", "methods"]
 
-METHODS = ("auto", *dict.fromkeys(kind.method for kind in PROPOSALS.values()))
 # Network evaluations, where nothing has been measured that they could be chosen by.
 NFE = 25
 SHIPPED = Path(__file__).parent / "checkpoints"
+
+
+def methods() -> tuple[str, ...]:
+    """What `Sampler.sample` takes as ``method``: ``auto``, and those of the kernels that are registered."""
+    return "auto", *dict.fromkeys(kind.method for kind in PROPOSALS.values())
 
 
 def checkpoint_path(source) -> Path:
@@ -118,23 +122,20 @@ class Sampler:
             A parameter out of range, or a method that the checkpoint has nothing for.
         """
         checkpoint, known = self.checkpoint, list(self.checkpoint.plans)
-        check_choice("method", method, METHODS)
+        check_choice("method", method, methods())
         if nfe is not None:
             check_int("nfe", nfe, 2)
         if method == "consistency" and checkpoint.denoiser.jump is None:
             raise UsageError("method: expected diffusion, the checkpoint has no jumps; see idem-md distill")
         own = self.system is checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
-        if not own or not known:
-            return nfe or NFE, checkpoint.frugal_plan(METHODS[1] if method == "auto" else method)
-        methods = known if method == "auto" else [method]
-        if nfe is None:
-            plans = {(m, k): p for m in methods for k, p in checkpoint.plans.get(m, {}).items()}
-            if not plans:
-                return NFE, checkpoint.frugal_plan(method)
-            best = best_plan(plans)
-            return best[1], plans[best]
-        by_method = {m: checkpoint.plan(nfe, m) for m in methods}
-        return nfe, by_method[best_plan(by_method)]
+        able = known if method == "auto" else [method]
+        plans = {(m, k): p for m in able for k, p in checkpoint.plans.get(m, {}).items()}
+        if not own or not plans:
+            return nfe or NFE, checkpoint.frugal_plan("diffusion" if method == "auto" else method)
+        if nfe is not None:
+            plans = {(m, nfe): checkpoint.plan(nfe, m) for m in able}
+        best = best_plan(plans)
+        return best[1], plans[best]
 
     def plan(self, nfe: int | None = None, method: str = "auto") -> SamplingPlan:
         """The plan of `choose`."""
@@ -296,7 +297,7 @@ class Sampler:
                 raise UsageError(f"kernel: expected one for the method {method!r}, got {kernel!r}")
             method = of_kernel
         chosen = self.choose(nfe, method)
-        frugal = self.checkpoint.frugal_plan(METHODS[1] if method == "auto" else method)
+        frugal = self.checkpoint.frugal_plan("diffusion" if method == "auto" else method)
         return (nfe or NFE, frugal) if last_step == frugal.last_step else chosen
 
     def _route(self, nfe: int, plan: SamplingPlan) -> _Route:

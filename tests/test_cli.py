@@ -278,10 +278,14 @@ def test_help_names_what_can_be_chosen():
     """Help is shown without importing the parts: names stand in its text, and here is what keeps them true."""
     from idem_md.baselines import ENGINES
     from idem_md.diffusion import LAST_STEPS, PROPOSALS
-    from idem_md.sampler import METHODS
+    from idem_md.sampler import methods
     from idem_md.training import PRESETS
 
-    for command, names in (("sample", (*PROPOSALS, *LAST_STEPS, *METHODS)), ("baseline", ENGINES), ("train", PRESETS)):
+    for command, names in (
+        ("sample", (*PROPOSALS, *LAST_STEPS, *methods())),
+        ("baseline", ENGINES),
+        ("train", PRESETS),
+    ):
         text = run(command, "--help").stdout
         assert all(name in text for name in names), command
 

@@ -1,5 +1,6 @@
 """Jumps along the flow, their distillation, and consistency proposals."""
 
+import json
 import math
 import subprocess
 import sys
@@ -320,6 +321,13 @@ def test_points_have_jumps_too(tmp_path):
         raw.resample()
     raw.save(tmp_path / "raw.dcd")
     assert idem_md.load_ensemble(tmp_path / "raw.dcd").kind == "raw"
+    assert "file: expected samples with weights" in cli("check", "raw.dcd", cwd=tmp_path, code=2)
+    e.save(tmp_path / "e.dcd")
+    cli("compare", "raw.dcd", "e.dcd", "--out", "report", cwd=tmp_path)
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert summary["ensembles"]["raw"]["ess"] is None and summary["metrics"]["raw"]["weighted"] == {}
+    assert "to be more than raw samples" in cli("compare", "e.dcd", "raw.dcd", "--out", "no", cwd=tmp_path, code=2)
+    cli("info", "raw.dcd", "--json", cwd=tmp_path)
     for nfe, weighted in ((1, True), (0, False)):
         with pytest.raises(UsageError, match="nfe: expected at least"):
             sampler.sample(10, nfe, weighted=weighted)

@@ -141,7 +141,7 @@ def test_proposals(name):
     look = proposal.look(x, 1.0)
     assert isinstance(look, Look) and look.sigma == 1.0 and look.mse == mse(1.0)
     assert torch.allclose(look.denoised, exact(x, torch.ones(20)))
-    assert proposal.method in idem_md.sampler.METHODS
+    assert proposal.method in idem_md.sampler.methods()
     options = PROPOSALS[name].fitted(JumpingDenoiser(), mse, (2.0, 1.0, 0.5), SCALE * x, generator())
     assert isinstance(PROPOSALS[name](JumpingDenoiser(), mse, **options), Proposal)
     for gaussian in (proposal.down(look, 0.5), proposal.up(look, 2.0), look.posterior()):

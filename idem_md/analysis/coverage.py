@@ -141,6 +141,8 @@ def coverage(
     """
     if ensemble.system.name != reference.system.name or ensemble.positions.shape[1:] != reference.positions.shape[1:]:
         raise UsageError(f"reference: expected one of {ensemble.system.name!r}, got {reference.system.name!r}")
+    if "raw" in (ensemble.kind, reference.kind):
+        raise UsageError("ensemble, reference: expected samples with weights, got raw ones")
     n = check_int("n", n, 2)
     energy = ensemble.system.energy()
     if isinstance(energy, Modes):

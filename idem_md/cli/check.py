@@ -39,9 +39,12 @@ def check(
     """
     from ..analysis import coverage
     from ..ensemble import load_ensemble
+    from ..errors import UsageError
     from ..provenance import finite_or_none
 
     e = load_ensemble(file)
+    if e.kind == "raw":
+        raise UsageError(f"file: expected samples with weights, got raw ones in {file}")
     lower, error = e.log_z_lower
     facts: dict[str, Any] = {
         "n": len(e),

@@ -45,7 +45,7 @@ def _of_ensemble(source: str) -> dict[str, Any]:
         "kind": f"ensemble ({e.kind})",
         "system": e.system.name,
         "n": len(e),
-        "ess": e.ess,
+        "ess": finite_or_none(e.ess),
         "log_z": finite_or_none(e.log_z),
         "log_z_err": finite_or_none(e.log_z_err),
         "mean_energy": mean,

@@ -31,10 +31,10 @@ def _naming(label: str) -> Iterator[None]:
 
 
 def _metrics(label: str, ensemble: WeightedEnsemble, reference: Reference, aligned: bool) -> dict[str, Any]:
-    """Against the reference: raw, the samples as they came, and weighted."""
+    """Against the reference: raw, the samples as they came, and weighted if they have weights."""
     with _naming(label):
         raw = raw_metrics(ensemble.positions, ensemble.energies, reference, aligned=aligned, plain=False)
-        weighted = weighted_metrics(ensemble, reference)
+        weighted = {} if ensemble.kind == "raw" else weighted_metrics(ensemble, reference)
     kept = ("energy_w2", "total_variation", "aligned_w2")
     return {
         "exploded": raw["exploded"],
@@ -49,8 +49,8 @@ def _summary(label: str, e: WeightedEnsemble) -> dict[str, Any]:
     finite = e.energies[np.isfinite(e.energies)]
     return {
         "n": len(e),
-        "ess": e.ess,
-        "ess_fraction": e.ess_fraction,
+        "ess": finite_or_none(e.ess),
+        "ess_fraction": finite_or_none(e.ess_fraction),
         "mean_energy": mean,
         "mean_energy_err": finite_or_none(err),
         "raw_median_energy": finite_or_none(np.median(e.energies)),
@@ -81,7 +81,7 @@ def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool 
     Raises
     ------
     UsageError
-        Fewer than two ensembles, different systems, or a folder that cannot be written.
+        Fewer than two ensembles, different systems, a raw reference, or a folder that cannot be written.
     ResultError
         Every sample of one has exploded, or weighs nothing.
     """
@@ -91,6 +91,8 @@ def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool 
     if len(systems) > 1:
         raise UsageError(f"compare: expected ensembles of one system, got {', '.join(sorted(systems))}")
     *labels, last = ensembles
+    if ensembles[last].kind == "raw":
+        raise UsageError(f"compare: expected the last one, the reference, to be more than raw samples, got {last!r}")
     with _naming(last):
         reference = Reference.of(ensembles[last])
     summary = {

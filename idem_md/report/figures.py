@@ -195,5 +195,6 @@ def plot_methods(systems: Mapping[str, Sequence[Mapping[str, Any]]], file) -> No
         ncols=min(len(systems) + 1, 4),
         frameon=False,
         fontsize=8,
+        handlelength=3.2,
     )
     save_png(figure, file)

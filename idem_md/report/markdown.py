@@ -36,7 +36,7 @@ def table(summary: Mapping[str, Any]) -> str:
         else:
             raw, weighted = m["raw"], m["weighted"]
             metrics = [
-                f"{raw['energy_w2']:.2f} / {weighted['energy_w2']:.2f}",
+                f"{raw['energy_w2']:.2f} / {_number(weighted.get('energy_w2'), '.2f')}",
                 _number(raw.get("aligned_w2"), ".2f"),
                 f"{_number(raw.get('total_variation'), '.3f')} / {_number(weighted.get('total_variation'), '.3f')}",
                 str(m["exploded"]),
@@ -45,7 +45,7 @@ def table(summary: Mapping[str, Any]) -> str:
         cells = [
             label,
             str(s["n"]),
-            f"{s['ess']:.0f}",
+            _number(s["ess"], ".0f"),
             mean,
             _number(s["raw_median_energy"], ".2f"),
             *metrics,
