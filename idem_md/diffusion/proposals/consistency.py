@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -70,10 +71,15 @@ class KnowsJumps(Protocol):
 
 @dataclass(frozen=True)
 class ConsistencyLook(Look):
-    """A look that keeps what jumps from there need, and what diffusion steps do."""
+    """A look that keeps what jumps from there need, and knows how to get what diffusion steps do."""
 
     features: Any
-    diffusion: Look
+    as_diffusion: Callable[[], Look]
+
+    @cached_property
+    def diffusion(self) -> Look:
+        """As the diffusion kernel looks at it: not wanted for jumps, and not free."""
+        return self.as_diffusion()
 
     def posterior(self) -> Gaussian:
         """See `Look`."""
@@ -178,10 +184,13 @@ class IsotropicConsistency(Proposal):
         """See `Proposal`."""
         at, mse = levels(x, sigma), self.mse(sigma)
         denoised, features = self._denoiser.featured(x, at)
-        below = Look(x, sigma, denoised, mse)
-        if self._denoiser.has_springs:
-            below = ElasticLook(x, sigma, denoised, mse, self._denoiser.precision(x, denoised, features, at))
-        return ConsistencyLook(x, sigma, denoised, mse, features, below)
+
+        def as_diffusion() -> Look:
+            if not self._denoiser.has_springs:
+                return Look(x, sigma, denoised, mse)
+            return ElasticLook(x, sigma, denoised, mse, self._denoiser.precision(x, denoised, features, at))
+
+        return ConsistencyLook(x, sigma, denoised, mse, features, as_diffusion)
 
     def jump(self, look: ConsistencyLook, s: float) -> torch.Tensor:
         """g(x_t, t -> s) from a look at level t, shape (B, N, D)."""
