@@ -37,8 +37,7 @@ class SamplingPlan:
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
-        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample, moves
-        left out.
+        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample.
     moves : int
         Langevin steps on u after the last step; see `MovedLastStep`.
     move_step : float, optional

@@ -14,7 +14,14 @@ import torch
 
 from ..chains import Schedule, equilibrate, finite_start, first_step, tuned_schedule
 from ..checkpoint import Checkpoint
-from ..diffusion import PROPOSALS, AnnealedLastStep, SamplingPlan, forward_log_weights, noise_grid
+from ..diffusion import (
+    PROPOSALS,
+    AnnealedLastStep,
+    SamplingPlan,
+    forward_log_weights,
+    noise_grid,
+    sample_paths,
+)
 from ..diffusion.plan import MOVES_SHARE, best_plan
 from ..diffusion.proposals import look_in_chunks
 from ..energies import Energy, NativeAnnealing
@@ -22,7 +29,7 @@ from ..ensemble import ForwardWeights
 from ..geometry import standard_normal
 from ..seeds import draw_seed
 
-__all__ = ["NFES", "tune_plans"]
+__all__ = ["NFES", "timed", "tune_plans"]
 
 NFES = {"diffusion": (4, 6, 8, 12, 16, 25, 50), "consistency": (4, 6, 10, 16, 25)}
 KERNELS = "analytic", "elastic", "consistency"
@@ -30,6 +37,8 @@ KERNELS = "analytic", "elastic", "consistency"
 LOWEST = (0.25, 0.35, 0.45, 0.55, 0.7, 0.85)
 # Samples from which step sizes are tuned.
 CHAINS = 250
+# Samples by which a plan is timed, at most.
+MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,8 @@ def tune_plans(
     """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second.
 
     Every kernel with every lowest level and every effort of annealing: paths are measured once for each kernel, level
-    and number of evaluations, annealing once for each level and effort, and put together.
+    and number of evaluations, annealing once for each level and effort, and put together. What is found is timed by
+    sampling, together with the plans that stay.
 
     Parameters
     ----------
@@ -94,6 +104,29 @@ def tune_plans(
             on_plan(nfe, found[nfe])
         if found:
             plans[method] = found
+    return timed(replace(checkpoint, plans=plans), energy, seed)
+
+
+def timed(checkpoint: Checkpoint, energy: Energy, seed: int = 0) -> Checkpoint:
+    """The checkpoint with ``seconds`` of all its plans measured one after the other, by sampling: so they compare."""
+    system, (lowest, highest) = checkpoint.system, checkpoint.noise_range
+    generator = torch.Generator().manual_seed(seed)
+
+    def seconds(nfe: int, plan: SamplingPlan) -> float:
+        kind, ending = PROPOSALS[plan.kernel], plan.build()
+        proposal = kind(checkpoint.denoiser, checkpoint.accuracy, **plan.kernel_options)
+        grid, n = (
+            noise_grid(plan.sigma_1 or lowest, highest, nfe, density=plan.density),
+            min(ending.block(energy), MOST),
+        )
+        start = time.perf_counter()
+        sample_paths(proposal, ending, [energy], grid, system.sigma_data, n, generator)
+        return (time.perf_counter() - start) / n
+
+    plans = {
+        method: {nfe: replace(plan, seconds=seconds(nfe, plan)) for nfe, plan in known.items()}
+        for method, known in checkpoint.plans.items()
+    }
     return replace(checkpoint, plans=plans, digest="")
 
 
