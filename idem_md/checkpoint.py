@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .diffusion import Denoiser, DenoiserAccuracy, SamplingPlan
+from .diffusion import PROPOSALS, Denoiser, DenoiserAccuracy, SamplingPlan
 from .errors import FileFormatError, IdemError, UsageError
 from .files import write_atomic
 from .nets import (
@@ -194,7 +194,9 @@ class Checkpoint:
         plan = self.dear
         if plan is None:
             plan = SamplingPlan("elastic" if self.denoiser.has_springs else "analytic", "nested", options={"draws": 1})
-        return plan if method == "diffusion" else replace(plan, kernel=method)
+        if PROPOSALS.find(plan.kernel).method == method:
+            return plan
+        return replace(plan, kernel=next(name for name, kind in PROPOSALS.items() if kind.method == method))
 
     @property
     def noise_range(self) -> tuple[float, float]:

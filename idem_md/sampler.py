@@ -22,7 +22,6 @@ from .diffusion import (
     SamplingPlan,
     best_plan,
     forward_paths,
-    noise_grid,
     raw_paths,
     sample_paths,
 )
@@ -36,6 +35,8 @@ __all__ = ["Sampler", "checkpoint_path", "load_sampler", "methods"]
 
 # Network evaluations, where nothing has been measured that they could be chosen by.
 NFE = 25
+# Of raw samples.
+RAW_NFE = 4
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -185,8 +186,9 @@ class Sampler:
             Langevin steps on u after the last step, which improve the end points and leave the weights alone; by
             default those of the plan.
         weighted : bool
-            Otherwise the ensemble is ``raw``: end points of the paths, and nothing that says how good they are. Then
-            ``auto`` takes consistency where there are jumps, which will do with few evaluations, even one.
+            Otherwise the ensemble is ``raw``: end points of the paths, the plan's last step and moves included, and
+            nothing that says how good they are. Then ``auto`` takes consistency where there are jumps, which will do
+            with few evaluations, even one; four if ``nfe`` is not given.
 
         Raises
         ------
@@ -199,6 +201,7 @@ class Sampler:
             The weights are not to be trusted; says why, and what to do.
         """
         system = self.system if temperature_K is None else self.system.at(temperature_K)
+        nfe = RAW_NFE if nfe is None and not weighted else nfe
         spared = not weighted and nfe == 1
         if not weighted and method == "auto" and kernel is None and self.checkpoint.denoiser.jump is not None:
             method = "consistency"
@@ -257,7 +260,7 @@ class Sampler:
         samples : WeightedEnsemble
             Of the system, by a method that does not miss modes; the first ``n`` after resampling by their weights.
         nfe, seed : int
-            As for `sample`.
+            As for `sample`; with a plan ``nfe`` has to be given.
         plan : SamplingPlan, optional
             By default that of `choose`; that of an ensemble is in its provenance.
 
@@ -271,8 +274,11 @@ class Sampler:
             self.system.n_dims,
         ):
             raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
-        nfe, chosen = self.choose(nfe)
-        route = self._route(nfe, plan or chosen)
+        if plan is None:
+            nfe, plan = self.choose(nfe)
+        elif nfe is None:
+            raise UsageError("nfe: expected the number of evaluations of the plan, got None")
+        route = self._route(nfe, plan)
         known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
         x = known.positions[known.alive]
         order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
@@ -303,10 +309,8 @@ class Sampler:
     def _route(self, nfe: int, plan: SamplingPlan) -> _Route:
         if plan.moves and plan.move_step is None:
             plan = replace(plan, move_step=first_step(self.checkpoint.system.sigma_data))
-        kind = PROPOSALS.find(plan.kernel)
-        proposal = kind(self.checkpoint.denoiser, self.checkpoint.accuracy, **plan.kernel_options)
-        lowest, highest = self.checkpoint.noise_range
-        levels = noise_grid(plan.sigma_1 or lowest, highest, nfe, density=plan.density)
+        proposal = plan.proposal(self.checkpoint.denoiser, self.checkpoint.accuracy)
+        levels = plan.levels(nfe, *self.checkpoint.noise_range)
         return _Route(plan, proposal, plan.build(), levels)
 
     def _draw(self, systems: Sequence[System], n: int, seed: int, route: _Route, progress) -> list[WeightedEnsemble]:

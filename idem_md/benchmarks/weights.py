@@ -137,8 +137,12 @@ def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0)
     """
     n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
     digest = sampler.checkpoint.digest
-    rows = [row for row in _read(out) if (row["checkpoint"], row["n"], row["seed"]) == (digest, n, seed)]
-    done = {(row["kernel"], row["nfe"], row["asked"]): row for row in rows}
+    rows, ours = _read(out), (digest, n, seed)
+    done = {
+        (row["kernel"], row["nfe"], row["asked"]): row
+        for row in rows
+        if (row["checkpoint"], row["n"], row["seed"]) == ours
+    }
     exact: WeightedEnsemble | None = None
     denoiser = sampler.checkpoint.denoiser
     able = {"elastic": denoiser.has_springs, "consistency": denoiser.jump is not None}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import print_json
+from .console import made, print_json
 
 __all__ = ["app"]
 
@@ -155,17 +155,12 @@ def methods(
     """Consistency beside diffusion by every kernel, at 4 to 100 evaluations: one table and its figure. Rows that are
     there are not measured again."""
     from ..benchmarks import measure_methods, methods_table
-    from ..errors import UsageError
     from ..files import write_atomic
     from ..report import plot_methods
     from ..sampler import load_sampler
 
     sampler = load_sampler(source)
-    folder = out / sampler.system.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    folder = made(out / sampler.system.name)
     rows = []
     for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
         rows.append(row)

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,12 +15,23 @@ import typer
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Stop", "print_json", "progress_bar", "sampling_bar"]
+__all__ = ["Stop", "made", "print_json", "progress_bar", "sampling_bar"]
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
     """One JSON object, on one line."""
     typer.echo(json.dumps(payload, allow_nan=False))
+
+
+def made(folder: Path) -> Path:
+    """The folder that ``--out`` names, made if it is missing; raises `UsageError` if it cannot be."""
+    from ..errors import UsageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    return folder
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import Stop, progress_bar
+from .console import Stop, made, progress_bar
 from .tune import say_plan, shipped_samples
 
 __all__ = ["distill"]
@@ -51,11 +52,7 @@ def distill(
     sampler = load_sampler(source)
     if source in SYSTEMS and out is None:
         raise UsageError("out: expected a folder for the new model, got none; shipped ones are not changed")
-    folder = out or Path(source)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    folder = made(out or Path(source))
     state, model, stop = folder / "distillation.safetensors", folder / "model.safetensors", Stop()
     if state.exists() and not resume:
         raise UsageError(
@@ -63,6 +60,10 @@ def distill(
         )
     if resume and not state.exists():
         raise UsageError(f"resume: expected a distillation in {folder}, there is none")
+    # Before the work: there may be none.
+    energy = sampler.system.energy() if plans else None
+    tunable = energy is not None and not isinstance(energy, ForeignEnergy)
+    buffer = spread(run_samples(Path(source)), n) if tunable and source not in SYSTEMS else None
     try:
         with (
             progress_bar("distilling", settings.steps + (settings.stretch_steps or 0), "steps") as advance,
@@ -82,11 +83,12 @@ def distill(
         typer.echo(str(error), err=True)
         raise typer.Exit(130) from None
     save_checkpoint(model, checkpoint)
-    energy = sampler.system.energy()
-    if plans and not isinstance(energy, ForeignEnergy):
-        samples = shipped_samples(source, n, seed + 1) if source in SYSTEMS else spread(run_samples(Path(source)), n)
-        tuned = {"consistency": NFES["consistency"]}
-        save_checkpoint(model, tune_plans(checkpoint, energy, samples, tuned, seed, say_plan))
+    if energy is not None and tunable:
+        samples = shipped_samples(source, n, seed + 1) if buffer is None else buffer
+        tuned = tune_plans(checkpoint, energy, samples, {"consistency": NFES["consistency"]}, seed, say_plan)
+        calls = energy.calls + checkpoint.provenance.get("tuning_energy_calls", 0)
+        save_checkpoint(model, replace(tuned, provenance={**checkpoint.provenance, "tuning_energy_calls": calls}))
+    state.unlink()
     record = checkpoint.provenance["distillation"]
     typer.echo(
         f"{model}: {record['seconds'] + record['stretch_seconds']:.0f} s; from the highest to the lowest level a jump "

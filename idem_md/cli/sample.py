@@ -57,7 +57,11 @@ def sample(
         ),
     ] = None,
     unweighted: Annotated[
-        bool, typer.Option("--unweighted", help="Raw samples in 1 to 6 evaluations, off by as much as the sampler is.")
+        bool,
+        typer.Option(
+            "--unweighted",
+            help="Raw samples in few evaluations, 1 to 6 and by default 4: the plan's last step included, no weights.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .console import made
+
 if TYPE_CHECKING:
     import torch
 
@@ -97,11 +99,7 @@ def tune(
         samples = shipped_samples(source, check_int("n", n, 600), seed + 1)
     else:
         samples = run_samples(Path(source))
-    folder = out or Path(source)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
+    folder = made(out or Path(source))
     nfes = [check_int("nfe", k, 2) for k in nfe or ()]
     draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
     finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws)

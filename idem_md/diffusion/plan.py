@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 
 from ..checks import check_float, check_int
 from ..errors import UsageError
+from .accuracy import DenoiserAccuracy
 from .last_step import LAST_STEPS, LastStep, MovedLastStep
+from .proposals import PROPOSALS, Proposal
+from .schedule import noise_grid
 
 __all__ = ["MOVES_SHARE", "SamplingPlan", "best_plan"]
 
@@ -32,8 +35,8 @@ class SamplingPlan:
         Lowest noise level; by default the lowest of the training.
     density : tuple of float, optional
         Where levels are dense; see `noise_grid`.
-    kernel_options : dict
-        Of the kernel, tuned; see its class.
+    kernel_options : dict of dict
+        Of kernels, by name, for these levels; see `Proposal.fitted`.
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
@@ -75,6 +78,20 @@ class SamplingPlan:
             raise UsageError(f"move_step: expected a step for {self.moves} moves, got None")
         return MovedLastStep(last, self.moves, self.move_step)
 
+    def proposal(self, denoiser: Any, accuracy: DenoiserAccuracy) -> Proposal:
+        """The kernel of a denoiser of that accuracy.
+
+        Raises
+        ------
+        UsageError
+            A name that is not known, or a kernel for which the denoiser has not what it takes.
+        """
+        return PROPOSALS.find(self.kernel)(denoiser, accuracy, **self.kernel_options.get(self.kernel, {}))
+
+    def levels(self, nfe: int, lowest: float, highest: float) -> tuple[float, ...]:
+        """Noise levels; ``lowest`` if the plan has none."""
+        return noise_grid(self.sigma_1 or lowest, highest, nfe, density=self.density)
+
     def changed(
         self,
         kernel: str | None = None,
@@ -88,7 +105,7 @@ class SamplingPlan:
         """
         plan = self
         if kernel is not None and kernel != self.kernel:
-            plan = replace(plan, kernel=kernel, kernel_options={})
+            plan = replace(plan, kernel=kernel)
         if last_step is not None and last_step != self.last_step:
             plan = replace(plan, last_step=last_step, sigma_1=None, density=None, options={}, moves=0)
         if last_step_calls is not None:

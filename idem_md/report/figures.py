@@ -33,7 +33,7 @@ def save_png(figure: Figure, file) -> None:
 
 
 def _is_weighted(e: WeightedEnsemble) -> bool:
-    return float(np.ptp(e.weights)) > 1e-12
+    return e.kind != "raw" and float(np.ptp(e.weights)) > 1e-12
 
 
 def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:

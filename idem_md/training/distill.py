@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -83,6 +84,15 @@ class Distillation:
             object.__setattr__(self, "stretch_steps", 6 * self.steps // 10)
         check_int("stretch_steps", self.stretch_steps, 1)
         check_int("seed", self.seed, 0, 2**31 - 1)
+        o, usual = self.optimizer, OptimizerConfig()
+        if o.inner_steps != ROUND or (o.batch, o.iterations, o.precision) != (
+            usual.batch,
+            usual.iterations,
+            usual.precision,
+        ):
+            raise UsageError(
+                f"optimizer: expected inner_steps {ROUND}, and batch, iterations and precision as they are"
+            )
         if self.lowest is not None:
             check_float("lowest", self.lowest, above=0.0)
 
@@ -167,11 +177,14 @@ def distill(
     denoiser, system = checkpoint.denoiser, checkpoint.system
     lowest = settings.lowest or 0.4 * denoiser.sigma_data
     highest = checkpoint.noise_range[1]
-    if lowest >= highest:
-        raise UsageError(f"lowest: expected less than the highest level {highest}, got {lowest}")
+    if not checkpoint.noise_range[0] <= lowest < highest / 2:
+        raise UsageError(
+            f"lowest: expected between the lowest level of the training, {checkpoint.noise_range[0]}, and half of the "
+            f"highest, {highest / 2}, got {lowest}"
+        )
     levels, n = (LEVELS, lowest, highest), (system.n_atoms, system.n_dims)
     now = _begin(checkpoint, settings, levels)
-    header = {"settings": settings.table(), "checkpoint": checkpoint.digest}
+    header = {"settings": settings.table(), "network": _digest(denoiser.net)}
     start = time.perf_counter()
     if resume:
         _load(state, now, header)
@@ -219,6 +232,14 @@ def distill(
         **jump_error(done, (256, *n), lowest, highest, torch.Generator().manual_seed(settings.seed + 1)),
     }
     return replace(checkpoint, denoiser=done, provenance={**checkpoint.provenance, "distillation": record}, digest="")
+
+
+def _digest(net: torch.nn.Module) -> str:
+    """Of the weights of a network, whatever has been added to its checkpoint."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        found.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _step(denoiser: Denoiser, now: _State, settings: Distillation, step: int) -> float:

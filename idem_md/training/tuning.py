@@ -100,25 +100,33 @@ def tune_plans(
             tried = [plan for name in of_method for bottom in bottoms for plan in bottom.plans(name, nfe, others)]
             # More evaluations are not to be worse than fewer.
             least = max((plan.ess_fraction or 0.0 for plan in found.values()), default=0.0)
-            found[nfe] = tried[best_plan(dict(enumerate(tried)), least)]
+            found[nfe] = _with_siblings(checkpoint, nfe, tried[best_plan(dict(enumerate(tried)), least)], others, seed)
             on_plan(nfe, found[nfe])
         if found:
             plans[method] = found
     return timed(replace(checkpoint, plans=plans), energy, seed)
 
 
+def _with_siblings(
+    checkpoint: Checkpoint, nfe: int, plan: SamplingPlan, others: torch.Tensor, seed: int
+) -> SamplingPlan:
+    """The plan with options for other kernels of its method, which a user may ask for in its place."""
+    grid, options = plan.levels(nfe, *checkpoint.noise_range), dict(plan.kernel_options)
+    for name, kind in PROPOSALS.items():
+        if kind.method == PROPOSALS[plan.kernel].method and name != plan.kernel:
+            generator = torch.Generator().manual_seed(seed)
+            fitted = kind.fitted(checkpoint.denoiser, checkpoint.accuracy, grid, others, generator)
+            options |= {name: fitted} if fitted else {}
+    return replace(plan, kernel_options=options)
+
+
 def timed(checkpoint: Checkpoint, energy: Energy, seed: int = 0) -> Checkpoint:
     """The checkpoint with ``seconds`` of all its plans measured one after the other, by sampling: so they compare."""
-    system, (lowest, highest) = checkpoint.system, checkpoint.noise_range
-    generator = torch.Generator().manual_seed(seed)
+    system, generator = checkpoint.system, torch.Generator().manual_seed(seed)
 
     def seconds(nfe: int, plan: SamplingPlan) -> float:
-        kind, ending = PROPOSALS[plan.kernel], plan.build()
-        proposal = kind(checkpoint.denoiser, checkpoint.accuracy, **plan.kernel_options)
-        grid, n = (
-            noise_grid(plan.sigma_1 or lowest, highest, nfe, density=plan.density),
-            min(ending.block(energy), MOST),
-        )
+        ending, proposal = plan.build(), plan.proposal(checkpoint.denoiser, checkpoint.accuracy)
+        grid, n = plan.levels(nfe, *checkpoint.noise_range), min(ending.block(energy), MOST)
         start = time.perf_counter()
         sample_paths(proposal, ending, [energy], grid, system.sigma_data, n, generator)
         return (time.perf_counter() - start) / n
@@ -201,7 +209,7 @@ class _Bottom:
                         moves=a.chains * a.schedule.calls // (MOVES_SHARE - 1),
                         move_step=self.move_step,
                         density=density,
-                        kernel_options=fitted,
+                        kernel_options={kernel: fitted} if fitted else {},
                     )
                 )
         return plans

@@ -128,7 +128,7 @@ class IsotropicConsistency(Proposal):
                 looks = [tried[0].look(chunk, t) for chunk in x.split(batch_size(*x.shape[1:]))]
                 noise = [standard_normal(look.x.shape, generator) for look in looks]
                 losses = [(*proposal._loss(looks, noise, s), proposal.eta(s)) for proposal in able]
-                _, scale, eta = min(losses)
+                _, scale, eta = min((loss for loss in losses if math.isfinite(loss[0])), default=(0.0, 1.0, 0.98))
                 found.append((s, eta, scale))
         if not found:
             return {}
@@ -201,7 +201,9 @@ class IsotropicConsistency(Proposal):
         """See `Proposal`: the average of the denoiser on the way down is the best guess of what it is there."""
         assert isinstance(look, ConsistencyLook)
         if not self.jumps_to(s):
-            return super().leap(look, s, generator)
+            raise UsageError(
+                f"nfe: expected at least 2 with a last step from {s:.3g}, below the lowest level of jumps, got 1"
+            )
         u, ratio = self.eta(s) * s, self.eta(s) * s / look.sigma
         jumped = self.jump(look, u)
         y = Isotropic(jumped, self.variance(s)).sample(generator)
