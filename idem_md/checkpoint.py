@@ -41,6 +41,7 @@ __all__ = [
     "migrate",
     "read_tensors",
     "save_checkpoint",
+    "weights_digest",
     "write_tensors",
 ]
 
@@ -202,6 +203,14 @@ class Checkpoint:
     def noise_range(self) -> tuple[float, float]:
         """Lowest and highest noise level of the training, in reduced length."""
         return self.config["noise"]["sigma_min"], self.config["noise"]["sigma_max"]
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """SHA-256 of names and weights of a network or a part of one, first 16 hex digits."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..analysis import energy_w2
 from ..baselines import reference_engine
+from ..checkpoint import weights_digest
 from ..checks import check_int
-from ..diffusion import LAST_STEPS, SamplingPlan
+from ..diffusion import LAST_STEPS, PROPOSALS
 from ..ensemble import WeightedEnsemble, WeightWarning
 from ..errors import FileFormatError
 from ..files import write_atomic
@@ -46,13 +47,13 @@ def _row(
     calls: int | None,
     n: int,
     seed: int,
-) -> tuple[dict[str, Any], WeightedEnsemble]:
+) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WeightWarning)  # the row says it
         e = sampler.sample(n, nfe, seed, kernel=kernel, last_step=last_step, last_step_calls=calls)
     mean, error = e.mean_energy
     p, finite = e.provenance, np.isfinite(e.energies)
-    row = {
+    return {
         "bench": "weights",
         "system": e.system.name,
         "method": p["method"],
@@ -74,7 +75,6 @@ def _row(
         "ess_per_second": e.ess / p["seconds"],
         "hardware": p["hardware"],
     }
-    return row, e
 
 
 def measure_weights(
@@ -112,7 +112,7 @@ def measure_weights(
             for last_step in last_steps:
                 plan = sampler.plan(nfe).changed(kernel, last_step)
                 spend = calls if LAST_STEPS[plan.last_step].takes_calls else None
-                yield _row(sampler, exact, nfe, kernel, last_step, spend, n, seed)[0]
+                yield _row(sampler, exact, nfe, kernel, last_step, spend, n, seed)
 
 
 def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -122,13 +122,13 @@ def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0)
     ----------
     sampler : Sampler
     out : Path
-        JSON lines. Rows that are there already, of the same checkpoint, number and seed, are not measured again.
+        JSON lines. Rows that are there already, of the same weights, plan, number and seed, are not measured again.
     n, seed : int
 
     Yields
     ------
     dict
-        As `measure_weights`, and forward_ess_fraction (see `Sampler.forward`) and checkpoint.
+        As `measure_weights`, and forward_ess_fraction (see `Sampler.forward`) and what tells rows apart.
 
     Raises
     ------
@@ -136,27 +136,25 @@ def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0)
         The file holds something else.
     """
     n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
-    digest = sampler.checkpoint.digest
-    rows, ours = _read(out), (digest, n, seed)
-    done = {
-        (row["kernel"], row["nfe"], row["asked"]): row
-        for row in rows
-        if (row["checkpoint"], row["n"], row["seed"]) == ours
-    }
+    weights, rows = weights_digest(sampler.checkpoint.denoiser), _read(out)
+    done = {row["key"]: row for row in rows}
     exact: WeightedEnsemble | None = None
     denoiser = sampler.checkpoint.denoiser
     able = {"elastic": denoiser.has_springs, "consistency": denoiser.jump is not None}
     for asked in ("plan", "plain"):
         for kernel, nfes in METHODS_NFES.items():
             for nfe in nfes if able.get(kernel, True) else ():
-                row = done.get((kernel, nfe, asked))
+                last_step = None if asked == "plan" else asked
+                plan = sampler.choose(nfe, PROPOSALS[kernel].method)[1].changed(kernel, last_step)
+                settings = {k: v for k, v in plan.table().items() if k not in ("seconds", "ess_fraction")}
+                settings["kernel_options"] = plan.kernel_options.get(kernel)
+                key = json.dumps([weights, nfe, n, seed, settings], sort_keys=True)
+                row = done.get(key)
                 if row is None:
                     exact = exact or _reference(sampler, seed)
-                    last_step = None if asked == "plan" else asked
-                    row, e = _row(sampler, exact, nfe, kernel, last_step, None, n, seed)
-                    forward = sampler.forward(exact, nfe, seed, SamplingPlan.of(e.provenance["plan"]), FORWARD)
-                    row |= {"forward_ess_fraction": forward.ess_fraction, "asked": asked}
-                    row |= {"checkpoint": digest, "seed": seed}
+                    row = _row(sampler, exact, nfe, kernel, last_step, None, n, seed)
+                    forward = sampler.forward(exact, nfe, seed, plan, FORWARD)
+                    row |= {"forward_ess_fraction": forward.ess_fraction, "asked": asked, "key": key}
                     rows.append(row)
                     write_atomic(out, "".join(json.dumps(r) + "\n" for r in rows).encode())
                 yield row
@@ -168,8 +166,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        if not all({"kernel", "nfe", "asked", "checkpoint", "n", "seed"} <= row.keys() for row in rows):
-            raise ValueError("a row has no kernel, nfe, asked, checkpoint, n or seed")
+        if not all({"kernel", "nfe", "asked", "key"} <= row.keys() for row in rows):
+            raise ValueError("a row has no kernel, nfe, asked or key")
     except (ValueError, AttributeError) as error:
         raise FileFormatError(f"{path}: expected rows of an earlier measurement ({error})") from None
     return rows

@@ -145,29 +145,36 @@ def weights(
 
 @app.command()
 def methods(
-    source: Annotated[
-        str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
-    ] = "lj13",
-    out: Annotated[Path, typer.Option(help="Folder for rows.jsonl, table.md and ess.png.")] = Path("runs/methods"),
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(help="Systems with shipped checkpoints, run folders, or checkpoint files; by default lj13."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for ess.png, and for rows.jsonl and table.md of each.")] = Path(
+        "runs/methods"
+    ),
     n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 10_000,
     seed: Seed = 0,
 ) -> None:
-    """Consistency beside diffusion by every kernel, at 4 to 100 evaluations: one table and its figure. Rows that are
-    there are not measured again."""
+    """Consistency beside diffusion by every kernel, at 4 to 100 evaluations: a table for each system and a figure for
+    all. Rows that are there are not measured again."""
     from ..benchmarks import measure_methods, methods_table
     from ..files import write_atomic
     from ..report import plot_methods
     from ..sampler import load_sampler
 
-    sampler = load_sampler(source)
-    folder = made(out / sampler.system.name)
-    rows = []
-    for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
-        rows.append(row)
-        typer.echo(f"{row['kernel']}, {row['asked']}, {row['nfe']}: {100 * row['ess_fraction']:.1f}%", err=True)
-    write_atomic(folder / "table.md", methods_table(rows).encode())
-    plot_methods({sampler.system.name: rows}, folder / "ess.png")
-    typer.echo(methods_table(rows), nl=False)
+    samplers = [load_sampler(source) for source in sources or ["lj13"]]
+    found = {}
+    for sampler in samplers:
+        name = sampler.system.name
+        folder, rows = made(out / name), []
+        for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
+            rows.append(row)
+            line = f"{name}, {row['kernel']}, {row['last_step']}, {row['nfe']}: {100 * row['ess_fraction']:.1f}%"
+            typer.echo(line, err=True)
+        found[name] = rows
+        write_atomic(folder / "table.md", methods_table(rows).encode())
+        typer.echo(f"{name}\n\n{methods_table(rows)}")
+    plot_methods(found, out / "ess.png")
 
 
 @app.command(name="log-z")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import Checkpoint, build_jump, read_tensors, write_tensors
+from ..checkpoint import Checkpoint, build_jump, read_tensors, weights_digest, write_tensors
 from ..checks import check_float, check_int
 from ..diffusion import Denoiser
 from ..errors import ConfigError, FileFormatError, IdemError, Interrupted, UsageError
@@ -184,7 +183,7 @@ def distill(
         )
     levels, n = (LEVELS, lowest, highest), (system.n_atoms, system.n_dims)
     now = _begin(checkpoint, settings, levels)
-    header = {"settings": settings.table(), "network": _digest(denoiser.net)}
+    header = {"settings": settings.table(), "network": weights_digest(denoiser.net)}
     start = time.perf_counter()
     if resume:
         _load(state, now, header)
@@ -232,14 +231,6 @@ def distill(
         **jump_error(done, (256, *n), lowest, highest, torch.Generator().manual_seed(settings.seed + 1)),
     }
     return replace(checkpoint, denoiser=done, provenance={**checkpoint.provenance, "distillation": record}, digest="")
-
-
-def _digest(net: torch.nn.Module) -> str:
-    """Of the weights of a network, whatever has been added to its checkpoint."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
-        found.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _step(denoiser: Denoiser, now: _State, settings: Distillation, step: int) -> float:

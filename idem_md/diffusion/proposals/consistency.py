@@ -135,7 +135,7 @@ class IsotropicConsistency(Proposal):
         return dict(zip(("sigma", "eta", "scale"), map(list, zip(*reversed(found)))))
 
     def _loss(self, looks: Sequence[ConsistencyLook], noise: Sequence[torch.Tensor], s: float) -> tuple[float, float]:
-        """Mean of log down - log up of steps from points that have been looked at, for the likeliest c, and this c."""
+        """Mean of log down - log up of steps from points that have been looked at, with c near the likeliest, and c."""
         d, t, variance = subspace_dimension(*looks[0].x.shape[1:]), looks[0].sigma, self.variance(s)
         lost, quadratic = [], []
         for above, z in zip(looks, noise):
@@ -148,7 +148,9 @@ class IsotropicConsistency(Proposal):
             quadratic.append(4 * (twice - once) + 2 * d * math.log(2))
             lost.append(down.log_density(y) - once)
         q = float(torch.cat(quadratic).mean())
-        c = q / d
+        # Shrunk towards one by what chance alone makes of it: many steps would add up their errors.
+        log_c, chance = math.log(q / d), 2 / (d * sum(len(z) for z in noise))
+        c = math.exp(log_c * max(1 - chance / log_c**2, 0.0)) if log_c else 1.0
         return float(torch.cat(lost).mean()) + 0.5 * (q / c - q + d * math.log(c)), c
 
     def __init__(
