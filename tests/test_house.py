@@ -46,6 +46,7 @@ EDGES = {
     "report": {"ensemble", "analysis"},
     "benchmarks": {
         "native",
+        "checkpoint",
         "energies",
         "systems",
         "chains",
