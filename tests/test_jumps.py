@@ -129,6 +129,8 @@ def test_steps_are_fitted_by_likelihood():
         assert c == pytest.approx((SCALE**2 + t**2) / (SCALE**2 + s**2), rel=0.1)
     wrong = PROPOSALS["consistency"].fitted(JumpingDenoiser(error=0.2), mse, grid, samples, generator(6))
     assert set(wrong["eta"]) == {0.9} and set(exact["eta"]) != {0.9}
+    with pytest.raises(ResultError, match="kernel: no step from .* has a likelihood"):
+        PROPOSALS["consistency"].fitted(JumpingDenoiser(error=math.nan), mse, grid, samples[:50], generator(6))
 
 
 def test_raw_paths_do_without_weights():

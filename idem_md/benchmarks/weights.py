@@ -136,14 +136,13 @@ def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0)
         The file holds something else.
     """
     n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
-    weights, rows = weights_digest(sampler.checkpoint.denoiser), _read(out)
+    denoiser = sampler.checkpoint.denoiser
+    weights, rows = weights_digest(denoiser), _read(out)
     done = {row["key"]: row for row in rows}
     exact: WeightedEnsemble | None = None
-    denoiser = sampler.checkpoint.denoiser
-    able = {"elastic": denoiser.has_springs, "consistency": denoiser.jump is not None}
     for asked in ("plan", "plain"):
         for kernel, nfes in METHODS_NFES.items():
-            for nfe in nfes if able.get(kernel, True) else ():
+            for nfe in nfes if PROPOSALS[kernel].suits(denoiser) else ():
                 last_step = None if asked == "plan" else asked
                 plan = sampler.choose(nfe, PROPOSALS[kernel].method)[1].changed(kernel, last_step)
                 settings = {k: v for k, v in plan.table().items() if k not in ("seconds", "ess_fraction")}

@@ -158,7 +158,7 @@ def methods(
     """Consistency beside diffusion by every kernel, at 4 to 100 evaluations: a table for each system and a figure for
     all. Rows that are there are not measured again."""
     from ..benchmarks import measure_methods, methods_table
-    from ..files import write_atomic
+    from ..files import atomic_set, write_atomic
     from ..report import plot_methods
     from ..sampler import load_sampler
 
@@ -174,7 +174,8 @@ def methods(
         found[name] = rows
         write_atomic(folder / "table.md", methods_table(rows).encode())
         typer.echo(f"{name}\n\n{methods_table(rows)}")
-    plot_methods(found, out / "ess.png")
+    with atomic_set({"ess": out / "ess.png"}) as new:
+        plot_methods(found, new["ess"])
 
 
 @app.command(name="log-z")

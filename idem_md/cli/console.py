@@ -68,8 +68,8 @@ def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[..., No
 
 
 @contextmanager
-def sampling_bar(total: int) -> Iterator[Callable[[np.ndarray], None]]:
-    """A bar for `Sampler.sample`, with effective samples so far and samples a second."""
+def sampling_bar(total: int, weighted: bool = True) -> Iterator[Callable[[np.ndarray], None]]:
+    """A bar for `Sampler.sample`, with effective samples so far, if there are weights, and samples a second."""
     from ..ensemble import WeightSums
 
     sums, start = WeightSums(), time.perf_counter()
@@ -78,7 +78,8 @@ def sampling_bar(total: int) -> Iterator[Callable[[np.ndarray], None]]:
         def tell(log_weights: np.ndarray) -> None:
             sums.add(log_weights)
             rate = sums.n / (time.perf_counter() - start)
-            advance(len(log_weights), f"samples, {sums.ess:.0f} effective, {rate:.3g} a second")
+            effective = f" {sums.ess:.0f} effective," if weighted else ""
+            advance(len(log_weights), f"samples,{effective} {rate:.3g} a second")
 
         yield tell
 

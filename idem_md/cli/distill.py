@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .console import Stop, made, progress_bar
-from .tune import say_plan, shipped_samples
+from .tune import model_folder, say_plan, shipped_samples
 
 __all__ = ["distill"]
 
@@ -50,9 +50,7 @@ def distill(
     settings = Distillation(steps=steps, lowest=lowest, seed=seed)
     n = check_int("n", n, 100)
     sampler = load_sampler(source)
-    if source in SYSTEMS and out is None:
-        raise UsageError("out: expected a folder for the new model, got none; shipped ones are not changed")
-    folder = made(out or Path(source))
+    folder = made(model_folder(source, out))
     state, model, stop = folder / "distillation.safetensors", folder / "model.safetensors", Stop()
     if state.exists() and not resume:
         raise UsageError(

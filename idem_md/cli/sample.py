@@ -81,7 +81,7 @@ def sample(
             check_writable(path)  # before the work, not after it
     sampler = load_sampler(system)
     options = (nfe, seed, method, kernel, last_step, last_step_calls)
-    with sampling_bar(n) as tell, warnings.catch_warnings():
+    with sampling_bar(n, not unweighted) as tell, warnings.catch_warnings():
         warnings.simplefilter("ignore", WeightWarning)  # shown below, in full
         if len(temperatures) > 1:
             ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)

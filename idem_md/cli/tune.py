@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..diffusion import SamplingPlan
 
-__all__ = ["finish", "say_plan", "shipped_samples", "tune"]
+__all__ = ["finish", "model_folder", "say_plan", "shipped_samples", "tune"]
 
 
 def shipped_samples(name: str, n: int, seed: int) -> torch.Tensor:
@@ -26,6 +26,16 @@ def shipped_samples(name: str, n: int, seed: int) -> torch.Tensor:
     from ..baselines import reference_engine
 
     return torch.from_numpy(reference_engine(name).run(name, n, seed=seed).positions).float()
+
+
+def model_folder(source: str, out: Path | None) -> Path:
+    """Where a new model of a system or a run goes: ``out``, or the run's own folder."""
+    from ..errors import UsageError
+    from ..systems import SYSTEMS
+
+    if source in SYSTEMS and out is None:
+        raise UsageError("out: expected a folder for the new model, got none; shipped ones are not changed")
+    return out or Path(source)
 
 
 def say_plan(nfe: int, plan: SamplingPlan) -> None:
@@ -86,20 +96,18 @@ def tune(
     Training ends with it; this is for checkpoints made before, or to do it again.
     """
     from ..checks import check_int
-    from ..errors import UsageError
     from ..sampler import load_sampler
     from ..systems import SYSTEMS
     from ..training.finish import run_samples
 
     steps, seed = check_int("steps", steps, 0), check_int("seed", seed, 0, 2**31 - 1)
     checkpoint = load_sampler(source).checkpoint
+    folder = model_folder(source, out)
     if source in SYSTEMS:
-        if out is None:
-            raise UsageError("out: expected a folder for the new model, got none; shipped ones are not changed")
         samples = shipped_samples(source, check_int("n", n, 600), seed + 1)
     else:
         samples = run_samples(Path(source))
-    folder = made(out or Path(source))
+    made(folder)
     nfes = [check_int("nfe", k, 2) for k in nfe or ()]
     draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
     finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws)

@@ -114,7 +114,7 @@ class Denoiser(nn.Module):
         assert self.springs is not None
         log_sigma = torch.log(sigma.float())
         along, across, floor = self.springs(features.scalars, x.float(), denoised.float(), log_sigma)
-        return Precision.of(along.to(x.dtype), across.to(x.dtype), floor.to(x.dtype), denoised)
+        return Precision.of(along, across, floor, denoised)
 
     def stretching(
         self,
@@ -131,4 +131,4 @@ class Denoiser(nn.Module):
         assert stretch is not None
         log_s, log_t = torch.log(s.float()), torch.log(t.float())
         along, across, floor = stretch(features.scalars, x.float(), denoised.float(), log_s, target.float(), log_t)
-        return Precision.of(along.to(x.dtype), across.to(x.dtype), floor.to(x.dtype), denoised)
+        return Precision.of(along, across, floor, denoised)

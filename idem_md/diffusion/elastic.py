@@ -40,8 +40,9 @@ class Precision:
         floor : torch.Tensor, shape (B,)
             b.
         positions : torch.Tensor, shape (B, N, D)
-            Where the directions r are taken from.
+            Where the directions r, and the dtype, are taken from.
         """
+        along, across, floor = (part.to(positions.dtype) for part in (along, across, floor))
         b, n, d = positions.shape
         i, j = torch.tril_indices(n, n, -1, device=positions.device)
         dx = positions[:, i] - positions[:, j]

@@ -104,7 +104,7 @@ class SamplingPlan:
         A number of calls includes the moves of the plan, which keep their share of it.
         """
         plan = self
-        if kernel is not None and kernel != self.kernel:
+        if kernel is not None:
             plan = replace(plan, kernel=kernel)
         if last_step is not None and last_step != self.last_step:
             plan = replace(plan, last_step=last_step, sigma_1=None, density=None, options={}, moves=0)

@@ -172,7 +172,7 @@ def plot_methods(systems: Mapping[str, Sequence[Mapping[str, Any]]], file) -> No
     panels = figure.subplots(1, len(systems), squeeze=False, sharey=True)[0]
     kernels = list(dict.fromkeys(row["kernel"] for rows in systems.values() for row in rows))
     for axis, (name, rows) in zip(panels, systems.items()):
-        for kernel, colour in zip(kernels, COLOURS):
+        for kernel, colour in zip(kernels, cycle(COLOURS)):
             for asked, style in (("plan", "-"), ("plain", "--")):
                 points = [(r["nfe"], r["ess_fraction"]) for r in rows if (r["kernel"], r["asked"]) == (kernel, asked)]
                 if points:

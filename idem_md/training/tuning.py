@@ -88,8 +88,7 @@ def tune_plans(
     denoiser = checkpoint.denoiser
     fourth = torch.arange(len(samples)) % 4 == 3
     others, samples = samples[fourth].double(), samples[~fourth].double()
-    able = {"elastic": denoiser.has_springs, "consistency": denoiser.jump is not None}
-    kernels = [name for name in KERNELS if able.get(name, True)]
+    kernels = [name for name in KERNELS if PROPOSALS[name].suits(denoiser)]
     step = _move_step(energy, samples, checkpoint.system.sigma_data, seed)
     bottoms = [_Bottom(checkpoint, energy, samples, share, step, seed + k) for k, share in enumerate(LOWEST)]
     plans = dict(checkpoint.plans)

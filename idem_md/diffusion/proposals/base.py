@@ -103,6 +103,11 @@ class Proposal(ABC):
     densities: ClassVar[tuple[tuple[float, ...] | None, ...]] = (None,)
 
     @classmethod
+    def suits(cls, denoise: Any) -> bool:
+        """Whether a denoiser has what the kernel takes."""
+        return True
+
+    @classmethod
     def fitted(
         cls,
         denoise: Any,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...checks import check_float
-from ...errors import UsageError
+from ...errors import ResultError, UsageError
 from ...geometry import standard_normal, subspace_dimension
 from ..elastic import Precision
 from ..gaussians import Gaussian, Isotropic
@@ -110,6 +110,11 @@ class IsotropicConsistency(Proposal):
     densities = (None, (1.0, 1.0))
 
     @classmethod
+    def suits(cls, denoise: Any) -> bool:
+        """See `Proposal`: one with jumps."""
+        return isinstance(denoise, KnowsJumps) and denoise.jump is not None
+
+    @classmethod
     def fitted(
         cls,
         denoise: Any,
@@ -128,7 +133,10 @@ class IsotropicConsistency(Proposal):
                 looks = [tried[0].look(chunk, t) for chunk in x.split(batch_size(*x.shape[1:]))]
                 noise = [standard_normal(look.x.shape, generator) for look in looks]
                 losses = [(*proposal._loss(looks, noise, s), proposal.eta(s)) for proposal in able]
-                _, scale, eta = min((loss for loss in losses if math.isfinite(loss[0])), default=(0.0, 1.0, 0.98))
+                finite = [loss for loss in losses if math.isfinite(loss[0])]
+                if not finite:
+                    raise ResultError(f"kernel: no step from {t:.3g} to {s:.3g} has a likelihood, whatever eta")
+                _, scale, eta = min(finite)
                 found.append((s, eta, scale))
         if not found:
             return {}
@@ -139,7 +147,7 @@ class IsotropicConsistency(Proposal):
         d, t, variance = subspace_dimension(*looks[0].x.shape[1:]), looks[0].sigma, self.variance(s)
         lost, quadratic = [], []
         for above, z in zip(looks, noise):
-            down = Isotropic(self.jump(above, self.eta(s) * s), variance)
+            down = self._jump_down(above, s)
             y = down.mean + math.sqrt(variance) * z
             below = self.look(y, s)
             mean = self.jump(below, self.eta(s) * t)
@@ -161,7 +169,7 @@ class IsotropicConsistency(Proposal):
         eta: Sequence[float] = (0.98,),
         scale: Sequence[float] = (1.0,),
     ):
-        if not (isinstance(denoise, KnowsJumps) and denoise.jump is not None):
+        if not self.suits(denoise):
             raise UsageError("kernel: expected one without jumps, the checkpoint has none; see idem-md distill")
         super().__init__(cast(Denoise, denoise), mse)
         self._denoiser = denoise
@@ -206,10 +214,8 @@ class IsotropicConsistency(Proposal):
             raise UsageError(
                 f"nfe: expected at least 2 with a last step from {s:.3g}, below the lowest level of jumps, got 1"
             )
-        u, ratio = self.eta(s) * s, self.eta(s) * s / look.sigma
-        jumped = self.jump(look, u)
-        y = Isotropic(jumped, self.variance(s)).sample(generator)
-        return Look(y, s, (jumped - ratio * look.x) / (1 - ratio), self.mse(s))
+        down, ratio = self._jump_down(look, s), self.eta(s) * s / look.sigma
+        return Look(down.sample(generator), s, (down.mean - ratio * look.x) / (1 - ratio), self.mse(s))
 
     def jumps_to(self, s: float) -> bool:
         """Whether steps down to level ``s``, and up from it, are jumps."""
@@ -220,6 +226,9 @@ class IsotropicConsistency(Proposal):
         assert isinstance(look, ConsistencyLook)
         if not self.jumps_to(s):
             return self._diffusion.down(look.diffusion, s)
+        return self._jump_down(look, s)
+
+    def _jump_down(self, look: ConsistencyLook, s: float) -> Isotropic:
         return Isotropic(self.jump(look, self.eta(s) * s), self.variance(s))
 
     def up(self, look: Look, t: float) -> Gaussian:

@@ -50,8 +50,13 @@ class ElasticProposal(Ddpm):
         The denoiser has none.
     """
 
+    @classmethod
+    def suits(cls, denoise: Any) -> bool:
+        """See `Proposal`: one with springs."""
+        return isinstance(denoise, KnowsItsError) and denoise.has_springs
+
     def __init__(self, denoise: Any, mse: Callable[[float], float]):
-        if not (isinstance(denoise, KnowsItsError) and denoise.has_springs):
+        if not self.suits(denoise):
             raise UsageError(
                 "kernel: expected another than 'elastic', the checkpoint has no springs; see idem-md springs"
             )
