@@ -40,6 +40,15 @@ class Provenance(TypedDict, total=False):
     ladders: int
     swaps: list[float]
     round_trips: float
+    draw_inefficiency: float
+    chains: int
+    stride: int
+    timestep_fs: float
+    friction_per_ps: float
+    discarded: float
+    inefficiency: float
+    kinetic_temperature: float
+    chain_energies: list[float]
     batches: int
     refined: dict[str, Any]
     resample_seed: int

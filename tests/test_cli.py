@@ -234,7 +234,10 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         (["sample", "lj13", "--seeds", "1"], "--seeds"),
         (["nonsense"], "nonsense"),
         (["baseline", "lj14"], "lj14"),
-        (["baseline", "lj13", "--engine", "magic"], "engine: expected one of exact, mala, pt, got 'magic'"),
+        (
+            ["baseline", "lj13", "--engine", "magic"],
+            "engine: expected one of ase, exact, mala, openmm, pt, got 'magic'",
+        ),
         (["baseline", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
         (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
         (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, frugal, idem, pdem, got 'magic'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,16 +13,32 @@ import numpy as np
 import torch
 
 from ..chains import ChainState, equilibrate, first_step, noise_start
-from ..checks import check_int
+from ..checks import check_float, check_int
 from ..energies import Energy, ExactSamples
 from ..ensemble import WeightedEnsemble
+from ..ensemble.estimators import Source
 from ..errors import UsageError
 from ..provenance import provenance
 from ..registry import Registry
 from ..seeds import draw_seed
 from ..systems import System, get_system
 
-__all__ = ["ENGINES", "Draws", "Engine", "reference_engine", "register_engine", "tuned_chains"]
+__all__ = [
+    "ENGINES",
+    "Budget",
+    "Draws",
+    "Engine",
+    "Progress",
+    "reference_engine",
+    "register_engine",
+    "silent",
+    "tuned_chains",
+    "tuning_calls",
+]
+
+
+# Of relaxing noise, and of tuning a step, before chains run.
+RELAX_STEPS, ROUNDS = 200, 50
 
 
 class Draws(NamedTuple):
@@ -32,10 +50,49 @@ class Draws(NamedTuple):
         Of equal weight.
     facts : dict
         What the provenance is to say of them beside cost and origin; JSON.
+    ess : float, optional
+        How many independent samples they are worth; by default all are.
     """
 
     positions: torch.Tensor
     facts: dict[str, Any]
+    ess: float | None = None
+
+
+class Budget(NamedTuple):
+    """What a run may cost: one of these, or none for what the engine does by default.
+
+    Attributes
+    ----------
+    steps : int, optional
+        Of each chain.
+    seconds : float, optional
+        Roughly, judged by trials that count; rather less than more.
+    energy_calls : int, optional
+        Never exceeded.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    energy_calls: int | None = None
+
+    def checked(self) -> Budget:
+        """Raises `UsageError` for more than one, or numbers out of range."""
+        if len(given := [name for name, value in self._asdict().items() if value is not None]) > 1:
+            raise UsageError(f"{given[1]}: expected one of steps, seconds and energy_calls at most, got {given[0]} too")
+        if self.seconds is not None:
+            check_float("seconds", self.seconds, above=0.0)
+        if self.energy_calls is not None:
+            check_int("energy_calls", self.energy_calls, 1)
+        return self
+
+
+# Share of the work that is done, and what to say of it.
+Progress = Callable[[float, str], None]
+
+
+def silent(share: float, note: str) -> None:
+    """A `Progress` that says nothing."""
 
 
 class Engine(ABC):
@@ -54,7 +111,16 @@ class Engine(ABC):
     default_steps: ClassVar[int | None] = 20_000
     minimum_steps: ClassVar[int] = 1
 
-    def run(self, system: str | System, n: int, n_steps: int | None = None, seed: int = 0) -> WeightedEnsemble:
+    def run(
+        self,
+        system: str | System,
+        n: int,
+        n_steps: int | None = None,
+        seed: int = 0,
+        seconds: float | None = None,
+        energy_calls: int | None = None,
+        progress: Progress = silent,
+    ) -> WeightedEnsemble:
         """Equally weighted samples, energies evaluated in double precision.
 
         Parameters
@@ -63,6 +129,16 @@ class Engine(ABC):
         n, seed : int
         n_steps : int, optional
             Steps a chain; by default those of the engine.
+        seconds, energy_calls : float, int, optional
+            As many steps as fit instead; see `Budget`.
+        progress : callable (share, note), optional
+            Called now and then with the share of the work that is done, and what there is to say.
+
+        Returns
+        -------
+        WeightedEnsemble
+            Of the kind ``equilibrium`` if the samples are independent, else ``chain``, with an effective size of what
+            they are worth.
 
         Raises
         ------
@@ -70,26 +146,94 @@ class Engine(ABC):
             Unknown system, one that the engine cannot sample, or a number out of range.
         """
         n, seed = check_int("n", n, 1), check_int("seed", seed, 0, 2**31 - 1)
-        if self.default_steps is None:
-            if n_steps is not None:
-                raise UsageError(f"steps: expected none for the engine {self.name!r}, got {n_steps}")
-        else:
-            n_steps = check_int("steps", self.default_steps if n_steps is None else n_steps, self.minimum_steps)
+        budget = Budget(n_steps, seconds, energy_calls).checked()
         target = get_system(system)
         energy = target.energy()
         start = time.perf_counter()
-        draws = self.draw(target, energy, n, n_steps or 0, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        draws = self.draw(target, energy, n, self.planned(target, n, budget, seed), generator, progress)
         x = draws.positions.double()
         u, _ = energy(x)
-        steps = {} if n_steps is None else {"steps": n_steps}
-        record = provenance(
-            target.name, energy.parameters, energy.calls, start, method=self.name, seed=seed, **steps, **draws.facts
-        )
-        return WeightedEnsemble(x.numpy(), u.numpy(), np.zeros(len(x)), target, record, kind="equilibrium")
+        record = provenance(target.name, energy.parameters, energy.calls, start, method=self.name, seed=seed)
+        record.update(draws.facts)  # type: ignore[typeddict-item]
+        source = None if draws.ess is None else Source(len(x), min(draws.ess, len(x)), math.nan, math.nan)
+        kind = "equilibrium" if source is None else "chain"
+        return WeightedEnsemble(x.numpy(), u.numpy(), np.zeros(len(x)), target, record, kind, source)
+
+    def configured(self, **options: Any) -> Engine:
+        """An engine of this kind with other options than its defaults.
+
+        Raises
+        ------
+        UsageError
+            One that it does not take, or out of range.
+        """
+        taken = inspect.signature(type(self)).parameters
+        for name, value in options.items():
+            if name not in taken:
+                raise UsageError(f"{name}: expected none for the engine {self.name!r}, got {value!r}")
+        engine = type(self)(**options)
+        engine.name = self.name
+        return engine
+
+    @property
+    def takes_workers(self) -> bool:
+        """Whether it spreads over processes if told to."""
+        return "workers" in inspect.signature(type(self)).parameters
+
+    def planned(self, system: System, n: int, budget: Budget, seed: int) -> Budget:
+        """The budget in steps; engines that stop by themselves leave seconds as they are.
+
+        Raises
+        ------
+        UsageError
+            The budget does not suffice for the fewest steps, or the engine takes none.
+        """
+        if self.default_steps is None:
+            given = [(name, value) for name, value in budget._asdict().items() if value is not None]
+            if given:
+                raise UsageError(f"{given[0][0]}: expected none for the engine {self.name!r}, got {given[0][1]}")
+            return budget
+        if budget.energy_calls is not None:
+            return Budget(self._steps_of_calls(n, budget.energy_calls))
+        if budget.seconds is not None:
+            return Budget(self._steps_of_seconds(system, n, budget.seconds, seed))
+        steps = self.default_steps if budget.steps is None else budget.steps
+        return Budget(check_int("steps", steps, self.minimum_steps))
+
+    def _steps_of_calls(self, n: int, calls: int) -> int:
+        low, high = self.minimum_steps, calls
+        if self.calls(n, low) > calls:
+            raise UsageError(
+                f"energy_calls: expected at least {self.calls(n, low)} for {n} samples by the engine {self.name!r}, "
+                f"got {calls}"
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.calls(n, middle) <= calls else (low, middle)
+        return low
+
+    def _steps_of_seconds(self, system: System, n: int, seconds: float, seed: int) -> int:
+        """From trials that count, of ever more steps until one is a twentieth of what there is."""
+        start, calls = time.perf_counter(), self.calls(n, self.minimum_steps)
+        while True:
+            steps, before = self._steps_of_calls(n, calls), time.perf_counter()
+            self.draw(system, system.energy(), n, Budget(steps), torch.Generator().manual_seed(seed), silent)
+            now = time.perf_counter()
+            trial, left = now - before, seconds - (now - start)
+            if trial > seconds / 20 or left < 4 * trial:
+                return self._steps_of_calls(n, int(calls * max(left / trial, 1.0)))
+            calls *= 4
+
+    def calls(self, n: int, n_steps: int) -> int:
+        """Energy calls of ``n`` samples by so many steps a chain."""
+        raise NotImplementedError(f"{type(self).__name__} takes no steps")
 
     @abstractmethod
-    def draw(self, system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator) -> Draws:
-        """``n`` samples."""
+    def draw(
+        self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
+    ) -> Draws:
+        """``n`` samples by what `planned` made of the budget."""
 
 
 ENGINES: Registry[Engine] = Registry("engine")
@@ -114,11 +258,15 @@ def reference_engine(system: str | System) -> Engine:
 
 
 def tuned_chains(
-    system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator, rounds: int = 50
+    system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator
 ) -> tuple[ChainState, float]:
-    """``n`` chains from relaxed noise after ``n_steps`` of MALA in ``rounds``, and the step tuned in between."""
-    start = noise_start(energy, system.sigma_data, n, 200, generator)
-    steps_a_round = max(n_steps // rounds, 1)
+    """``n`` chains from relaxed noise after ``n_steps`` of MALA in rounds, and the step tuned in between."""
+    start = noise_start(energy, system.sigma_data, n, RELAX_STEPS, generator)
     return equilibrate(
-        energy, start, first_step(system.sigma_data), rounds, steps_a_round, lambda: draw_seed(generator)
+        energy, start, first_step(system.sigma_data), ROUNDS, max(n_steps // ROUNDS, 1), lambda: draw_seed(generator)
     )
+
+
+def tuning_calls(n_steps: int) -> int:
+    """Energy calls a chain of `tuned_chains`."""
+    return RELAX_STEPS + 1 + ROUNDS * (max(n_steps // ROUNDS, 1) + 1)

@@ -9,7 +9,7 @@ import torch
 from ..energies import Energy, ExactSamples
 from ..errors import UsageError
 from ..systems import System
-from .base import Draws, Engine, register_engine
+from .base import Budget, Draws, Engine, Progress, register_engine
 
 __all__ = ["ExactEngine"]
 
@@ -20,7 +20,9 @@ class ExactEngine(Engine):
 
     default_steps: ClassVar[int | None] = None
 
-    def draw(self, system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator) -> Draws:
+    def draw(
+        self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
+    ) -> Draws:
         """See `Engine`."""
         if not isinstance(energy, ExactSamples):
             raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 
@@ -10,7 +10,7 @@ from ..chains import MALA
 from ..energies import Energy
 from ..seeds import draw_seed
 from ..systems import System
-from .base import Draws, Engine, register_engine, tuned_chains
+from .base import Budget, Draws, Engine, Progress, register_engine, tuned_chains, tuning_calls
 
 __all__ = ["MalaEngine"]
 
@@ -26,8 +26,16 @@ class MalaEngine(Engine):
 
     minimum_steps: ClassVar[int] = 250
 
-    def draw(self, system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator) -> Draws:
+    def calls(self, n: int, n_steps: int) -> int:
         """See `Engine`."""
+        return n * (tuning_calls(n_steps // 5) + n_steps - n_steps // 5 + 2)
+
+    def draw(
+        self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
+    ) -> Draws:
+        """See `Engine`."""
+        n_steps = cast(int, budget.steps)
         state, step = tuned_chains(system, energy, n, n_steps // 5, generator)
+        progress(0.2, "step tuned")
         state, run = MALA(step).step(energy, state, n_steps - n_steps // 5, draw_seed(generator))
-        return Draws(state.x, {"step": step, "acceptance": float(run.acceptance.mean())})
+        return Draws(state.x, {"steps": n_steps, "step": step, "acceptance": float(run.acceptance.mean())})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from ..errors import ResultError
 from ..geometry import standard_normal, subspace_dimension
 from ..seeds import draw_seed
 from ..systems import System, get_system
+from .correlation import quiet_pymbar
 
 __all__ = ["mbar_log_z"]
 
@@ -90,18 +89,11 @@ def _climb(energy: Energy, x, value: float, s: float, step: float, n_steps: int,
 
 def _free_energy(reduced: np.ndarray, n: int) -> tuple[float, float]:
     """From the first to the last of K states with ``n`` samples each; reduced potentials (K, K n)."""
-    logger = logging.getLogger("pymbar")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it says at length that jax is not there
-    try:
+    with quiet_pymbar():
         from pymbar import MBAR
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its options for scipy are not those of every scipy
-            solved = MBAR(reduced, np.full(len(reduced), n))
-            result = solved.compute_free_energy_differences()
-    finally:
-        logger.setLevel(level)
+        solved = MBAR(reduced, np.full(len(reduced), n))
+        result = solved.compute_free_energy_differences()
     # At the solution the weights of every state sum to one; without it there are numbers all the same.
     off = float(np.abs(solved.weights().sum(0) - 1).max())
     if not off < 1e-3:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 
@@ -11,7 +11,8 @@ from ..energies import Energy
 from ..errors import UsageError
 from ..seeds import draw_seed
 from ..systems import System
-from .base import Draws, Engine, register_engine, tuned_chains
+from .base import Budget, Draws, Engine, Progress, register_engine, tuned_chains, tuning_calls
+from .correlation import statistical_inefficiency
 
 __all__ = ["TemperingEngine"]
 
@@ -29,14 +30,23 @@ class TemperingEngine(Engine):
 
     Each ladder runs ``n_steps`` MALA steps a replica, ten between swaps, from relaxed noise. Its first half is let go;
     from the second come its samples, equally spaced. Samples of one ladder may be correlated: more steps, or fewer
-    samples, set them further apart. The provenance has the acceptance of the chains, that of the swaps, and round trips
+    samples, set them further apart. They count for n/g, g the statistical inefficiency of the energies over the draws
+    of a ladder. The provenance has the acceptance of the chains, that of the swaps, and round trips
     a ladder between the coldest and the hottest rung.
     """
 
     minimum_steps: ClassVar[int] = 1000
 
-    def draw(self, system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator) -> Draws:
+    def calls(self, n: int, n_steps: int) -> int:
         """See `Engine`."""
+        ladders, steps = min(n, LADDERS), n_steps // 2 // MOVES * MOVES
+        return ladders * len(BETAS) * (tuning_calls(TUNING_STEPS) + 1 + 2 * steps + -(-n // ladders)) + n
+
+    def draw(
+        self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
+    ) -> Draws:
+        """See `Engine`."""
+        n_steps = cast(int, budget.steps)
         ladders = min(n, LADDERS)
         draws = -(-n // ladders)
         rounds = n_steps // 2 // MOVES
@@ -50,14 +60,20 @@ class TemperingEngine(Engine):
         shape = (ladders, len(BETAS))
         state = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (chains.x, chains.u, chains.f)))
         state, run = kernel.step(energy, state, rounds, draw_seed(generator))
+        progress(0.5, f"{ladders} ladders equilibrated")
         samples, trips = [], torch.zeros(ladders)
         for k in range(draws):
             # Whole rounds that add up to the second half.
             part = rounds * (k + 1) // draws - rounds * k // draws
             state, run = kernel.step(energy, state, part, draw_seed(generator))
             trips += run.round_trips
-            samples.append(state.x[:, 0].clone())
+            samples.append(ChainState(*(a[:, 0].clone() for a in (state.x, state.u, state.f))))
+            progress(0.5 + 0.5 * (k + 1) / draws, f"{min((k + 1) * ladders, n)} samples")
+        x, u = torch.cat([s.x for s in samples]), torch.stack([s.u for s in samples]).double().numpy()
+        # Draws of one ladder may be correlated; those of different ones are not.
+        g = statistical_inefficiency(list(u.T)) if draws > 1 else 1.0
         facts = {
+            "steps": n_steps,
             "betas": list(BETAS),
             "ladders": ladders,
             "step": kernel.step_size.tolist(),
@@ -65,4 +81,4 @@ class TemperingEngine(Engine):
             "swaps": run.swaps.nanmean(0).tolist(),
             "round_trips": float(trips.mean()),
         }
-        return Draws(torch.cat(samples)[:n], facts)
+        return Draws(x[:n], facts | ({"draw_inefficiency": g} if draws > 1 else {}), n / g if draws > 1 else None)

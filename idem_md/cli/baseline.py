@@ -2,36 +2,86 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from .console import print_json, progress_bar
+from .results import print_table, result
+
 __all__ = ["baseline"]
+
+# What chains say of themselves: keys of provenances, in words.
+CHAIN_FACTS = {
+    "steps": "steps a chain",
+    "chains": "chains",
+    "timestep_fs": "time step (fs)",
+    "discarded": "share left out at the start",
+    "inefficiency": "steps for an independent sample",
+    "kinetic_temperature": "kinetic temperature (T)",
+    "acceptance": "acceptance",
+    "round_trips": "round trips a ladder",
+    "draw_inefficiency": "draws of a ladder for an independent sample",
+}
 
 
 def baseline(
     system: Annotated[str, typer.Argument(help="A built-in system; idem-md systems lists them.")],
-    engine: Annotated[str, typer.Option(help="mala, pt or exact.")] = "mala",
+    engine: Annotated[str, typer.Option(help="openmm, ase, mala, pt or exact.")] = "mala",
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 2000,
-    steps: Annotated[int | None, typer.Option(help="Steps a chain; 20,000 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps a chain; by default 20,000, with openmm 100,000.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="As many steps as that takes, instead.")] = None,
+    energy_calls: Annotated[int | None, typer.Option(help="As many steps as these allow, instead.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="In kelvin; by default the system's.")] = None,
+    timestep: Annotated[
+        float | None, typer.Option(help="In fs, for openmm and ase; by default from the forces on the atoms.")
+    ] = None,
+    discard: Annotated[
+        float | None,
+        typer.Option(help="Share of each chain of openmm or ase to leave out, instead of what its energies say."),
+    ] = None,
+    inefficiency: Annotated[
+        float | None,
+        typer.Option(help="Steps of openmm or ase that an independent sample takes, instead of what frames say."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = Path("md.dcd"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Reference samples without a network: idem-md baseline lj13 --engine pt -n 10000 --out reference.dcd
+    """What you would run otherwise: idem-md baseline lj13 --engine openmm -n 2000 --out md.dcd
 
-    mala: one independent chain a sample. pt: parallel tempering, samples from the coldest rungs. exact: by formula
-    (gmm40).
+    openmm, ase: Langevin dynamics, a chain a core. mala: one independent chain a sample. pt: parallel tempering,
+    samples from the coldest rungs. exact: by formula (gmm40). Frames of chains are correlated, and count for as many
+    samples as they are worth.
     """
     from ..baselines import ENGINES
     from ..ensemble import check_writable
+    from ..systems import get_system
 
     chosen = ENGINES.find(engine)
+    options = {"timestep_fs": timestep, "discard": discard, "inefficiency": inefficiency}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if chosen.takes_workers:
+        given["workers"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    chosen = chosen.configured(**given)
     check_writable(out)
-    ensemble = chosen.run(system, n, steps, seed=seed)
-    ensemble.save(out)
-    (mean, error), p = ensemble.mean_energy, ensemble.provenance
-    typer.echo(
-        f"{out}: {n} samples, mean energy {mean:.2f} ± {error:.2f} kT, {p['seconds']:.1f} s, "
-        f"{p['energy_calls']} energy calls"
-    )
+    target = get_system(system)
+    target = target if temperature is None else target.at(temperature)
+    seconds = None if minutes is None else 60 * minutes
+    with progress_bar(engine, 100, "%") as advance:
+        shown = 0
+
+        def tell(share: float, note: str) -> None:
+            nonlocal shown
+            advance(int(100 * share) - shown, f"% {note}")
+            shown = int(100 * share)
+
+        ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls, tell)
+    found = result(ensemble, ensemble.mean_energy, out)
+    facts = {key: value for key, value in ensemble.provenance.items() if key in CHAIN_FACTS}
+    if as_json:
+        print_json(found | facts)
+    else:
+        print_table(ensemble, found, {CHAIN_FACTS[key]: value for key, value in facts.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import print_json, sampling_bar
+from .results import print_table, result, spread
 
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
@@ -91,12 +91,12 @@ def sample(
                 sampler.sample(n, *options, temperature_K=kelvin, progress=tell, moves=moves, weighted=not unweighted)
             ]
     means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
-    results = [_result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
+    results = [result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
     scan = len(results) > 1
     if scan:
         results = [r | _thermal(e) for r, e in zip(results, ensembles)]
     if not as_json and not scan:
-        return _print_table(ensembles[0], results[0])
+        return print_table(ensembles[0], results[0])
     if as_json:
         print_json({"temperatures": results} if scan else results[0])
     else:
@@ -120,29 +120,6 @@ def _at(out: Path | None, kelvin: float) -> Path | None:
     return None if out is None else out.with_name(f"{out.stem}-{kelvin:g}K{out.suffix}")
 
 
-def _result(ensemble: WeightedEnsemble, mean: tuple[float, float], out: Path | None) -> dict[str, Any]:
-    """Save the ensemble; what ``--json`` prints of it."""
-    from ..provenance import finite_or_none
-
-    files = [str(p) for p in ensemble.save(out)] if out is not None else []
-    p = ensemble.provenance
-    return {
-        "n": len(ensemble),
-        "ess": finite_or_none(ensemble.ess),
-        "ess_fraction": finite_or_none(ensemble.ess_fraction),
-        "log_z": finite_or_none(ensemble.log_z),
-        "log_z_err": finite_or_none(ensemble.log_z_err),
-        "method": p["method"],
-        "nfe": p["nfe"],
-        "energy_calls": p["energy_calls"],
-        "seconds": p["seconds"],
-        "samples_per_second": len(ensemble) / p["seconds"],
-        "mean_energy": mean[0],
-        "mean_energy_err": finite_or_none(mean[1]),
-        "files": files,
-    }
-
-
 def _thermal(ensemble: WeightedEnsemble) -> dict[str, Any]:
     """What is told beside the rest if there are several temperatures."""
     from ..analysis import heat_capacity
@@ -151,33 +128,6 @@ def _thermal(ensemble: WeightedEnsemble) -> dict[str, Any]:
     value, error = heat_capacity(ensemble)
     kelvin = ensemble.system.units.temperature_kelvin
     return {"temperature_K": kelvin, "heat_capacity": value, "heat_capacity_err": finite_or_none(error)}
-
-
-def _spread(error: float | None, digits: int) -> str:
-    return "± unknown" if error is None or not math.isfinite(error) else f"± {error:.{digits}f}"
-
-
-def _print_table(ensemble: WeightedEnsemble, r: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(show_header=False, title=f"{ensemble.system.name}: {r['n']} samples")
-    if r["ess"] is not None:
-        grid.add_row("effective samples", f"{r['ess']:.1f} ({100 * r['ess_fraction']:.1f}%)")
-    grid.add_row("mean energy", f"{r['mean_energy']:.2f} {_spread(r['mean_energy_err'], 2)} kT")
-    if r["log_z"] is not None:
-        grid.add_row("log Z", f"{r['log_z']:.3f} {_spread(r['log_z_err'], 3)}")
-    if ensemble.advice:
-        grid.add_row("warning", ensemble.advice)
-    cost = f"{r['seconds']:.1f} s, {r['nfe']} network evaluations a sample, {r['energy_calls']} energy calls"
-    p = ensemble.provenance
-    grid.add_row("method", f"{p['method']} ({p['kernel']} kernel, {p['last_step']} last step)")
-    grid.add_row("cost", cost)
-    if p["failed"]:
-        grid.add_row("failed samples", f"{p['failed']} (weight 0, kept in the count)")
-    if r["files"]:
-        grid.add_row("files", "\n".join(r["files"]))
-    Console().print(grid)
 
 
 def _print_scan(results: list[dict[str, Any]]) -> None:
@@ -192,9 +142,9 @@ def _print_scan(results: list[dict[str, Any]]) -> None:
         grid.add_row(
             f"{r['temperature_K']:g}",
             f"{r['ess']:.0f} ({100 * r['ess_fraction']:.0f}%)",
-            f"{r['log_z']:.3f} {_spread(r['log_z_err'], 3)}",
-            f"{r['mean_energy']:.2f} {_spread(r['mean_energy_err'], 2)}",
-            f"{r['heat_capacity']:.1f} {_spread(r['heat_capacity_err'], 1)}",
+            f"{r['log_z']:.3f} {spread(r['log_z_err'], 3)}",
+            f"{r['mean_energy']:.2f} {spread(r['mean_energy_err'], 2)}",
+            f"{r['heat_capacity']:.1f} {spread(r['heat_capacity_err'], 1)}",
         )
     Console().print(grid)
     calls = sum(r["energy_calls"] for r in results)

@@ -46,6 +46,13 @@ def advice(ensemble: WeightedEnsemble) -> str:
             "raw samples without weights: averages are off by as much as the sampler is, and nothing here says by how "
             "much; sample with weights for anything that is to be reported"
         )
+    if ensemble.kind == "chain":
+        if ensemble.ess >= TRUSTED_ESS:
+            return ""
+        return (
+            f"fewer than {TRUSTED_ESS} independent samples in these chains: neither averages nor their errors can be "
+            "trusted; ask for more steps"
+        )
     if ensemble.ess < TRUSTED_ESS:
         return (
             f"fewer than {TRUSTED_ESS} effective samples: neither averages nor their errors can be trusted; "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "WeightedEnsemble", "load_ensemble"]
 
-KINDS = ("importance", "equilibrium", "resampled", "raw")
+KINDS = ("importance", "equilibrium", "resampled", "chain", "raw")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class WeightedEnsemble:
     kind : str
         What the weights are. ``importance``: the mean of exp(log_weights) estimates Z. ``equilibrium``: samples of the
         distribution itself, from a simulation or by formula, of equal weight; they do not know Z. ``resampled``:
-        copies of a weighted set, see ``source``. ``raw``: samples as a sampler proposes them, of which nothing says how
+        copies of a weighted set, see ``source``. ``chain``: frames of a few long chains, correlated, of equal weight;
+        ``source`` says how many they are worth. ``raw``: samples as a sampler proposes them, of which nothing says how
         far they are from the distribution; they have no effective size and no errors. By default ``equilibrium`` if
         every log weight is exactly zero or -inf, else ``importance``.
     source : Source, optional
-        Of resampled sets: the set they come from, whose errors are theirs.
+        Of resampled sets and chains: the set they come from, whose effective size and errors are theirs.
 
     Raises
     ------
@@ -88,9 +89,10 @@ class WeightedEnsemble:
             plain = bool(alive.any()) and not log_w[alive].any()
             object.__setattr__(self, "kind", "equilibrium" if plain else "importance")
         check_choice("kind", self.kind, KINDS)
-        if (self.kind == "resampled") != (self.source is not None):
+        if (self.kind in ("resampled", "chain")) != (self.source is not None):
             raise UsageError(
-                f"source: expected one for resampled sets and none else, got {self.source!r} for {self.kind!r}"
+                "source: expected one for resampled sets and chains and none else, got "
+                f"{self.source!r} for {self.kind!r}"
             )
 
     def __len__(self) -> int:
@@ -114,7 +116,7 @@ class WeightedEnsemble:
 
     @property
     def ess(self) -> float:
-        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n; after resampling, that of the source.
+        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n; that of the source if that is less.
 
         NaN for raw samples.
         """

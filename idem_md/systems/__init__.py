@@ -1,6 +1,6 @@
 """Named targets of sampling: an energy, its physical scale, and what is known exactly about it."""
 
-from .builtin import SYSTEMS, get_system
+from .builtin import SYSTEMS, built_in_name, get_system
 from .system import System, nearest_neighbour_distance
 
-__all__ = ["SYSTEMS", "System", "get_system", "nearest_neighbour_distance"]
+__all__ = ["SYSTEMS", "System", "built_in_name", "get_system", "nearest_neighbour_distance"]

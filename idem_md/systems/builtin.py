@@ -6,7 +6,7 @@ from ..errors import UsageError
 from ..units import Units
 from .system import Potential, System
 
-__all__ = ["SYSTEMS", "get_system"]
+__all__ = ["SYSTEMS", "built_in_name", "get_system"]
 
 # Argon (Rahman's parameters): r_m = 3.8220 Å, epsilon/k_B = 119.8 K. The benchmarks have epsilon = 2 kT.
 _ARGON = Units(length_angstrom=3.8220, temperature_kelvin=119.8 / 2.0)
@@ -99,3 +99,8 @@ def get_system(name: str | System) -> System:
     if name not in SYSTEMS:
         raise UsageError(f"system: expected one of {', '.join(SYSTEMS)}, got {name!r}")
     return SYSTEMS[name]
+
+
+def built_in_name(system: System) -> str | None:
+    """The built-in system whose potential that of ``system`` is, at whatever temperature; None if there is none."""
+    return next((name for name, known in SYSTEMS.items() if known.make_energy == system.origin), None)

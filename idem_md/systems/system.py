@@ -101,6 +101,14 @@ class System:
         energy.calls, energy.max_calls = 0, None
         return energy
 
+    @property
+    def origin(self) -> Callable[[], Energy]:
+        """What makes the energy at the temperature that it was made for; see `at`."""
+        make = self.make_energy
+        while isinstance(make, _AtTemperature):
+            make = make.make_energy
+        return make
+
     def at(self, temperature_K: float) -> System:
         """The same potential at another temperature, in kT of that temperature; a trap counts as part of it.
 
