@@ -215,7 +215,7 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
             "kernel: expected one of ddpm, analytic, elastic, consistency, isotropic-consistency",
         ),
         (["sample", "lj13", "--out", "nowhere/a.dcd"], "nowhere"),
-        (["sample", "lj13", "--out", "a.xtc"], ".dcd"),
+        (["sample", "lj13", "--out", "a.gro"], ".dcd"),
         (["sample", "empty"], "model.safetensors"),
         (["sample", "foreign.safetensors"], "foreign.safetensors"),
         (["sample", "lj13", "--last-step", "magic"], "last_step: expected one of"),

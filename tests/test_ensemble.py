@@ -177,8 +177,8 @@ def test_damaged_files_are_named(tmp_path, damage):
 def test_unwritable_leaves_nothing(tmp_path):
     with pytest.raises(UsageError, match="cannot write"):
         ensemble().save(tmp_path / "nowhere" / "a.dcd")
-    with pytest.raises(UsageError, match=r"\.dcd"):
-        ensemble().save(tmp_path / "a.xtc")
+    with pytest.raises(UsageError, match=r"ending in one of .*\.dcd, \.extxyz"):
+        ensemble().save(tmp_path / "a.gro")
     assert not list(tmp_path.iterdir())
 
 
@@ -220,7 +220,7 @@ def test_refinement_turns_poor_samples_into_equilibrium(lj13_sampler):
         assert np.isnan(refined.log_z) != resample
     assert np.array_equal(ensemble.refine(50, seed=3).positions, ensemble.refine(50, seed=3).positions)
     assert refined.ess == pytest.approx(400)  # weights were put aside
-    assert ensemble.refine(1, seed=0).ess == ensemble.ess
+    assert ensemble.refine(1, seed=0).ess == pytest.approx(ensemble.ess)
 
 
 def test_refinement_brings_exploded_samples_back(lj13_samples):

@@ -18,7 +18,8 @@ from ..systems import SYSTEMS, System, get_system
 from . import estimators, resampling
 from .diagnostics import advice, pareto_k
 from .estimators import MIN_ESS_FOR_ERRORS, Source
-from .files import read_ensemble, to_trajectory, write_ensemble
+from .files import read_ensemble, write_ensemble
+from .formats import Contents, to_trajectory
 
 if TYPE_CHECKING:
     import ase
@@ -116,14 +117,17 @@ class WeightedEnsemble:
 
     @property
     def ess(self) -> float:
-        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n; that of the source if that is less.
+        """Effective sample size (sum w)^2 / sum w^2 (Kish), between 1 and n, times the share that the source is worth.
 
         NaN for raw samples.
         """
         if self.kind == "raw":
             return math.nan
         own = estimators.effective_size(self.weights)
-        return own if self.source is None else min(own, self.source.ess)
+        if self.source is None:
+            return own
+        known = min(self.source.ess, len(self))
+        return known if math.isclose(own, len(self)) else known * own / len(self)
 
     @property
     def ess_fraction(self) -> float:
@@ -249,8 +253,21 @@ class WeightedEnsemble:
         return resampling.refine(self, n_steps, seed, step, resample)
 
     def save(self, path) -> list[Path]:
-        """Write ``F.dcd`` (Å), ``F.pdb`` and ``F.npz``, all or none; returns the paths. See `files.write_ensemble`."""
-        arrays = {"positions": self.positions, "energies": self.energies, "log_weights": self.log_weights}
+        """Write the samples in the format that the suffix names; all files or none. Returns their paths.
+
+        ============ ========================================================================================
+        suffix       files
+        ============ ========================================================================================
+        ``.dcd``     ``F.dcd`` (Å), ``F.pdb`` (topology), ``F.npz`` (all, in full precision): what `load_ensemble` reads
+        ``.xtc``     the same with ``F.xtc``, positions to 0.001 nm
+        ``.extxyz``  for ASE: energies in eV, ``info["log_weight"]``
+        ``.h5md``    for MDAnalysis: ``/observables/log_weight``
+        ``.colvar``  for PLUMED: the field ``logweights``, for LOGWEIGHTS=
+        ``.weights`` normalised weights for `numpy.loadtxt`, one a sample
+        ============ ========================================================================================
+
+        Log weights are natural logarithms, larger for heavier samples, not normalised: see ``kind``.
+        """
         record: dict[str, Any] = {
             **self.provenance,
             "system": self.system.name,
@@ -258,7 +275,8 @@ class WeightedEnsemble:
             "kind": self.kind,
             "source": None if self.source is None else {k: finite_or_none(v) for k, v in asdict(self.source).items()},
         }
-        return write_ensemble(path, arrays, record, self.system.elements, self.system.units)
+        x, u, log_w = self.positions, self.energies, self.log_weights
+        return write_ensemble(path, Contents(x, u, log_w, record, self.system.elements, self.system.units))
 
     def to_mdtraj(self) -> mdtraj.Trajectory:
         """MDTraj trajectory (nm); weights stay with the ensemble, in the same order."""

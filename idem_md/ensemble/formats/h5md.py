@@ -1,0 +1,43 @@
+"""H5MD, in Å (de Buyl, Colberg & Höfling, Comput. Phys. Commun. 185, 1546, 2014): MDAnalysis, ESPResSo."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from .base import Contents, register_format
+
+__all__ = ["write_h5md"]
+
+
+@register_format(".h5md")
+def write_h5md(path: Path, contents: Contents) -> None:
+    """Failed samples are there, as NaN with a log weight of -inf."""
+    import h5py
+
+    n, steps = len(contents.energies), np.arange(len(contents.energies))
+    with h5py.File(path, "w") as file:
+        root = file.create_group("h5md")
+        root.attrs["version"] = np.array([1, 1])
+        root.create_group("author").attrs["name"] = "unknown"
+        creator = root.create_group("creator")
+        creator.attrs["name"], creator.attrs["version"] = "idem-md", version("idem-md")
+        atoms = file.create_group("particles/atoms")
+        box = atoms.create_group("box")
+        box.attrs["dimension"], box.attrs["boundary"] = 3, np.array([b"none"] * 3)
+        atoms["species"] = np.array(contents.elements, dtype="S")
+
+        def series(name: str, values: np.ndarray, unit: str) -> None:
+            group = file.create_group(name)
+            group["step"], group["time"], group["value"] = steps, steps.astype(float), values
+            group["time"].attrs["unit"] = "ps"  # samples have no time; readers want one
+            if unit:
+                group["value"].attrs["unit"] = unit
+
+        series("particles/atoms/position", contents.angstrom, "Angstrom")
+        series("observables/log_weight", contents.log_weights, "")
+        series("observables/reduced_energy", contents.energies, "")
+        file["observables/log_weight/value"].attrs["description"] = contents.weights_are
+        file["observables/reduced_energy/value"].attrs["description"] = f"U/kT of {n} samples"
