@@ -52,6 +52,7 @@ class Provenance(TypedDict, total=False):
     batches: int
     refined: dict[str, Any]
     resample_seed: int
+    reweighted_from_K: float
 
 
 def hardware() -> str:

@@ -245,6 +245,9 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),
         (["compare", "a.dcd"], "ensembles: expected two to four files, got 1"),
         (["compare", "a.dcd", "b.dcd"], "a.npz"),
+        (["analyse", "a.dcd"], "a.npz"),
+        (["baseline", "lj13", "--minutes", "1", "--steps", "9"], "seconds: expected one of steps, seconds"),
+        (["baseline", "lj13", "--engine", "mala", "--discard", "0.1"], "discard: expected none for the engine 'mala'"),
     ],
 )
 def test_user_errors_are_one_line_and_code_two(tmp_path, args, message):
@@ -279,6 +282,7 @@ def run_in_process(args, cwd: Path):
 
 def test_help_names_what_can_be_chosen():
     """Help is shown without importing the parts: names stand in its text, and here is what keeps them true."""
+    from idem_md.analysis import ANALYSES, OBSERVABLES
     from idem_md.baselines import ENGINES
     from idem_md.diffusion import LAST_STEPS, PROPOSALS
     from idem_md.sampler import methods
@@ -287,6 +291,7 @@ def test_help_names_what_can_be_chosen():
     for command, names in (
         ("sample", (*PROPOSALS, *LAST_STEPS, *methods())),
         ("baseline", ENGINES),
+        ("analyse", (*ANALYSES, *OBSERVABLES)),
         ("train", PRESETS),
     ):
         text = run(command, "--help").stdout

@@ -1,5 +1,6 @@
-"""What can be measured on ensembles: observables, distances, and the protocols of published numbers."""
+"""What can be measured on ensembles: observables, distributions, distances, and the protocols of published numbers."""
 
+from .bootstrap import block_bootstrap
 from .coverage import Coverage, Minima, coverage, minima
 from .distances import (
     aligned_distance,
@@ -11,30 +12,53 @@ from .distances import (
     plain_w2,
     total_variation,
 )
+from .distributions import (
+    Curve,
+    distribution,
+    energy_distribution,
+    free_energy_profile,
+    radial_distribution,
+    require_ess,
+)
+from .findings import ANALYSES, Finding, analyse, register_analysis
 from .observables import OBSERVABLES, Observable, radius_of_gyration, register_observable
 from .protocols import Reference, exploded, raw_metrics, weighted_metrics
-from .thermodynamics import heat_capacity
+from .steinhardt import steinhardt
+from .thermodynamics import heat_capacity, reweighted
 
 __all__ = [
+    "ANALYSES",
     "Coverage",
+    "Curve",
+    "Finding",
     "Minima",
     "OBSERVABLES",
     "Observable",
     "Reference",
     "aligned_distance",
     "aligned_w2",
+    "analyse",
+    "block_bootstrap",
     "coverage",
+    "distribution",
+    "energy_distribution",
     "energy_w2",
     "exploded",
+    "free_energy_profile",
     "heat_capacity",
     "minima",
     "mode_weights",
     "negative_log_likelihood",
     "pair_distances",
     "plain_w2",
+    "radial_distribution",
     "radius_of_gyration",
     "raw_metrics",
+    "register_analysis",
     "register_observable",
+    "require_ess",
+    "reweighted",
+    "steinhardt",
     "total_variation",
     "weighted_metrics",
 ]

@@ -1,11 +1,16 @@
-"""What energies and their spread say."""
+"""What energies and their spread say, at the temperature of the samples and near it."""
 
 from __future__ import annotations
 
-from ..ensemble import WeightedEnsemble
-from ..ensemble.estimators import weighted_mean
+import math
 
-__all__ = ["heat_capacity"]
+import numpy as np
+
+from ..ensemble import WeightedEnsemble
+from ..ensemble.estimators import Source, weighted_mean
+from ..errors import ResultError
+
+__all__ = ["heat_capacity", "reweighted"]
 
 
 def heat_capacity(ensemble: WeightedEnsemble) -> tuple[float, float]:
@@ -24,3 +29,38 @@ def heat_capacity(ensemble: WeightedEnsemble) -> tuple[float, float]:
     variance, error = weighted_mean((u - (w * u).sum()) ** 2, w, ensemble.ess)
     n, d = ensemble.positions.shape[1:]
     return 0.5 * d * max(n - 1, 1) + variance, error
+
+
+def reweighted(ensemble: WeightedEnsemble, temperature_K: float) -> WeightedEnsemble:
+    """The same samples, with weights for the same potential at another temperature: log w + u - u T/T'.
+
+    Far from the temperature of the samples few of them matter; the effective size says so. Where Z was known so is
+    that of the other temperature.
+
+    Raises
+    ------
+    ResultError
+        Raw samples.
+    UsageError
+        A temperature that is not a positive number.
+    """
+    if ensemble.kind == "raw":
+        raise ResultError("kind: expected samples with weights, raw ones have none to change")
+    system = ensemble.system.at(temperature_K)
+    factor = ensemble.system.units.temperature_kelvin / temperature_K
+    u = np.where(ensemble.alive, ensemble.energies, np.inf)
+    change = np.where(ensemble.alive, (1 - factor) * np.where(ensemble.alive, u, 0.0), 0.0)
+    kind, source = ensemble.kind, ensemble.source
+    if kind != "importance":  # the weights no longer know Z
+        ess = len(ensemble) if source is None else source.ess
+        kind, source = "chain", Source(len(ensemble), ess, math.nan, math.nan)
+    record = {**ensemble.provenance, "reweighted_from_K": ensemble.system.units.temperature_kelvin}
+    return WeightedEnsemble(
+        ensemble.positions,
+        factor * u,
+        ensemble.log_weights + change,
+        system,
+        record,  # type: ignore[arg-type]
+        kind,
+        source,
+    )

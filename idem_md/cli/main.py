@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import IdemError
-from . import baseline, bench, check, compare, distill, info, sample, systems, train, tune
+from . import analyse, baseline, bench, check, compare, distill, info, sample, systems, train, tune
 
 __all__ = ["app", "main"]
 
@@ -29,6 +29,7 @@ for command in (
     tune.tune,
     distill.distill,
     baseline.baseline,
+    analyse.analyse,
     compare.compare,
     info.info,
 ):
