@@ -200,6 +200,14 @@ class Checkpoint:
         return replace(plan, kernel=next(name for name, kind in PROPOSALS.items() if kind.method == method))
 
     @property
+    def training_cost(self) -> dict[str, float]:
+        """Seconds and energy calls of the training with its heads and the tuning of the plans, as far as known."""
+        p = self.provenance
+        heads = [p.get("springs") or {}, p.get("distillation") or {}]
+        seconds = [p.get("seconds", 0.0), *(h.get("seconds", 0.0) + h.get("stretch_seconds", 0.0) for h in heads)]
+        return {"seconds": sum(seconds), "energy_calls": p.get("energy_calls", 0) + p.get("tuning_energy_calls", 0)}
+
+    @property
     def noise_range(self) -> tuple[float, float]:
         """Lowest and highest noise level of the training, in reduced length."""
         return self.config["noise"]["sigma_min"], self.config["noise"]["sigma_max"]

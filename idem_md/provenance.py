@@ -26,6 +26,7 @@ class Provenance(TypedDict, total=False):
     last_step: str
     plan: dict[str, Any]
     checkpoint: str
+    training: dict[str, float]
     seed: int
     nfe: int
     energy_calls: int

@@ -338,6 +338,7 @@ class Sampler:
                 energy.calls,
                 start,
                 checkpoint=self.checkpoint.digest,
+                training=self.checkpoint.training_cost,
                 seed=seed,
                 method=route.proposal.method,
                 kernel=route.plan.kernel,

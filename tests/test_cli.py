@@ -113,7 +113,8 @@ def test_train_sample_compare(trained):
     refused = run("compare", "tiny.dcd", "ref.dcd", "--out", "nothing", cwd=trained, code=2)
     assert "exploded" in refused.stderr and not (trained / "nothing").exists()
     summary = json.loads(run("compare", "s0.dcd", "ref.dcd", "--out", "report", "--json", cwd=trained).stdout)
-    assert sorted(p.name for p in (trained / "report").iterdir()) == ["histograms.png", "summary.json", "table.md"]
+    files = ["histograms.png", "index.html", "summary.json", "table.md", "weights.png"]
+    assert sorted(p.name for p in (trained / "report").iterdir()) == files
     assert summary["ensembles"]["ref"]["log_z"] is None  # a Markov chain does not know it
     assert summary["reference"] == "ref" and "aligned_w2" in summary["metrics"]["s0"]["raw"]
     assert json.loads((trained / "report" / "summary.json").read_text()) == summary

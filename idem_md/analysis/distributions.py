@@ -67,7 +67,12 @@ def require_ess(ensemble: WeightedEnsemble, least: float, what: str) -> None:
 
 
 def distribution(
-    ensemble: WeightedEnsemble, values, bins=60, variable: str = "value", quantity: str = "probability density"
+    ensemble: WeightedEnsemble,
+    values,
+    bins=60,
+    variable: str = "value",
+    quantity: str = "probability density",
+    least: float = MIN_ESS_FOR_SHAPES,
 ) -> Curve:
     """Density of a quantity, sum W [value in bin] / width, with its standard error by the delta method.
 
@@ -78,15 +83,17 @@ def distribution(
     bins : int or array_like
         Number of equal bins between the weighted quantiles 0.0005 and 0.9995, or edges. What is outside is left out,
         so that the density sums to the share that is inside.
+    least : float
+        Effective samples that are needed.
 
     Raises
     ------
     ResultError
-        Fewer than 100 effective samples; see `require_ess`.
+        There are fewer; see `require_ess`.
     UsageError
         Values of another length, or none that vary.
     """
-    require_ess(ensemble, MIN_ESS_FOR_SHAPES, "distribution")
+    require_ess(ensemble, least, "distribution")
     inside, edges = _indicators(ensemble, values, bins)
     share, error = weighted_mean(inside, ensemble.weights[ensemble.alive], ensemble.ess)
     width = np.diff(edges)

@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..analysis.protocols import PROTOCOL, Reference, raw_metrics, weighted_metrics
 from ..ensemble import WeightedEnsemble
 from ..errors import ResultError, UsageError
 from ..files import atomic_set
 from ..provenance import finite_or_none
-from .figures import plot_histograms
+from .costs import costs
+from .figures import plot_histograms, plot_weights
 from .markdown import table
+from .page import page
+from .words import sentences
 
 __all__ = ["compare"]
+
+# Configurations of each whose energies are compared.
+FRAMES = 20
 
 
 @contextmanager
@@ -57,17 +64,73 @@ def _summary(label: str, e: WeightedEnsemble) -> dict[str, Any]:
         "raw_sd_energy": float(finite.std()),
         "log_z": finite_or_none(e.log_z),
         "log_z_err": finite_or_none(e.log_z_err),
-        "cost": {k: e.provenance.get(k) for k in ("seconds", "nfe", "energy_calls", "hardware")},
+        "cost": costs(e),
     }
 
 
+def _floors(reference: Reference, aligned: bool) -> dict[str, float]:
+    """The metrics between two halves of the reference, one of which is taken as raw samples: what chance gives."""
+    half = len(reference.energies) // 2
+    if half < 2:
+        return {}
+    order = np.random.default_rng(0).permutation(len(reference.energies))
+    one, other = (Reference(*(a[part] for a in reference)) for part in (order[:half], order[half:]))
+    other = other._replace(weights=other.weights / other.weights.sum())
+    x, u, w = one
+    if np.ptp(w) > 0:  # raw samples have no weights
+        pick = np.random.default_rng(1).choice(half, half, p=w / w.sum())
+        x, u = x[pick], u[pick]
+    found = raw_metrics(x, u, other, aligned=aligned, plain=False)
+    return {key: found[key] for key in ("energy_w2", "total_variation", "aligned_w2") if key in found}
+
+
+def _same_potential(ensembles: Mapping[str, WeightedEnsemble]) -> None:
+    """Refuse ensembles of different atoms, units or potentials; names do not matter.
+
+    Energies that ensembles carry are compared with those that the potential of one of them, if it is known, gives for a
+    few of their configurations.
+    """
+    (first, one), *others = ensembles.items()
+    for label, e in others:
+        for what, mine, theirs in (
+            ("atoms", one.system.elements, e.system.elements),
+            ("dimensions", one.positions.shape[1:], e.positions.shape[1:]),
+            ("temperatures", one.system.units.temperature_kelvin, e.system.units.temperature_kelvin),
+            ("units of length", one.system.units.length_angstrom, e.system.units.length_angstrom),
+        ):
+            if mine != theirs:
+                raise UsageError(
+                    f"compare: expected ensembles of the same {what}, got {mine} and {theirs} ({first}, {label})"
+                )
+    known = [e for e in ensembles.values() if e.system.has_energy]
+    if not known:
+        given = {json.dumps(e.provenance.get("parameters"), sort_keys=True): label for label, e in ensembles.items()}
+        if len(given) > 1:
+            raise UsageError(f"compare: expected ensembles of one potential, got different ones: {', '.join(given)}")
+        return
+    energy = known[0].system.energy()
+    for label, e in ensembles.items():
+        some = np.flatnonzero(e.alive)[:FRAMES]
+        u = energy(torch.from_numpy(e.positions[some]))[0].numpy()
+        off = abs(u - e.energies[some]) > 1e-3 * (1 + abs(u))
+        if off.any():
+            k = int(off.argmax())
+            raise UsageError(
+                f"compare: expected ensembles of one potential, that of {known[0].system.name!r} gives {u[k]:.6g} kT "
+                f"for sample {some[k]} of {label}, which says {e.energies[some[k]]:.6g}"
+            )
+
+
 def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool = True) -> dict[str, Any]:
-    """Compare ensembles with the last one as the reference; writes ``histograms.png``, ``summary.json``, ``table.md``.
+    """Compare ensembles with the last one as the reference, and write a report.
+
+    ``index.html`` is all of it in one file that opens without a network; ``table.md``, ``summary.json``,
+    ``histograms.png`` and, if there are weights, ``weights.png`` are its parts.
 
     Parameters
     ----------
     ensembles : dict
-        At least two, by label, of the same system.
+        Two to four, by label, of one potential at one temperature.
     out : Path
         Folder, made if missing; the files are written all or none.
     aligned : bool
@@ -81,33 +144,41 @@ def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool 
     Raises
     ------
     UsageError
-        Fewer than two ensembles, different systems, a raw reference, or a folder that cannot be written.
+        Fewer than two ensembles or more than four, different potentials, temperatures or atoms, a raw reference, or a
+        folder that cannot be written.
     ResultError
         Every sample of one has exploded, or weighs nothing.
     """
-    if len(ensembles) < 2:
-        raise UsageError(f"compare: expected at least two ensembles, got {len(ensembles)}")
-    systems = {e.system.name for e in ensembles.values()}
-    if len(systems) > 1:
-        raise UsageError(f"compare: expected ensembles of one system, got {', '.join(sorted(systems))}")
+    if not 2 <= len(ensembles) <= 4:
+        raise UsageError(f"compare: expected two to four ensembles, got {len(ensembles)}")
+    _same_potential(ensembles)
     *labels, last = ensembles
     if ensembles[last].kind == "raw":
         raise UsageError(f"compare: expected the last one, the reference, to be more than raw samples, got {last!r}")
     with _naming(last):
         reference = Reference.of(ensembles[last])
+    metrics = {label: _metrics(label, ensembles[label], reference, aligned) for label in labels}
+    floors = _floors(reference, aligned)
     summary = {
-        "system": systems.pop(),
+        "system": ensembles[last].system.name,
         "reference": last,
+        "sentences": sentences(ensembles, metrics, floors),
         "protocol": {k: v for k, v in PROTOCOL.items() if k != "plain_w2"},
         "ensembles": {label: _summary(label, e) for label, e in ensembles.items()},
-        "metrics": {label: _metrics(label, ensembles[label], reference, aligned) for label in labels},
+        "metrics": metrics,
+        "floors": floors,
     }
+    weighted = [e for e in ensembles.values() if e.kind == "importance"]
+    names = ["index.html", "summary.json", "table.md", "histograms.png", *(["weights.png"] if weighted else [])]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with atomic_set({name: out / name for name in ("summary.json", "table.md", "histograms.png")}) as new:
+        with atomic_set({name: out / name for name in names}) as new:
+            new["index.html"].write_text(page(ensembles, summary), encoding="utf-8")
             new["summary.json"].write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             new["table.md"].write_text(table(summary), encoding="utf-8")
             plot_histograms(ensembles, new["histograms.png"])
+            if weighted:
+                plot_weights(weighted[0], new["weights.png"])
     except OSError as error:
         raise UsageError(f"out: cannot write to the folder {out} ({error.strerror})") from None
     return summary

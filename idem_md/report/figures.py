@@ -39,18 +39,19 @@ def _is_weighted(e: WeightedEnsemble) -> bool:
 def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     """Energy and pair-distance histograms as PNG; a dashed line shows the samples before weighting."""
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
-    axes = figure.subplots(1, 2)
+    several = next(iter(ensembles.values())).positions.shape[1] > 1  # atoms: a single one has no pairs
+    axes = figure.subplots(1, 1 + several, squeeze=False)[0]
     pooled = np.concatenate([e.energies[np.isfinite(e.energies)] for e in ensembles.values()])
     lo, hi = np.quantile(pooled, [0.0005, 0.9995])
     energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 40)
     distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
-    top = max(float(np.nanquantile(d, 0.9995)) for d in distances.values())
+    top = max(float(np.nanquantile(d, 0.9995)) for d in distances.values()) if several else 1.0
     distance_edges = np.linspace(0, 1.05 * top, 120)
     for (label, e), colour in zip(ensembles.items(), COLOURS):
         w, d = e.weights, distances[label]
         alive = w > 0
-        panels = ((axes[0], e.energies, energy_edges, w), (axes[1], d, distance_edges, w[:, None]))
-        for axis, values, edges, weight in panels:
+        panels = ((e.energies, energy_edges, w), (d, distance_edges, w[:, None]))
+        for axis, (values, edges, weight) in zip(axes, panels):
             weight = np.broadcast_to(weight, values.shape)
             axis.hist(
                 values[alive].ravel(),
@@ -75,7 +76,8 @@ def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
                     label=f"{label}, raw",
                 )
     axes[0].set(xlabel="energy u (kT)", ylabel="probability density (1/kT)")
-    axes[1].set(xlabel="pair distance (reduced length)", ylabel="probability density")
+    if several:
+        axes[1].set(xlabel="pair distance (reduced length)", ylabel="probability density")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)

@@ -131,6 +131,11 @@ class System:
         )
 
     @property
+    def has_energy(self) -> bool:
+        """Whether `energy` gives one; not if the system was read from a file that has only its description."""
+        return not isinstance(self.origin, _Unknown)
+
+    @property
     def n_atoms(self) -> int:
         """Number of atoms."""
         return len(self.elements)

@@ -1,0 +1,210 @@
+"""Interactive figures, as JSON for plotly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ..analysis import OBSERVABLES, Curve, distribution
+from ..ensemble import WeightedEnsemble
+from ..ensemble.estimators import MIN_ESS_FOR_ERRORS, log_mean_weight
+from .figures import COLOURS
+
+__all__ = ["Plot", "plots", "structures"]
+
+BINS = 50
+# Structures to look at, of each ensemble; points of a plane that are drawn.
+HEAVIEST, POINTS = 6, 2000
+# Atoms nearer than so many times the median distance of nearest neighbours are joined.
+REACH = 1.35
+
+
+class Plot(NamedTuple):
+    """A figure with its heading, what to see in it, and its specification as JSON."""
+
+    key: str
+    title: str
+    caption: str
+    spec: str
+
+
+def _spec(figure: go.Figure) -> str:
+    return json.dumps(figure.to_plotly_json(), cls=_Encoder)
+
+
+class _Encoder(json.JSONEncoder):
+    def default(self, o):
+        return o.tolist() if isinstance(o, np.ndarray) else super().default(o)
+
+
+def _axes(figure: go.Figure, x: str, y: str, **more) -> go.Figure:
+    figure.update_layout(
+        xaxis={"title": {"text": x, "standoff": 8}, "automargin": True},
+        yaxis={"title": {"text": y, "standoff": 8}, "automargin": True, **more},
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        hovermode="closest",
+        template="none",
+    )
+    return figure
+
+
+def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
+    """A curve with a band of one standard error on either side."""
+    x, y = curve.centres.tolist(), curve.values
+    error = np.nan_to_num(curve.errors)
+    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    figure.add_scatter(
+        x=[*x, *x[::-1]],
+        y=[*(y + error).tolist(), *(y - error).tolist()[::-1]],
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.2)",
+        line={"width": 0},
+        hoverinfo="skip",
+        legendgroup=label,
+        showlegend=False,
+    )
+    figure.add_scatter(
+        x=x,
+        y=y.tolist(),
+        mode="lines",
+        line={"color": colour, "width": 2, "shape": "hvh"},
+        name=label,
+        legendgroup=label,
+        customdata=error.tolist(),
+        hovertemplate=f"%{{x:.4g}}: %{{y:.4g}} ± %{{customdata:.2g}}<extra>{label}</extra>",
+    )
+
+
+def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> str:
+    """Of values (ensemble -> array of its samples of some weight), by weight; raw ones dashed."""
+    found = {label: values(e) for label, e in ensembles.items()}
+    pooled = np.concatenate([v.ravel() for v in found.values()])
+    lowest, highest = np.quantile(pooled, [0.001, 0.999])
+    edges = np.linspace(lowest, highest, BINS + 1)
+    figure = go.Figure()
+    for (label, e), colour in zip(ensembles.items(), COLOURS):
+        if e.kind != "raw" and e.ess >= MIN_ESS_FOR_ERRORS:
+            _band(figure, distribution(e, found[label], edges, least=MIN_ESS_FOR_ERRORS), label, colour)
+        if e.kind in ("raw", "importance"):
+            density = np.histogram(found[label], edges)[0] / (found[label].size * np.diff(edges))
+            figure.add_scatter(
+                x=(0.5 * (edges[1:] + edges[:-1])).tolist(),
+                y=density.tolist(),
+                mode="lines",
+                line={"color": colour, "width": 1.5, "dash": "dot", "shape": "hvh"},
+                name=f"{label}, weights ignored",
+                visible=True if e.kind == "raw" else "legendonly",
+                hovertemplate=f"%{{x:.4g}}: %{{y:.4g}}<extra>{label}, weights ignored</extra>",
+            )
+    return _spec(_axes(figure, x, y, rangemode="tozero"))
+
+
+def _weights(ensembles: Mapping[str, WeightedEnsemble]) -> str:
+    figure = go.Figure()
+    for (label, e), colour in zip(ensembles.items(), COLOURS):
+        if e.kind == "importance":
+            log_w = e.log_weights[e.alive] - log_mean_weight(e.log_weights)
+            figure.add_histogram(x=log_w.tolist(), nbinsx=60, name=label, marker={"color": colour}, opacity=0.7)
+    figure.update_layout(barmode="overlay")
+    return _spec(_axes(figure, "log weight (0: that of the mean)", "samples"))
+
+
+def _plane(ensembles: Mapping[str, WeightedEnsemble]) -> str:
+    """Points of a single particle in the plane, resampled by weight."""
+    figure = go.Figure()
+    for (label, e), colour in zip(ensembles.items(), COLOURS):
+        x = (e if e.kind == "raw" else e.resample(min(len(e), POINTS), seed=0)).positions[:POINTS, 0]
+        x = e.system.units.to_angstrom(x)
+        figure.add_scatter(
+            x=x[:, 0].tolist(), y=x[:, 1].tolist(), mode="markers", name=label, marker={"color": colour, "size": 4}
+        )
+    return _spec(_axes(figure, "x (Å)", "y (Å)", scaleanchor="x"))
+
+
+def plots(ensembles: Mapping[str, WeightedEnsemble]) -> list[Plot]:
+    """Those that suit the system, in the order in which to look at them."""
+    first = next(iter(ensembles.values()))
+    length, n_atoms = first.system.units.length_angstrom, first.positions.shape[1]
+
+    def observed(name: str):
+        return lambda e: OBSERVABLES[name](e.positions[e.alive]) * length
+
+    found = [
+        Plot(
+            "energies",
+            "Energies",
+            "Bands are one standard error. Drag to zoom, double-click to go back; click a name to hide or show it.",
+            _densities(ensembles, lambda e: e.energies[e.alive], "energy (kT)", "probability density (1/kT)"),
+        )
+    ]
+    if n_atoms > 1:
+        captions = {
+            "pair-distances": "All pairs of atoms together.",
+            "rg": "Root mean square distance of the atoms from their centroid.",
+        }
+        for name, key, title, x in (
+            ("pair-distances", "pairs", "Pair distances", "distance (Å)"),
+            ("rg", "rg", "Radius of gyration", "radius of gyration (Å)"),
+        ):
+            spec = _densities(ensembles, observed(name), x, "probability density (1/Å)")
+            found.append(Plot(key, title, captions[name], spec))
+    else:
+        caption = f"Up to {POINTS} samples of each, drawn by weight."
+        found.append(Plot("plane", "Where the particle is", caption, _plane(ensembles)))
+    if any(e.kind == "importance" for e in ensembles.values()):
+        caption = (
+            "How many samples have which weight. The further to the right the tail goes, the fewer samples carry the "
+            "averages."
+        )
+        found.append(Plot("weights", "Weights", caption, _weights(ensembles)))
+    return found
+
+
+def structures(ensembles: Mapping[str, WeightedEnsemble]) -> dict[str, list[dict[str, Any]]]:
+    """For each ensemble its samples of largest weight (of equal weights the first): what to call them, traces of atoms
+    and bonds, as plotly takes them. None for single particles."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for label, e in ensembles.items():
+        if e.positions.shape[1] < 2:
+            return {}
+        chosen = np.argsort(-e.log_weights, kind="stable")[:HEAVIEST]
+        w = None if e.kind == "raw" else e.weights
+        out[label] = [
+            {
+                "name": f"{k}: {e.energies[k]:.1f} kT" + ("" if w is None else f", {100 * w[k]:.2g}%"),
+                "data": _atoms(e.system.units.to_angstrom(e.positions[k]), e.system.elements),
+            }
+            for k in chosen
+            if np.isfinite(e.positions[k]).all()
+        ]
+    return out
+
+
+def _atoms(x: np.ndarray, elements: tuple[str, ...]) -> list[dict[str, Any]]:
+    x = x - x.mean(0)
+    flat = x.shape[1] == 2
+    kind = {"type": "scatter" if flat else "scatter3d"}
+    d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
+    i, j = np.nonzero(np.triu(d < REACH * np.median(d.min(1))))
+    bonds = np.stack([x[i], x[j], np.full((len(i), x.shape[1]), np.nan)], axis=1).reshape(-1, x.shape[1])
+    axes = "xy" if flat else "xyz"
+
+    def columns(points: np.ndarray) -> dict[str, list]:
+        rounded = np.round(points, 3).astype(object)
+        rounded[np.isnan(points)] = None
+        return {name: rounded[:, k].tolist() for k, name in enumerate(axes)}
+
+    kinds = sorted(set(elements))
+    line = {"mode": "lines", "line": {"color": "#888888", "width": 4}, "hoverinfo": "skip", "showlegend": False}
+    traces = [kind | columns(bonds) | line]
+    for colour, element in zip(COLOURS, kinds):
+        mine = np.array([e == element for e in elements])
+        marker = {"size": 18 if flat else 11, "color": colour, "line": {"width": 1, "color": "#444444"}}
+        look = {"mode": "markers", "marker": marker, "name": element, "showlegend": len(kinds) > 1}
+        traces.append(kind | columns(x[mine]) | look)
+    return traces

@@ -1,0 +1,54 @@
+"""Comparisons in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ..ensemble import WeightedEnsemble
+
+__all__ = ["sentences"]
+
+# Standard errors within which two numbers agree, and beyond which they do not.
+AGREE, DISAGREE = 2.5, 4.0
+# Ratios to the noise floor up to which a distance is as small as these samples can tell.
+FLOOR = 1.5
+
+
+def sentences(ensembles: Mapping[str, WeightedEnsemble], metrics: Mapping, floors: Mapping[str, float]) -> list[str]:
+    """What to make of ensembles, the last of which is the reference."""
+    *labels, last = ensembles
+    return [_about(label, e) for label, e in ensembles.items()] + [
+        _against(label, ensembles[label], last, ensembles[last], metrics[label], floors) for label in labels
+    ]
+
+
+def _about(label: str, e: WeightedEnsemble) -> str:
+    if e.kind == "raw":
+        return f"{label}: {e.advice}."
+    worth = f"{label}: {len(e)} samples are worth {e.ess:.0f} independent ones"
+    if e.kind == "chain":
+        worth += ", as frames of chains are correlated; modes that no chain visited are missing and not counted"
+    if e.advice:
+        return f"{worth}. Beware: {e.advice}."
+    if not math.isnan(e.pareto_k):
+        worth += f"; the weights can be trusted (Pareto k {e.pareto_k:.2f}, up to 0.7)"
+    return f"{worth}."
+
+
+def _against(label: str, e: WeightedEnsemble, last: str, reference: WeightedEnsemble, metrics, floors) -> str:
+    (a, da), (b, db) = e.mean_energy, reference.mean_energy
+    error = math.hypot(da, db)
+    if math.isnan(error):
+        said = f"the mean energies of {label} and {last} differ by {abs(a - b):.2f} kT, of an error that is not known"
+    else:
+        z = abs(a - b) / error if error > 0 else 0.0
+        verdict = "agree" if z <= AGREE else "differ" if z > DISAGREE else "hardly agree"
+        said = f"the mean energies of {label} and {last} {verdict}: {abs(a - b):.2f} kT apart, {z:.1f} standard errors"
+    kind = "weighted" if metrics["weighted"] else "raw"
+    distance, floor = metrics[kind].get("energy_w2"), floors.get("energy_w2")
+    if distance is None or not floor:
+        return f"{said[0].upper()}{said[1:]}."
+    near = "as close as these samples can tell" if distance <= FLOOR * floor else "further apart than chance"
+    numbers = f"(E-W2 {distance:.2f}, by chance {floor:.2f} kT)"
+    return f"{said[0].upper()}{said[1:]}; their energy distributions are {near} {numbers}."
