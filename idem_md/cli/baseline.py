@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .console import print_json, progress_bar
+from .potential import CalculatorOption, XmlOption, cores, own_system
 from .results import print_table, result
 
 __all__ = ["baseline"]
@@ -28,13 +28,17 @@ CHAIN_FACTS = {
 
 
 def baseline(
-    system: Annotated[str, typer.Argument(help="A built-in system; idem-md systems lists them.")],
+    system: Annotated[
+        str, typer.Argument(help="A built-in system, idem-md systems lists them; or a name for your own potential.")
+    ],
     engine: Annotated[str, typer.Option(help="openmm, ase, mala, pt or exact.")] = "mala",
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 2000,
     steps: Annotated[int | None, typer.Option(help="Steps a chain; by default 20,000, with openmm 100,000.")] = None,
     minutes: Annotated[float | None, typer.Option(help="As many steps as that takes, instead.")] = None,
     energy_calls: Annotated[int | None, typer.Option(help="As many steps as these allow, instead.")] = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin; by default the system's.")] = None,
+    calculator: CalculatorOption = None,
+    xml: XmlOption = None,
     timestep: Annotated[
         float | None, typer.Option(help="In fs, for openmm and ase; by default from the forces on the atoms.")
     ] = None,
@@ -64,11 +68,13 @@ def baseline(
     options = {"timestep_fs": timestep, "discard": discard, "inefficiency": inefficiency}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if chosen.takes_workers:
-        given["workers"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        given["workers"] = cores()
     chosen = chosen.configured(**given)
     check_writable(out)
-    target = get_system(system)
-    target = target if temperature is None else target.at(temperature)
+    target = own_system(system, calculator, xml, temperature)
+    if target is None:
+        target = get_system(system)
+        target = target if temperature is None else target.at(temperature)
     seconds = None if minutes is None else 60 * minutes
     with progress_bar(engine, 100, "%") as advance:
         shown = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import print_json, sampling_bar
+from .potential import CalculatorOption, XmlOption, own_system
 from .results import print_table, result, spread
 
 if TYPE_CHECKING:
@@ -63,13 +64,15 @@ def sample(
             help="Raw samples in few evaluations, 1 to 6 and by default 4: the plan's last step included, no weights.",
         ),
     ] = False,
+    calculator: CalculatorOption = None,
+    xml: XmlOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     from ..checks import check_int
     from ..ensemble import WeightWarning, check_writable
     from ..errors import UsageError
-    from ..sampler import load_sampler
+    from ..sampler import Sampler, load_sampler
 
     check_int("n", n, 1)
     if unweighted and temperature is not None and "," in temperature:
@@ -80,6 +83,9 @@ def sample(
         if path is not None:
             check_writable(path)  # before the work, not after it
     sampler = load_sampler(system)
+    known = sampler.checkpoint.system
+    own = own_system(known.name, calculator, xml, None, known.units)
+    sampler = sampler if own is None else Sampler(sampler.checkpoint, own)
     options = (nfe, seed, method, kernel, last_step, last_step_calls)
     with sampling_bar(n, not unweighted) as tell, warnings.catch_warnings():
         warnings.simplefilter("ignore", WeightWarning)  # shown below, in full

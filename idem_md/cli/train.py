@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import Stop
+from .potential import CalculatorOption, XmlOption, own_system
 
 if TYPE_CHECKING:
+    from ..systems import System
     from ..training import TrainingConfig
 
 __all__ = ["train"]
 
 
-def _settings(config: str, seed: int | None, preset_name: str | None, iterations: int | None) -> TrainingConfig:
+def _settings(
+    config: str, seed: int | None, preset_name: str | None, iterations: int | None, own: System | None
+) -> TrainingConfig:
     from ..checks import check_int
     from ..errors import UsageError
     from ..systems import SYSTEMS
     from ..training import load_config, preset
 
-    if config in SYSTEMS:
+    if own is not None and not config.endswith(".toml"):
+        settings = preset(own, preset_name or "frugal", seed or 0)
+    elif config in SYSTEMS:
         settings = preset(config, preset_name or "refined", seed or 0)
     elif config.endswith(".toml"):
         if preset_name is not None:
             raise UsageError("preset: expected a system name beside --preset, got a TOML file")
-        settings = load_config(Path(config))
+        settings = load_config(Path(config), built_in=own is None)
         if seed is not None:
             settings = settings.model_copy(update={"seed": check_int("seed", seed, 0, 2**31 - 1)})
     else:
@@ -39,11 +45,15 @@ def _settings(config: str, seed: int | None, preset_name: str | None, iterations
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="A system name, or a TOML file.")],
+    config: Annotated[str, typer.Argument(help="A system name, a TOML file, or a name for your own potential.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; 0 by default, or the file's.")] = None,
     preset_name: Annotated[
-        str | None, typer.Option("--preset", help="refined, frugal, idem or pdem; for a system name only.")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="refined, frugal, idem or pdem, for a name only; by default refined, for your own potential frugal.",
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
     minutes: Annotated[float | None, typer.Option(help="Budget of wall time; the schedule shortens to fit.")] = None,
@@ -56,16 +66,24 @@ def train(
             "with a budget, which they do not count towards."
         ),
     ] = None,
+    calculator: CalculatorOption = None,
+    xml: XmlOption = None,
+    temperature: Annotated[float | None, typer.Option(help="In kelvin, for your own potential.")] = None,
 ) -> None:
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
 
     Ctrl-C keeps the last whole iteration; --resume goes on from there, bit for bit.
     """
-    from ..errors import BudgetExhausted, Interrupted
+    from ..errors import BudgetExhausted, Interrupted, UsageError
+    from ..training import load_config
     from ..training import train as run_training
     from .training_display import TrainingDisplay
 
-    settings = _settings(config, seed, preset_name, iterations)
+    name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
+    own = own_system(name, calculator, xml, temperature)
+    if own is None and temperature is not None:
+        raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
+    settings = _settings(config, seed, preset_name, iterations, own)
     folder = out or Path("runs") / settings.system
     display, stop = TrainingDisplay(settings.optimizer.inner_steps), Stop()
     try:
@@ -73,6 +91,7 @@ def train(
             checkpoint = run_training(
                 settings,
                 folder,
+                system=own,
                 resume=resume,
                 minutes=minutes,
                 max_energy_calls=max_energy_calls,
@@ -94,7 +113,7 @@ def train(
         from ..training.finish import run_samples
         from .tune import finish
 
-        finish(checkpoint, run_samples(folder), folder / "model.safetensors", springs_steps, settings.seed)
+        finish(checkpoint, run_samples(folder), folder / "model.safetensors", springs_steps, settings.seed, system=own)
     p = checkpoint.provenance
     state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
     typer.echo(f"{state}: {folder / 'model.safetensors'}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")

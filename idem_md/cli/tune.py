@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import made
+from .potential import CalculatorOption, XmlOption, own_system
 
 if TYPE_CHECKING:
     import torch
 
     from ..checkpoint import Checkpoint
     from ..diffusion import SamplingPlan
+    from ..systems import System
 
 __all__ = ["finish", "model_folder", "say_plan", "shipped_samples", "tune"]
 
@@ -56,6 +58,7 @@ def finish(
     nfes: Sequence[int] = (),
     pilot: int = 1000,
     draws: int = 1,
+    system: System | None = None,
 ) -> None:
     """Springs and plans, with lines on stderr that say how far they are."""
     from ..training.finish import NFES
@@ -68,6 +71,7 @@ def finish(
             checkpoint,
             samples,
             out,
+            system=system,
             springs=SpringsTraining(steps=steps, seed=seed),
             nfes=dict.fromkeys(NFES, nfes) if nfes else NFES,
             draws=draws,
@@ -90,6 +94,8 @@ def tune(
     nfe: Annotated[
         list[int] | None, typer.Option(help="Network evaluations to plan for, given once or more; by default 4 to 50.")
     ] = None,
+    calculator: CalculatorOption = None,
+    xml: XmlOption = None,
 ) -> None:
     """Springs and sampling plans for a trained network: idem-md tune runs/lj13
 
@@ -110,5 +116,6 @@ def tune(
     made(folder)
     nfes = [check_int("nfe", k, 2) for k in nfe or ()]
     draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
-    finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws)
+    own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system.units)
+    finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws, own)
     typer.echo(f"{folder / 'model.safetensors'}")

@@ -92,8 +92,8 @@ def _structures(shapes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for label, found in shapes.items()
     )
     return (
-        '<figure class="wide"><h3>Structures</h3><label for="which">Samples of largest weight, with their energy and share</label> '
-        f'<select id="which">{options}</select>'
+        '<figure class="wide"><h3>Structures</h3><label for="which">Samples of largest weight, with their energy and '
+        f'share</label> <select id="which">{options}</select>'
         '<div class="plot tall" id="structure" role="img" aria-label="Structure"></div>'
         "<figcaption>Turn it by dragging, zoom by scrolling or pinching.</figcaption></figure>"
     )

@@ -141,8 +141,14 @@ def _chosen(table: Mapping[str, Any], source: str) -> dict[str, Any]:
     return table
 
 
-def load_config(path: Path) -> TrainingConfig:
+def load_config(path: Path, built_in: bool = True) -> TrainingConfig:
     """Read a TOML file.
+
+    Parameters
+    ----------
+    path : Path
+    built_in : bool
+        Whether the system that it names has to be.
 
     Raises
     ------
@@ -150,8 +156,9 @@ def load_config(path: Path) -> TrainingConfig:
         Missing file, malformed TOML, unknown key or bad value.
     """
     config = TrainingConfig.parse(read_toml(path), str(path))
-    try:
-        get_system(config.system)
-    except UsageError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    if built_in:
+        try:
+            get_system(config.system)
+        except UsageError as error:
+            raise ConfigError(f"{path}: {error}") from None
     return config

@@ -1,0 +1,129 @@
+"""Potentials of one's own on the command line: an ASE calculator by a function, an OpenMM System by a file."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+if TYPE_CHECKING:
+    import ase
+
+    from ..systems import System
+    from ..units import Units
+
+__all__ = ["CalculatorOption", "XmlOption", "atoms_of", "cores", "own_system"]
+
+CalculatorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:FUNCTION",
+        help="A potential of your own: a function without arguments that returns ase.Atoms with a calculator.",
+    ),
+]
+XmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Or an OpenMM System as XML, with atoms and a geometry in the PDB of the same name."
+    ),
+]
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def atoms_of(where: str) -> ase.Atoms:
+    """What the function ``MODULE:FUNCTION`` returns; modules are also looked for in the working folder.
+
+    Raises
+    ------
+    UsageError
+        No such function, or it returns something else.
+    """
+    import ase
+
+    from ..errors import UsageError
+
+    module, colon, function = where.partition(":")
+    if not colon or not module or not function:
+        raise UsageError(f"calculator: expected MODULE:FUNCTION, got {where!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        make = getattr(importlib.import_module(module), function)
+        atoms = make()
+    except Exception as error:  # whatever a module of the user's raises
+        raise UsageError(f"calculator: {where!r} failed ({type(error).__name__}: {error})") from None
+    if not isinstance(atoms, ase.Atoms) or atoms.calc is None:
+        raise UsageError(f"calculator: expected ase.Atoms with a calculator from {where!r}, got {atoms!r}")
+    return atoms
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A calculator of its own for every process."""
+
+    where: str
+
+    def __call__(self) -> Any:
+        return atoms_of(self.where).calc
+
+
+def own_system(
+    name: str, calculator: str | None, xml: Path | None, temperature: float | None, units: Units | None = None
+) -> System | None:
+    """The system of a potential that the command line names; None if it names none.
+
+    Parameters
+    ----------
+    name : str
+        For the new system.
+    temperature : float, optional
+        In kelvin.
+    units : Units, optional
+        Those of a model that has been trained for it, temperature included; by default the unit of length is the
+        distance of nearest neighbours.
+
+    Raises
+    ------
+    UsageError
+        Both potentials, no temperature, or one that cannot be had.
+    """
+    from ..errors import UsageError
+    from ..systems import System, nearest_neighbour_distance
+
+    if calculator is None and xml is None:
+        return None
+    if calculator is not None and xml is not None:
+        raise UsageError(f"xml: expected none beside --calculator {calculator}, got {xml}")
+    if units is None and temperature is None:
+        raise UsageError("temperature: expected one, in kelvin, for a potential of your own, got none")
+    kelvin = units.temperature_kelvin if units is not None else cast(float, temperature)
+    workers = cores() if cores() > 1 else None
+    if calculator is not None:
+        from ..energies import ASE
+
+        atoms = atoms_of(calculator)
+        length = units.length_angstrom if units is not None else nearest_neighbour_distance(atoms.positions)
+        energy: Any = ASE(atoms, Factory(calculator), temperature_K=kelvin, length_angstrom=length, workers=workers)
+        return System.of_energy(energy, atoms.positions, name=name)
+    assert xml is not None
+    from openmm import app, unit
+
+    from ..energies import OpenMM
+
+    try:
+        text, pdb = xml.read_text(encoding="utf-8"), app.PDBFile(str(xml.with_suffix(".pdb")))
+    except Exception as error:  # openmm's reader raises what it meets
+        raise UsageError(f"xml: cannot read {xml} and {xml.with_suffix('.pdb').name} beside it ({error})") from None
+    positions = pdb.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    length = units.length_angstrom if units is not None else nearest_neighbour_distance(positions)
+    energy = OpenMM(text, pdb.topology, temperature=kelvin, length_angstrom=length, workers=workers)
+    return System.of_energy(energy, positions, name=name)

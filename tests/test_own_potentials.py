@@ -1,0 +1,133 @@
+"""Potentials of one's own on the command line, from training to a report."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import idem_md
+from idem_md import UsageError
+from idem_md.cli.potential import atoms_of, own_system
+
+COPPER = """
+from ase.calculators.emt import EMT
+from ase.cluster import Icosahedron
+
+
+def atoms():
+    cluster = Icosahedron("Cu", 2)
+    cluster.calc = EMT()
+    return cluster
+
+
+def nothing():
+    return None
+"""
+# As small as it goes: for the way through, not for what comes out.
+TINY = """
+system = "cu13"
+[buffer]
+size = 16
+fresh = 2
+relax_steps = 5
+warmup_steps = 20
+refine_steps = 2
+sampling_steps = 4
+[target]
+name = "buffer"
+[optimizer]
+batch = 8
+iterations = 2
+inner_steps = 4
+[network]
+channels = 8
+layers = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "copper.py").write_text(COPPER)
+    (folder / "tiny.toml").write_text(TINY)
+    return folder
+
+
+def cli(folder, *args, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "idem_md.cli", *map(str, args)], capture_output=True, text=True, cwd=folder, timeout=300
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def test_a_calculator_from_training_to_samples(folder):
+    own = ("--calculator", "copper:atoms")
+    cli(folder, "train", "tiny.toml", *own, "--temperature", 900, "--out", "run", "--springs-steps", 0)
+    assert json.loads(cli(folder, "info", "run", "--json"))["system"] == "cu13"
+    sampled = ("sample", "run", "-n", 12, "--nfe", 4, "--last-step", "plain")
+    # Without the potential there is nothing to weigh with.
+    assert "the potential of 'cu13' is not part of this file" in cli(folder, *sampled, code=2)
+    found = json.loads(cli(folder, *sampled, *own, "--out", "s.dcd", "--json"))
+    assert found["n"] == 12 and found["energy_calls"] == 12
+    md = ("baseline", "cu13", "--engine", "ase", *own, "--temperature", 900, "-n", 12, "--steps", 40)
+    assert json.loads(cli(folder, *md, "--out", "md.dcd", "--json"))["chains"] >= 1
+    e = idem_md.load_ensemble(folder / "md.dcd")
+    assert e.system.units.temperature_kelvin == 900 and e.system.elements == ("Cu",) * 13
+
+
+def test_an_openmm_system_by_its_file(folder):
+    import openmm
+    from openmm import app
+
+    top = app.Topology()
+    chain = top.addChain()
+    system, bonds = openmm.System(), openmm.HarmonicBondForce()
+    for _ in range(3):
+        top.addAtom("Ar", app.Element.getBySymbol("Ar"), top.addResidue("AR", chain))
+        system.addParticle(39.948)
+    for i, j in ((0, 1), (1, 2), (0, 2)):
+        bonds.addBond(i, j, 0.38, 2000.0)
+    system.addForce(bonds)
+    (folder / "triangle.xml").write_text(openmm.XmlSerializer.serialize(system))
+    nm = [openmm.Vec3(0, 0, 0), openmm.Vec3(0.38, 0, 0), openmm.Vec3(0.19, 0.33, 0)]
+    with open(folder / "triangle.pdb", "w") as file:
+        app.PDBFile.writeFile(top, nm * openmm.unit.nanometer, file)
+    md = ("baseline", "triangle", "--engine", "openmm", "--xml", "triangle.xml", "--temperature", 120)
+    found = json.loads(cli(folder, *md, "-n", 200, "--steps", 4000, "--out", "t.dcd", "--json"))
+    assert found["ess"] > 10 and abs(found["kinetic_temperature"] - 1) < 0.3
+    # Three bonds of 1/2 kT each, three centres in a weak trap that holds their distances no further.
+    assert 0.8 < found["mean_energy"] < 3.5
+    e = idem_md.load_ensemble(folder / "t.dcd")
+    assert e.system.units.length_angstrom == pytest.approx(3.8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (("x", "copper", None, 900), "calculator: expected MODULE:FUNCTION, got 'copper'"),
+        (("x", "nowhere:atoms", None, 900), "'nowhere:atoms' failed .ModuleNotFoundError"),
+        (("x", "copper:magic", None, 900), "'copper:magic' failed .AttributeError"),
+        (("x", "copper:nothing", None, 900), "expected ase.Atoms with a calculator"),
+        (("x", "copper:atoms", None, None), "temperature: expected one, in kelvin"),
+        (("lj13", "copper:atoms", None, 900), "name: expected one that is not taken"),
+    ],
+)
+def test_what_is_wrong_is_said(folder, monkeypatch, arguments, message):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    with pytest.raises(UsageError, match=message):
+        own_system(*arguments)
+    assert len(atoms_of("copper:atoms")) == 13
+
+
+def test_files_that_are_not_there_are_said(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="xml: cannot read nowhere.xml and nowhere.pdb"):
+        own_system("x", None, folder.__class__("nowhere.xml"), 100)
+    with pytest.raises(UsageError, match="xml: expected none beside --calculator"):
+        own_system("x", "copper:atoms", folder.__class__("a.xml"), 100)
+    assert own_system("lj13", None, None, None) is None
+    assert os.getcwd() == str(folder)
