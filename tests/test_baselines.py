@@ -21,6 +21,7 @@ from idem_md.baselines import ENGINES, AseEngine, OpenMMEngine
 from idem_md.baselines.ase import Trap, maker
 from idem_md.baselines.correlation import equilibration, statistical_inefficiency
 from idem_md.baselines.dynamics import curvature
+from idem_md.benchmarks import measure_engines
 from idem_md.energies import ASE, Harmonic, OpenMM
 from idem_md.errors import EnergyError
 from idem_md.systems import built_in_name
@@ -256,3 +257,20 @@ def test_baseline_command(tmp_path):
     assert found["method"] == "openmm" and found["inefficiency"] > 1 and found["nfe"] is None
     e = idem_md.load_ensemble(tmp_path / "md.dcd")
     assert e.system.units.temperature_kelvin == 55 and e.ess == pytest.approx(found["ess"])
+
+
+def test_engines_are_measured():
+    """A row an engine; the dynamics beside runs ten times as long."""
+    rows = list(measure_engines(harmonic(), ("mala", "ase"), n=300, seed=3))
+    assert [row["engine"] for row in rows] == ["mala", "ase"] and "inefficiency" not in rows[0]
+    md = rows[1]
+    assert 0.5 < md["inefficiency"] / md["longer_inefficiency"] < 2 and abs(md["longer_kinetic_temperature"] - 1) < 0.05
+    assert all(row["ks_p"] > 1e-4 and row["z"] is None for row in rows)
+
+
+def test_ladders_of_ones_own():
+    engine = ENGINES["pt"].configured(betas=(1.0, 0.5, 0.25))
+    e = engine.run(harmonic(), 50, 1000, seed=0)
+    assert e.provenance["betas"] == [1.0, 0.5, 0.25] and e.provenance["energy_calls"] == engine.calls(50, 1000)
+    with pytest.raises(UsageError, match="betas: expected two or more that fall from one"):
+        ENGINES["pt"].configured(betas=(0.9, 0.5))

@@ -37,6 +37,18 @@ def test_first_command(folder):
         assert np.allclose(t.xyz * 10, z["positions"] * 3.8220, atol=1e-5)
 
 
+def test_beside_molecular_dynamics(folder):
+    """Each command as it stands, and MDTraj on what they leave."""
+    (block,) = [b for b in blocks("bash") if "idem-md baseline" in b]
+    for line in block.strip().splitlines():
+        program, *args = shlex.split(line)
+        subprocess.run([str(Path(sys.executable).parent / program), *args], cwd=folder, check=True, timeout=300)
+    assert (folder / "report" / "index.html").stat().st_size > 1_000_000
+    summary = (folder / "report" / "summary.json").read_text()
+    assert "further apart than chance" not in summary and '"openmm"' in summary
+    assert mdtraj.load(str(folder / "openmm.dcd"), top=str(folder / "openmm.pdb")).n_atoms == 13
+
+
 def test_second_command_runs_the_tests():
     assert blocks("bash")[1].strip() == 'pip install ".[test]" && pytest'
 

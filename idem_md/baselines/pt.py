@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 import torch
 
 from ..chains import ChainState, Tempering
+from ..checks import check_float
 from ..energies import Energy
 from ..errors import UsageError
 from ..seeds import draw_seed
@@ -33,14 +35,25 @@ class TemperingEngine(Engine):
     samples, set them further apart. They count for n/g, g the statistical inefficiency of the energies over the draws
     of a ladder. The provenance has the acceptance of the chains, that of the swaps, and round trips
     a ladder between the coldest and the hottest rung.
+
+    Parameters
+    ----------
+    betas : sequence of float
+        Inverse temperatures of the rungs, relative to the system's; they fall from one. By default five down to 0.72;
+        barriers want hotter ones.
     """
 
     minimum_steps: ClassVar[int] = 1000
 
+    def __init__(self, betas: Sequence[float] = BETAS):
+        self.betas = tuple(check_float("betas", beta, above=0.0) for beta in betas)
+        if len(self.betas) < 2 or self.betas[0] != 1.0:
+            raise UsageError(f"betas: expected two or more that fall from one, got {list(betas)}")
+
     def calls(self, n: int, n_steps: int) -> int:
         """See `Engine`."""
         ladders, steps = min(n, LADDERS), n_steps // 2 // MOVES * MOVES
-        return ladders * len(BETAS) * (tuning_calls(TUNING_STEPS) + 1 + 2 * steps + -(-n // ladders)) + n
+        return ladders * len(self.betas) * (tuning_calls(TUNING_STEPS) + 1 + 2 * steps + -(-n // ladders)) + n
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
@@ -54,10 +67,10 @@ class TemperingEngine(Engine):
             raise UsageError(
                 f"steps: expected at least {2 * MOVES * draws} for {draws} samples a ladder, got {n_steps}"
             )
-        chains, step = tuned_chains(system, energy, ladders * len(BETAS), TUNING_STEPS, generator)
-        beta = torch.tensor(BETAS)
+        chains, step = tuned_chains(system, energy, ladders * len(self.betas), TUNING_STEPS, generator)
+        beta = torch.tensor(self.betas)
         kernel = Tempering(step / beta, beta, MOVES)
-        shape = (ladders, len(BETAS))
+        shape = (ladders, len(self.betas))
         state = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (chains.x, chains.u, chains.f)))
         state, run = kernel.step(energy, state, rounds, draw_seed(generator))
         progress(0.5, f"{ladders} ladders equilibrated")
@@ -74,7 +87,7 @@ class TemperingEngine(Engine):
         g = statistical_inefficiency(list(u.T)) if draws > 1 else 1.0
         facts = {
             "steps": n_steps,
-            "betas": list(BETAS),
+            "betas": list(self.betas),
             "ladders": ladders,
             "step": kernel.step_size.tolist(),
             "acceptance": float(run.acceptance.mean()),

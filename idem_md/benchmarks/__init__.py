@@ -1,6 +1,7 @@
 """What ``idem-md bench`` runs: native code against plain torch, networks against the exact denoiser, and the table of
 all systems."""
 
+from .engines import measure_engines
 from .kernels import BENCHMARKS, run_benchmark, score_reference
 from .log_z import measure_log_z
 from .meter import SIGMAS, MeterReading, measure_score, read_meter
@@ -16,6 +17,7 @@ __all__ = [
     "bench_workers",
     "compare_networks",
     "held_out_error",
+    "measure_engines",
     "measure_log_z",
     "measure_methods",
     "measure_score",

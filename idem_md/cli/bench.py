@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import made, print_json
+from .potential import cores
 
 __all__ = ["app"]
 
@@ -194,6 +195,20 @@ def log_z(
     from ..sampler import load_sampler
 
     for row in measure_log_z(load_sampler(source), nfe, n, flow_n, mbar_n, seed):
+        print_json(row)
+
+
+@app.command()
+def engines(
+    system: System = "lj13",
+    engine: Annotated[list[str] | None, typer.Option(help="Given once or more; by default all but exact.")] = None,
+    n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 2000,
+    seed: Seed = 0,
+) -> None:
+    """Do the baselines agree with each other and the exact mean; chains of dynamics beside ten times longer ones."""
+    from ..benchmarks import measure_engines
+
+    for row in measure_engines(system, engine or ("mala", "pt", "openmm", "ase"), n, cores(), seed):
         print_json(row)
 
 
