@@ -10,8 +10,6 @@ import pytest
 import torch
 from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.signal import lfilter
 from scipy.stats import ks_2samp
 
@@ -24,6 +22,7 @@ from idem_md.baselines.dynamics import curvature
 from idem_md.benchmarks import measure_engines
 from idem_md.energies import ASE, Harmonic, OpenMM
 from idem_md.errors import EnergyError
+from idem_md.geometry import centred
 from idem_md.systems import built_in_name
 from idem_md.units import Units
 
@@ -34,12 +33,16 @@ def autoregressive(n, phi, seed=0, start=0.0):
     return lfilter([1], [1, -phi], noise, zi=[phi * start])[0]
 
 
-@settings(max_examples=20, deadline=None)
-@given(phi=st.floats(0.0, 0.95), chains=st.integers(1, 3), seed=st.integers(0, 100))
-def test_inefficiency_of_known_series(phi, chains, seed):
+@pytest.mark.parametrize("chains", [1, 3])
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
+def test_inefficiency_of_known_series(phi, chains):
+    """Of a thousand independent samples each: a tenth off in the middle, rarely half."""
     g = (1 + phi) / (1 - phi)
-    found = statistical_inefficiency([autoregressive(int(1000 * g), phi, seed + 1000 * k) for k in range(chains)])
-    assert abs(found / g - 1) < 0.35
+    found = [
+        statistical_inefficiency([autoregressive(int(1000 * g), phi, 100 * k + seed) for k in range(chains)]) / g
+        for seed in range(12)
+    ]
+    assert abs(np.median(found) - 1) < 0.1 and 0.7 < min(found) and max(found) < 1.6
 
 
 def test_inefficiency_of_two_draws_and_of_constants():
@@ -65,6 +68,9 @@ class Counted(Harmonic):
     def evaluate(self, x):
         type(self).evaluated += len(x)
         return super().evaluate(x)
+
+    def sample(self, n, generator):
+        return centred(torch.randn(n, 4, 3, generator=generator, dtype=torch.float64)) / self.k**0.5
 
 
 def harmonic(k=25.0, temperature=300.0):
@@ -261,7 +267,7 @@ def test_baseline_command(tmp_path):
 
 def test_engines_are_measured():
     """A row an engine; the dynamics beside runs ten times as long."""
-    rows = list(measure_engines(harmonic(), ("mala", "ase"), n=300, seed=3))
+    rows = list(measure_engines(harmonic(), ("mala", "ase"), n=200, steps=2000, seed=3))
     assert [row["engine"] for row in rows] == ["mala", "ase"] and "inefficiency" not in rows[0]
     md = rows[1]
     assert 0.5 < md["inefficiency"] / md["longer_inefficiency"] < 2 and abs(md["longer_kinetic_temperature"] - 1) < 0.05

@@ -30,6 +30,7 @@ def measure_engines(
     system: str | System,
     engines: Sequence[str] = ("mala", "pt", "openmm", "ase"),
     n: int = 2000,
+    steps: int | None = None,
     workers: int = 1,
     seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
@@ -41,6 +42,8 @@ def measure_engines(
     engines : sequence of str
     n : int
         Samples of each.
+    steps : int, optional
+        A chain; by default those of the engine.
     workers : int
         Chains of engines that run several.
     seed : int
@@ -56,7 +59,7 @@ def measure_engines(
     target = get_system(system)
     reference = reference_engine(target).run(target, 10_000, seed=seed + 1)
     for name in engines:
-        e = _run(name, target, n, None, seed, workers)
+        e = _run(name, target, n, steps, seed, workers)
         (mean, error), p, exact = e.mean_energy, e.provenance, target.exact_mean_energy
         row = {
             "bench": "engines",
@@ -74,7 +77,8 @@ def measure_engines(
             "hardware": p["hardware"],
         }
         if e.kind == "chain" and "inefficiency" in p:
-            longer = _run(name, target, n, LONGER * p["steps"], seed + 1, workers).provenance
+            # As many frames more: an inefficiency is no less than what lies between two.
+            longer = _run(name, target, LONGER * n, LONGER * p["steps"], seed + 1, workers).provenance
             row |= {
                 "kinetic_temperature": p["kinetic_temperature"],
                 "inefficiency": p["inefficiency"],

@@ -202,13 +202,14 @@ def log_z(
 def engines(
     system: System = "lj13",
     engine: Annotated[list[str] | None, typer.Option(help="Given once or more; by default all but exact.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps a chain; by default those of the engine.")] = None,
     n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 2000,
     seed: Seed = 0,
 ) -> None:
     """Do the baselines agree with each other and the exact mean; chains of dynamics beside ten times longer ones."""
     from ..benchmarks import measure_engines
 
-    for row in measure_engines(system, engine or ("mala", "pt", "openmm", "ase"), n, cores(), seed):
+    for row in measure_engines(system, engine or ("mala", "pt", "openmm", "ase"), n, steps, cores(), seed):
         print_json(row)
 
 
