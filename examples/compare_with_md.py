@@ -92,14 +92,14 @@ def mixture(n=10_000, steps=200_000):
     return out
 
 
-def dear(run, n=1000, steps=20_000):
-    """A copper cluster: effective samples an energy call, and when the training has paid for itself."""
+def dear(run, n=4000, steps=20_000):
+    """A copper cluster, one energy call a sample: effective samples an energy call, and when the training has paid for itself."""
     sys.path.insert(0, str(Path(__file__).parent))
     from cu13_emt import copper
 
     system = copper(CORES)
     sampler = idem_md.load_sampler(run, system)
-    ours = row("idem-md, Cu13", sampler.sample(n, nfe=50, seed=0))
+    ours = row("idem-md, Cu13", sampler.sample(n, nfe=50, seed=0, last_step_calls=1))
     md = row("ase Langevin, Cu13", engine("ase").run(system, 1000, steps, seed=0))
     system.make_energy().close()
     rates = [e.ess / e.provenance["energy_calls"] for e in (ours, md)]

@@ -134,7 +134,8 @@ class DynamicsEngine(Engine):
     Parameters
     ----------
     workers : int
-        Chains, a process each; with one it runs in this process.
+        Chains, a process each, for which a script needs ``if __name__ == "__main__":``; with one it runs in this
+        process.
     timestep_fs : float, optional
         By default from the forces on the atoms, see `curvature`.
     friction_per_ps : float
