@@ -93,7 +93,7 @@ def mixture(n=10_000, steps=200_000):
 
 
 def dear(run, n=4000, steps=20_000):
-    """A copper cluster, one energy call a sample: effective samples an energy call, and when the training has paid for itself."""
+    """A copper cluster, one energy call a sample: effective samples a call, and when the training has paid off."""
     sys.path.insert(0, str(Path(__file__).parent))
     from cu13_emt import copper
 
