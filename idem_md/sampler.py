@@ -279,7 +279,7 @@ class Sampler:
         elif nfe is None:
             raise UsageError("nfe: expected the number of evaluations of the plan, got None")
         route = self._route(nfe, plan)
-        known = samples if samples.kind in ("equilibrium", "chain") else samples.resample(seed=seed)
+        known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
         x = known.positions[known.alive]
         order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
         log_w = forward_paths(

@@ -14,13 +14,14 @@ from scipy.signal import lfilter
 from scipy.stats import ks_2samp
 
 import idem_md
-from idem_md import System, UsageError
+from idem_md import System, UsageError, WeightedEnsemble
 from idem_md.baselines import ENGINES, AseEngine, OpenMMEngine
 from idem_md.baselines.ase import Trap, maker
 from idem_md.baselines.correlation import equilibration, statistical_inefficiency
 from idem_md.baselines.dynamics import curvature
 from idem_md.benchmarks import measure_engines
 from idem_md.energies import ASE, Harmonic, OpenMM
+from idem_md.ensemble.estimators import Source
 from idem_md.errors import EnergyError
 from idem_md.geometry import centred
 from idem_md.systems import built_in_name
@@ -280,3 +281,15 @@ def test_ladders_of_ones_own():
     assert e.provenance["betas"] == [1.0, 0.5, 0.25] and e.provenance["energy_calls"] == engine.calls(50, 1000)
     with pytest.raises(UsageError, match="betas: expected two or more that fall from one"):
         ENGINES["pt"].configured(betas=(0.9, 0.5))
+
+
+def test_forward_paths_start_from_chains_by_their_weights(lj13_sampler):
+    """Frames of next to no weight, here exploded ones, are no samples of the system."""
+    md = ENGINES["mala"].run("lj13", 40, 1000, seed=0)
+    x = np.concatenate([md.positions, 0.7 * md.positions])
+    u = md.system.energy()(torch.from_numpy(x))[0].numpy()
+    log_w = np.repeat([0.0, -1000.0], 40)
+    chain = WeightedEnsemble(x, u, log_w, md.system, {}, "chain", Source(80, 80.0, math.nan, math.nan))
+    forward = lj13_sampler.forward(chain, 6, 0, lj13_sampler.plan(6).changed(None, "plain"), n=80)
+    worst = lj13_sampler.forward(md, 6, 0, lj13_sampler.plan(6).changed(None, "plain"), n=80).log_weights.min()
+    assert forward.log_weights.min() > worst - 30

@@ -111,6 +111,7 @@ def test_reweighting_costs_effective_samples_and_keeps_errors_of_chains():
     assert few.ess == pytest.approx(one.ess / 20) and few.mean_energy[0] == one.mean_energy[0]
     assert few.mean_energy[1] == pytest.approx(one.mean_energy[1] * math.sqrt(20))
     assert reweighted(few, 100).ess == pytest.approx(100)
+    assert math.isnan(chain.pareto_k) and reweighted(chain, 60).pareto_k > -1  # weights are told of where they differ
     failed = WeightedEnsemble([[[math.nan] * 3] * 4, e.positions[0]], [math.inf, 1.0], [-math.inf, 0.0], SYSTEM)
     assert reweighted(failed, 90).weights.tolist() == [0, 1]
     raw = WeightedEnsemble(e.positions, e.energies, np.zeros(2000), SYSTEM, kind="raw")

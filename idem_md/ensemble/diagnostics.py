@@ -46,9 +46,7 @@ def advice(ensemble: WeightedEnsemble) -> str:
             "raw samples without weights: averages are off by as much as the sampler is, and nothing here says by how "
             "much; sample with weights for anything that is to be reported"
         )
-    if ensemble.kind == "chain":
-        if ensemble.ess >= TRUSTED_ESS:
-            return ""
+    if ensemble.kind == "chain" and ensemble.ess < TRUSTED_ESS:
         return (
             f"fewer than {TRUSTED_ESS} independent samples in these chains: neither averages nor their errors can be "
             "trusted; ask for more steps"

@@ -48,8 +48,9 @@ class WeightedEnsemble:
     kind : str
         What the weights are. ``importance``: the mean of exp(log_weights) estimates Z. ``equilibrium``: samples of the
         distribution itself, from a simulation or by formula, of equal weight; they do not know Z. ``resampled``:
-        copies of a weighted set, see ``source``. ``chain``: frames of a few long chains, correlated, of equal weight;
-        ``source`` says how many they are worth. ``raw``: samples as a sampler proposes them, of which nothing says how
+        copies of a weighted set, see ``source``. ``chain``: frames of a few long chains, correlated, or such sets
+        with weights for another temperature; ``source`` says how many they are worth before those.
+        ``raw``: samples as a sampler proposes them, of which nothing says how
         far they are from the distribution; they have no effective size and no errors. By default ``equilibrium`` if
         every log weight is exactly zero or -inf, else ``importance``.
     source : Source, optional
@@ -138,7 +139,7 @@ class WeightedEnsemble:
     def pareto_k(self) -> float:
         """Shape of the tail of the weights, see `diagnostics.pareto_k`: up to 0.7 errors can be trusted. NaN for equal
         weights."""
-        return math.nan if self.source is not None else pareto_k(self.log_weights)
+        return math.nan if self.kind == "resampled" else pareto_k(self.log_weights)
 
     @property
     def advice(self) -> str:

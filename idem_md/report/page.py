@@ -32,7 +32,7 @@ def page(ensembles: Mapping[str, WeightedEnsemble], summary: Mapping[str, Any]) 
     shapes = structures(ensembles)
     head, reference = summary["system"], summary["reference"]
     data = {
-        "plots": {p.key: json.loads(p.spec) for p in figures},
+        "plots": {p.key: p.spec for p in figures},
         "structures": shapes,
         "flat": next(iter(ensembles.values())).positions.shape[2] == 2,
     }

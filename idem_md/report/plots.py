@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -24,24 +23,16 @@ REACH = 1.35
 
 
 class Plot(NamedTuple):
-    """A figure with its heading, what to see in it, and its specification as JSON."""
+    """A figure with its heading, what to see in it, and its specification."""
 
     key: str
     title: str
     caption: str
-    spec: str
+    spec: dict[str, Any]
 
 
-def _spec(figure: go.Figure) -> str:
-    return json.dumps(figure.to_plotly_json(), cls=_Encoder)
-
-
-class _Encoder(json.JSONEncoder):
-    def default(self, o):
-        return o.tolist() if isinstance(o, np.ndarray) else super().default(o)
-
-
-def _axes(figure: go.Figure, x: str, y: str, **more) -> go.Figure:
+def _axes(figure: go.Figure, x: str, y: str, **more) -> dict[str, Any]:
+    """The figure with its axes, as plotly takes it."""
     figure.update_layout(
         xaxis={"title": {"text": x, "standoff": 8}, "automargin": True},
         yaxis={"title": {"text": y, "standoff": 8}, "automargin": True, **more},
@@ -50,7 +41,7 @@ def _axes(figure: go.Figure, x: str, y: str, **more) -> go.Figure:
         hovermode="closest",
         template="none",
     )
-    return figure
+    return figure.to_plotly_json()
 
 
 def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
@@ -80,7 +71,7 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
     )
 
 
-def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> str:
+def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> dict[str, Any]:
     """Of values (ensemble -> array of its samples of some weight), by weight; raw ones dashed."""
     found = {label: values(e) for label, e in ensembles.items()}
     pooled = np.concatenate([v.ravel() for v in found.values()])
@@ -101,20 +92,20 @@ def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str
                 visible=True if e.kind == "raw" else "legendonly",
                 hovertemplate=f"%{{x:.4g}}: %{{y:.4g}}<extra>{label}, weights ignored</extra>",
             )
-    return _spec(_axes(figure, x, y, rangemode="tozero"))
+    return _axes(figure, x, y, rangemode="tozero")
 
 
-def _weights(ensembles: Mapping[str, WeightedEnsemble]) -> str:
+def _weights(ensembles: Mapping[str, WeightedEnsemble]) -> dict[str, Any]:
     figure = go.Figure()
     for (label, e), colour in zip(ensembles.items(), COLOURS):
         if e.kind == "importance":
             log_w = e.log_weights[e.alive] - log_mean_weight(e.log_weights)
             figure.add_histogram(x=log_w.tolist(), nbinsx=60, name=label, marker={"color": colour}, opacity=0.7)
     figure.update_layout(barmode="overlay")
-    return _spec(_axes(figure, "log weight (0: that of the mean)", "samples"))
+    return _axes(figure, "log weight (0: that of the mean)", "samples")
 
 
-def _plane(ensembles: Mapping[str, WeightedEnsemble]) -> str:
+def _plane(ensembles: Mapping[str, WeightedEnsemble]) -> dict[str, Any]:
     """Points of a single particle in the plane, resampled by weight."""
     figure = go.Figure()
     for (label, e), colour in zip(ensembles.items(), COLOURS):
@@ -123,7 +114,7 @@ def _plane(ensembles: Mapping[str, WeightedEnsemble]) -> str:
         figure.add_scatter(
             x=x[:, 0].tolist(), y=x[:, 1].tolist(), mode="markers", name=label, marker={"color": colour, "size": 4}
         )
-    return _spec(_axes(figure, "x (Å)", "y (Å)", scaleanchor="x"))
+    return _axes(figure, "x (Å)", "y (Å)", scaleanchor="x")
 
 
 def plots(ensembles: Mapping[str, WeightedEnsemble]) -> list[Plot]:
