@@ -11,11 +11,16 @@ __all__ = [
     "Interrupted",
     "ResultError",
     "UsageError",
+    "WeightWarning",
 ]
 
 
 class IdemError(Exception):
     """Base of all errors raised on purpose; its message is one line a user can act on."""
+
+
+class WeightWarning(UserWarning):
+    """Averages of these samples, or their errors, are not to be trusted."""
 
 
 class UsageError(IdemError, ValueError):

@@ -28,6 +28,7 @@ class Provenance(TypedDict, total=False):
     checkpoint: str
     training: dict[str, float]
     seed: int
+    seeds: list[int]
     nfe: int
     energy_calls: int
     failed: int

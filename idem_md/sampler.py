@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from .diffusion import (
     sample_paths,
 )
 from .energies import NativeAnnealing
-from .ensemble import ForwardWeights, WeightedEnsemble, WeightWarning
+from .ensemble import ForwardWeights, WeightedEnsemble, warn
 from .errors import FileFormatError, UsageError
 from .provenance import provenance
 from .systems import SYSTEMS, System
@@ -349,9 +348,8 @@ class Sampler:
             )
             x, u, log_w = (a.numpy() for a in (paths.positions, paths.energies, paths.log_weights))
             ensemble = WeightedEnsemble(x, u, log_w, system, record, kind="importance" if weighted else "raw")
-            if np.isfinite(ensemble.log_z) and ensemble.advice:
-                where = "" if len(systems) == 1 else f"{system.name}: "
-                warnings.warn(where + ensemble.advice, WeightWarning, stacklevel=3)
+            if np.isfinite(ensemble.log_z):
+                warn(ensemble, "" if len(systems) == 1 else f"{system.name}: ", stacklevel=3)
             ensembles.append(ensemble)
         return ensembles
 

@@ -306,7 +306,9 @@ def test_few_effective_samples_are_warned_of():
 
 def test_error_reaches_the_shell(tmp_path):
     result = run("sample", "lj14", cwd=tmp_path, code=2)
-    assert result.stderr.startswith("idem-md: system: expected one of lj13") and "Traceback" not in result.stderr
+    *before, last = result.stderr.splitlines()
+    assert last.startswith("idem-md: system: expected one of lj13")
+    assert all(line.startswith("loading: ") for line in before)  # on a slow machine
 
 
 def test_bench_prints_json_lines(tmp_path):

@@ -182,8 +182,6 @@ class AseEngine(DynamicsEngine):
     """ASE's Langevin on the calculator of an `energies.ASE`, on ASE's own Lennard-Jones calculator where the potential
     is that, and on any other energy of this package by way of a calculator around it."""
 
-    default_steps = 20_000
-
     def masses(self, system: System) -> np.ndarray:
         """See `DynamicsEngine`."""
         return maker(system.energy(), system)().get_masses()

@@ -15,7 +15,7 @@ import torch
 from ..chains import ChainState, equilibrate, first_step, noise_start
 from ..checks import check_float, check_int
 from ..energies import Energy, ExactSamples
-from ..ensemble import WeightedEnsemble
+from ..ensemble import WeightedEnsemble, warn
 from ..ensemble.estimators import Source
 from ..errors import UsageError
 from ..provenance import provenance
@@ -144,6 +144,11 @@ class Engine(ABC):
         ------
         UsageError
             Unknown system, one that the engine cannot sample, or a number out of range.
+
+        Warns
+        -----
+        WeightWarning
+            There are so few independent samples that neither averages nor their errors can be trusted.
         """
         n, seed = check_int("n", n, 1), check_int("seed", seed, 0, 2**31 - 1)
         budget = Budget(n_steps, seconds, energy_calls).checked()
@@ -158,7 +163,9 @@ class Engine(ABC):
         record.update(draws.facts)  # type: ignore[typeddict-item]
         source = None if draws.ess is None else Source(len(x), min(draws.ess, len(x)), math.nan, math.nan)
         kind = "equilibrium" if source is None else "chain"
-        return WeightedEnsemble(x.numpy(), u.numpy(), np.zeros(len(x)), target, record, kind, source)
+        ensemble = WeightedEnsemble(x.numpy(), u.numpy(), np.zeros(len(x)), target, record, kind, source)
+        warn(ensemble)
+        return ensemble
 
     def configured(self, **options: Any) -> Engine:
         """An engine of this kind with other options than its defaults.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -18,7 +19,7 @@ import torch
 from ..chains import ChainState
 from ..checks import check_float, check_int
 from ..energies import Energy
-from ..errors import EnergyError, ResultError, UsageError
+from ..errors import EnergyError, ResultError, UsageError, WeightWarning
 from ..seeds import draw_seed
 from ..systems import System
 from .base import ROUNDS, Budget, Draws, Engine, Progress, tuned_chains, tuning_calls
@@ -34,6 +35,8 @@ STEP = 0.08
 START_STEPS = 200
 # Configurations, at least, whose forces tell the time step.
 FORCES = 4
+# Independent samples a chain below which chains do not know how many they are.
+TRUSTED = 100
 # Of a run with a budget of seconds, the share that is spent on finding how fast it is.
 TRIAL = 0.05
 
@@ -242,6 +245,13 @@ class DynamicsEngine(Engine):
         index = np.linspace(0, len(x) - 1, min(n, len(x))).round().astype(int)
         frames = len(chains[0].u)
         ess = len(x) / g
+        if self.inefficiency is None and len(kept[0].u) < TRUSTED * g:
+            warnings.warn(
+                f"fewer than {TRUSTED} independent samples in a chain: there may be fewer than they seem, and errors "
+                "larger; ask for more steps",
+                WeightWarning,
+                stacklevel=4,
+            )
         facts |= {
             "steps": frames * stride,
             "chains": len(chains),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import print_json
+from .progress import working
 from .results import spread
 
 if TYPE_CHECKING:
@@ -34,21 +35,23 @@ def analyse(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, distributions included.")] = False,
 ) -> None:
     """Weighted observables with errors: idem-md analyse lj13.dcd --observable rg,rdf"""
-    from .. import analysis
-    from ..ensemble import load_ensemble
-    from ..provenance import finite_or_none
+    with working() as work:
+        from .. import analysis
+        from ..ensemble import load_ensemble
+        from ..provenance import finite_or_none
 
-    ensemble = load_ensemble(file)
-    if temperature is not None:
-        ensemble = analysis.reweighted(ensemble, temperature)
-    found = analysis.analyse(ensemble, _names(observable), _names(profile))
-    head = {
-        "system": ensemble.system.name,
-        "kind": ensemble.kind,
-        "n": len(ensemble),
-        "ess": finite_or_none(ensemble.ess),
-        "temperature_K": ensemble.system.units.temperature_kelvin,
-    }
+        ensemble = load_ensemble(file)
+        work.phase("analysing")
+        if temperature is not None:
+            ensemble = analysis.reweighted(ensemble, temperature)
+        found = analysis.analyse(ensemble, _names(observable), _names(profile))
+        head = {
+            "system": ensemble.system.name,
+            "kind": ensemble.kind,
+            "n": len(ensemble),
+            "ess": finite_or_none(ensemble.ess),
+            "temperature_K": ensemble.system.units.temperature_kelvin,
+        }
     if as_json:
         return print_json(head | {"findings": [_json(f) for f in found]})
     from rich.console import Console

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import print_json, progress_bar
+from .console import print_json
 from .potential import CalculatorOption, XmlOption, cores, own_system
+from .progress import by_share, working
 from .results import print_table, result
 
 __all__ = ["baseline"]
@@ -33,7 +34,9 @@ def baseline(
     ],
     engine: Annotated[str, typer.Option(help="openmm, ase, mala, pt or exact.")] = "mala",
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 2000,
-    steps: Annotated[int | None, typer.Option(help="Steps a chain; by default 20,000, with openmm 100,000.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps a chain; by default 20,000, with openmm and ase 100,000.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="As many steps as that takes, instead.")] = None,
     energy_calls: Annotated[int | None, typer.Option(help="As many steps as these allow, instead.")] = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin; by default the system's.")] = None,
@@ -60,32 +63,25 @@ def baseline(
     samples from the coldest rungs. exact: by formula (gmm40). Frames of chains are correlated, and count for as many
     samples as they are worth.
     """
-    from ..baselines import ENGINES
-    from ..ensemble import check_writable
-    from ..systems import get_system
+    with working() as work:
+        from ..baselines import ENGINES
+        from ..ensemble import check_writable
+        from ..systems import get_system
 
-    chosen = ENGINES.find(engine)
-    options = {"timestep_fs": timestep, "discard": discard, "inefficiency": inefficiency}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if chosen.takes_workers:
-        given["workers"] = cores()
-    chosen = chosen.configured(**given)
-    check_writable(out)
-    target = own_system(system, calculator, xml, temperature)
-    if target is None:
-        target = get_system(system)
-        target = target if temperature is None else target.at(temperature)
-    seconds = None if minutes is None else 60 * minutes
-    with progress_bar(engine, 100, "%") as advance:
-        shown = 0
-
-        def tell(share: float, note: str) -> None:
-            nonlocal shown
-            advance(int(100 * share) - shown, f"% {note}")
-            shown = int(100 * share)
-
-        ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls, tell)
-    found = result(ensemble, ensemble.mean_energy, out)
+        chosen = ENGINES.find(engine)
+        options = {"timestep_fs": timestep, "discard": discard, "inefficiency": inefficiency}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if chosen.takes_workers:
+            given["workers"] = cores()
+        chosen = chosen.configured(**given)
+        check_writable(out)
+        target = own_system(system, calculator, xml, temperature)
+        if target is None:
+            target = get_system(system)
+            target = target if temperature is None else target.at(temperature)
+        seconds = None if minutes is None else 60 * minutes
+        ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls, by_share(work, engine))
+        found = result(ensemble, ensemble.mean_energy, out)
     facts = {key: value for key, value in ensemble.provenance.items() if key in CHAIN_FACTS}
     if as_json:
         print_json(found | facts)

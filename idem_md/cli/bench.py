@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .console import made, print_json
 from .potential import cores
+from .progress import working
 
 __all__ = ["app"]
 
@@ -32,12 +34,24 @@ Repeats = Annotated[int, typer.Option(help="Calls timed; the median is given.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Reference = Annotated[bool, typer.Option(help="Also time plain torch.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of Markdown.")]
 
 
-def _run(*args, **kwargs) -> None:
-    from ..benchmarks import run_benchmark
+def _lines(rows: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+    """One JSON object a row, as they come."""
+    with working("measuring") as work:
+        for row in rows():
+            with work.aside():
+                print_json(row)
 
-    print_json(run_benchmark(*args, **kwargs))
+
+def _run(*args) -> None:
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import run_benchmark
+
+        yield run_benchmark(*args)
+
+    _lines(rows)
 
 
 @app.command()
@@ -94,9 +108,13 @@ def anneal(
 @app.command()
 def workers(batch: Batch = None, repeats: Repeats = 5) -> None:
     """Two worker processes against one, on an ASE calculator."""
-    from ..benchmarks import bench_workers
 
-    print_json(bench_workers(512 if batch is None else batch, repeats))
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import bench_workers
+
+        yield bench_workers(512 if batch is None else batch, repeats)
+
+    _lines(rows)
 
 
 @app.command()
@@ -114,11 +132,14 @@ def score(
     seed: Seed = 0,
 ) -> None:
     """The score-error meter: how far a network is from the exact denoiser, in nats per unit of ln sigma."""
-    from ..benchmarks import SIGMAS, measure_score
-    from ..sampler import load_sampler
 
-    for row in measure_score(load_sampler(source), sigma or SIGMAS, samples, seed, chains, steps):
-        print_json(row)
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import SIGMAS, measure_score
+        from ..sampler import load_sampler
+
+        yield from measure_score(load_sampler(source), sigma or SIGMAS, samples, seed, chains, steps)
+
+    _lines(rows)
 
 
 @app.command()
@@ -135,13 +156,16 @@ def weights(
 ) -> None:
     """Effective samples by kernel, last step and network evaluations; by default what plans say, and the plain last
     step."""
-    from ..benchmarks import measure_weights
-    from ..sampler import load_sampler
 
-    kernels: list[str | None] = [*kernel] if kernel else [None]
-    last_steps: list[str | None] = [*last_step] if last_step else ["plain", None]
-    for row in measure_weights(load_sampler(source), nfe or (6, 12, 25), kernels, last_steps, calls, n, seed):
-        print_json(row)
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import measure_weights
+        from ..sampler import load_sampler
+
+        kernels: list[str | None] = [*kernel] if kernel else [None]
+        last_steps: list[str | None] = [*last_step] if last_step else ["plain", None]
+        yield from measure_weights(load_sampler(source), nfe or (6, 12, 25), kernels, last_steps, calls, n, seed)
+
+    _lines(rows)
 
 
 @app.command()
@@ -155,28 +179,33 @@ def methods(
     ),
     n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 10_000,
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Consistency beside diffusion by every kernel, at 4 to 100 evaluations: a table for each system and a figure for
     all. Rows that are there are not measured again."""
-    from ..benchmarks import measure_methods, methods_table
-    from ..files import atomic_set, write_atomic
-    from ..report import plot_methods
-    from ..sampler import load_sampler
+    with working() as work:
+        from ..benchmarks import measure_methods, methods_table
+        from ..files import atomic_set, write_atomic
+        from ..report import plot_methods
+        from ..sampler import load_sampler
 
-    samplers = [load_sampler(source) for source in sources or ["lj13"]]
-    found = {}
-    for sampler in samplers:
-        name = sampler.system.name
-        folder, rows = made(out / name), []
-        for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
-            rows.append(row)
-            line = f"{name}, {row['kernel']}, {row['last_step']}, {row['nfe']}: {100 * row['ess_fraction']:.1f}%"
-            typer.echo(line, err=True)
-        found[name] = rows
-        write_atomic(folder / "table.md", methods_table(rows).encode())
+        samplers = [load_sampler(source) for source in sources or ["lj13"]]
+        found: dict[str, list[dict[str, Any]]] = {}
+        for sampler in samplers:
+            name = sampler.system.name
+            work.phase(f"measuring {name}")
+            folder = made(out / name)
+            rows = found[name] = []
+            for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
+                rows.append(row)
+                work.say(f"{name}, {row['kernel']}, {row['last_step']}, {row['nfe']}: {100 * row['ess_fraction']:.1f}%")
+            write_atomic(folder / "table.md", methods_table(rows).encode())
+        with atomic_set({"ess": out / "ess.png"}) as new:
+            plot_methods(found, new["ess"])
+    if as_json:
+        return print_json(found)
+    for name, rows in found.items():
         typer.echo(f"{name}\n\n{methods_table(rows)}")
-    with atomic_set({"ess": out / "ess.png"}) as new:
-        plot_methods(found, new["ess"])
 
 
 @app.command(name="log-z")
@@ -191,11 +220,14 @@ def log_z(
     seed: Seed = 0,
 ) -> None:
     """log Z by paths, by the probability flow, by MBAR, and exactly where it is known."""
-    from ..benchmarks import measure_log_z
-    from ..sampler import load_sampler
 
-    for row in measure_log_z(load_sampler(source), nfe, n, flow_n, mbar_n, seed):
-        print_json(row)
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import measure_log_z
+        from ..sampler import load_sampler
+
+        yield from measure_log_z(load_sampler(source), nfe, n, flow_n, mbar_n, seed)
+
+    _lines(rows)
 
 
 @app.command()
@@ -207,10 +239,13 @@ def engines(
     seed: Seed = 0,
 ) -> None:
     """Do the baselines agree with each other and the exact mean; chains of dynamics beside ten times longer ones."""
-    from ..benchmarks import measure_engines
 
-    for row in measure_engines(system, engine or ("mala", "pt", "openmm", "ase"), n, steps, cores(), seed):
-        print_json(row)
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import measure_engines
+
+        yield from measure_engines(system, engine or ("mala", "pt", "openmm", "ase"), n, steps, cores(), seed)
+
+    _lines(rows)
 
 
 @app.command()
@@ -220,10 +255,13 @@ def network(
     seed: Seed = 0,
 ) -> None:
     """Our network and optimiser beside the iDEM paper's, for equal wall time."""
-    from ..benchmarks import compare_networks
 
-    for row in compare_networks(system, seconds, seed):
-        print_json(row)
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import compare_networks
+
+        yield from compare_networks(system, seconds, seed)
+
+    _lines(rows)
 
 
 @app.command(name="reproduce")
@@ -239,12 +277,18 @@ def reproduce_(
     out: Annotated[Path, typer.Option(help="Runs, reference sets, figures, table.md and rows.json.")] = Path(
         "runs/reproduce"
     ),
+    as_json: AsJson = False,
 ) -> None:
     """Train, sample and measure from nothing: one table beside the published numbers. Runs that are there are not
     repeated."""
-    from ..benchmarks import raw_table, reproduce
+    with working() as work:
+        from ..benchmarks import raw_table, reproduce
 
-    rows = reproduce(
-        systems.split(","), presets.split(","), seeds, out, minutes, on_run=lambda what: typer.echo(what, err=True)
-    )
+        def tell(what: str) -> None:
+            work.say(what)
+            work.phase(what)
+
+        rows = reproduce(systems.split(","), presets.split(","), seeds, out, minutes, on_run=tell)
+    if as_json:
+        return print_json({"rows": rows})
     typer.echo(raw_table(rows), nl=False)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import print_json
+from .console import check_png, picture, print_json
+from .progress import working
 
 if TYPE_CHECKING:
     from ..ensemble import ForwardWeights, WeightedEnsemble
@@ -37,63 +38,66 @@ def check(
     With a reference: are all its minima visited, what do weights of paths from its samples say, and what is log Z at
     most. With --minima: do the samples know of the deepest minima that noise leads to.
     """
-    from ..analysis import coverage
-    from ..ensemble import load_ensemble
-    from ..errors import UsageError
-    from ..provenance import finite_or_none
+    with working() as work:
+        from ..analysis import coverage
+        from ..ensemble import load_ensemble
+        from ..errors import UsageError
+        from ..provenance import finite_or_none
 
-    e = load_ensemble(file)
-    if e.kind == "raw":
-        raise UsageError(f"file: expected samples with weights, got raw ones in {file}")
-    lower, error = e.log_z_lower
-    facts: dict[str, Any] = {
-        "n": len(e),
-        "ess": e.ess,
-        "ess_fraction": e.ess_fraction,
-        "pareto_k": finite_or_none(e.pareto_k),
-        "log_z": finite_or_none(e.log_z),
-        "log_z_err": finite_or_none(e.log_z_err),
-        "log_z_lower": finite_or_none(lower),
-        "log_z_lower_err": finite_or_none(error),
-        "advice": e.advice,
-    }
-    if plot is not None:
-        from ..files import atomic_set
-        from ..report.figures import plot_weights
-
-        with atomic_set({"plot": plot}) as new:
-            plot_weights(e, new["plot"])
-    if minima:
-        from ..analysis import minima as quenched
-        from ..checks import check_int
-
-        found = quenched(e, check_int("minima", minima, 2), seed)
-        rows = zip(found.energy.tolist(), found.share.tolist(), found.from_noise.tolist())
-        facts |= {
-            "minima": [{"energy": u, "share": ours, "from_noise": noise} for u, ours, noise in rows],
-            "deeper_minima": found.deeper,
+        e = load_ensemble(file)
+        if e.kind == "raw":
+            raise UsageError(f"file: expected samples with weights, got raw ones in {file}")
+        lower, error = e.log_z_lower
+        facts: dict[str, Any] = {
+            "n": len(e),
+            "ess": e.ess,
+            "ess_fraction": e.ess_fraction,
+            "pareto_k": finite_or_none(e.pareto_k),
+            "log_z": finite_or_none(e.log_z),
+            "log_z_err": finite_or_none(e.log_z_err),
+            "log_z_lower": finite_or_none(lower),
+            "log_z_lower_err": finite_or_none(error),
+            "advice": e.advice,
         }
-    if reference is not None:
-        known = load_ensemble(reference)
-        forward = _forward(e, known, sampler, n, seed)
-        upper, error = forward.log_z_upper
-        shares = coverage(e, known, n, seed=seed)
-        basin, deviation = shares.worst
-        facts |= {
-            "forward_ess_fraction": forward.ess_fraction,
-            "forward_log_z": finite_or_none(forward.log_z[0]),
-            "forward_log_z_err": finite_or_none(forward.log_z[1]),
-            "log_z_upper": finite_or_none(upper),
-            "log_z_upper_err": finite_or_none(error),
-            "missing_mass": shares.missing,
-            "missing_by_chance": shares.missing_by_chance,
-            "worst_basin": basin,
-            "worst_basin_deviation": deviation,
-            "basins": [
-                {"name": name, "reference": float(r), "share": float(s)}
-                for name, r, s in zip(shares.names, shares.reference, shares.share)
-            ],
-        }
+        if plot is not None:
+            from ..report.figures import plot_weights
+
+            check_png("plot", plot)
+            with picture("plot", plot) as target:
+                plot_weights(e, target)
+        if minima:
+            work.phase("quenching to minima")
+            from ..analysis import minima as quenched
+            from ..checks import check_int
+
+            found = quenched(e, check_int("minima", minima, 2), seed)
+            rows = zip(found.energy.tolist(), found.share.tolist(), found.from_noise.tolist())
+            facts |= {
+                "minima": [{"energy": u, "share": ours, "from_noise": noise} for u, ours, noise in rows],
+                "deeper_minima": found.deeper,
+            }
+        if reference is not None:
+            work.phase("comparing with the reference")
+            known = load_ensemble(reference)
+            forward = _forward(e, known, sampler, n, seed)
+            upper, error = forward.log_z_upper
+            shares = coverage(e, known, n, seed=seed)
+            basin, deviation = shares.worst
+            facts |= {
+                "forward_ess_fraction": forward.ess_fraction,
+                "forward_log_z": finite_or_none(forward.log_z[0]),
+                "forward_log_z_err": finite_or_none(forward.log_z[1]),
+                "log_z_upper": finite_or_none(upper),
+                "log_z_upper_err": finite_or_none(error),
+                "missing_mass": shares.missing,
+                "missing_by_chance": shares.missing_by_chance,
+                "worst_basin": basin,
+                "worst_basin_deviation": deviation,
+                "basins": [
+                    {"name": name, "reference": float(r), "share": float(s)}
+                    for name, r, s in zip(shares.names, shares.reference, shares.share)
+                ],
+            }
     if as_json:
         print_json(facts)
     else:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import print_json
+from .progress import working
 
 __all__ = ["compare"]
 
@@ -21,21 +22,22 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:
     """Compare ensembles: idem-md compare lj13.dcd md.dcd --out report/"""
-    from ..ensemble import load_ensemble
-    from ..errors import UsageError
+    with working() as work:
+        from ..ensemble import load_ensemble
+        from ..errors import UsageError
 
-    if not 2 <= len(ensembles) <= 4:
-        raise UsageError(f"ensembles: expected two to four files, got {len(ensembles)}")
-    if len({p.resolve() for p in ensembles}) < len(ensembles):
-        raise UsageError("ensembles: expected different files, one is given twice")
-    labels = [p.stem for p in ensembles]
-    if len(set(labels)) < len(labels):
-        labels = [str(p) for p in ensembles]
-    loaded = {label: load_ensemble(p) for label, p in zip(labels, ensembles)}
+        if not 2 <= len(ensembles) <= 4:
+            raise UsageError(f"ensembles: expected two to four files, got {len(ensembles)}")
+        if len({p.resolve() for p in ensembles}) < len(ensembles):
+            raise UsageError("ensembles: expected different files, one is given twice")
+        labels = [p.stem for p in ensembles]
+        if len(set(labels)) < len(labels):
+            labels = [str(p) for p in ensembles]
+        loaded = {label: load_ensemble(p) for label, p in zip(labels, ensembles)}
 
-    from .. import report
+        from .. import report
 
-    summary = report.compare(loaded, out, aligned)
+        summary = report.compare(loaded, out, aligned, work.phase)
     if as_json:
         print_json(summary)
     else:

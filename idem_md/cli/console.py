@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-if TYPE_CHECKING:
-    import numpy as np
-
-__all__ = ["Stop", "made", "print_json", "progress_bar", "sampling_bar"]
+__all__ = ["Stop", "check_png", "made", "picture", "print_json"]
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
@@ -34,54 +30,27 @@ def made(folder: Path) -> Path:
     return folder
 
 
-@contextmanager
-def progress_bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """A bar on stderr; gives a function that advances it, and may be told a new ``unit``."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def check_png(name: str, path: Path) -> None:
+    """Raises `UsageError` if no picture can be written there."""
+    from ..errors import UsageError
 
-    with Progress(
-        TextColumn(label),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task(label, total=total, unit=unit)
-
-        def advance(k: int, unit: str | None = None) -> None:
-            bar.update(task, advance=k)
-            if unit is not None:
-                bar.update(task, unit=unit)
-
-        yield advance
+    if path.suffix != ".png":
+        raise UsageError(f"{name}: expected a file name ending in .png, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{name}: cannot write {path}, there is no folder {path.parent}")
 
 
 @contextmanager
-def sampling_bar(total: int, weighted: bool = True) -> Iterator[Callable[[np.ndarray], None]]:
-    """A bar for `Sampler.sample`, with effective samples so far, if there are weights, and samples a second."""
-    from ..ensemble import WeightSums
+def picture(name: str, path: Path) -> Iterator[Path]:
+    """Where to write a picture that then is whole or not there; raises `UsageError` if that fails."""
+    from ..errors import UsageError
+    from ..files import atomic_set
 
-    sums, start = WeightSums(), time.perf_counter()
-    with progress_bar("sampling", total, "samples") as advance:
-
-        def tell(log_weights: np.ndarray) -> None:
-            sums.add(log_weights)
-            rate = sums.n / (time.perf_counter() - start)
-            effective = f" {sums.ess:.0f} effective," if weighted else ""
-            advance(len(log_weights), f"samples,{effective} {rate:.3g} a second")
-
-        yield tell
+    try:
+        with atomic_set({name: path}) as new:
+            yield new[name]
+    except OSError as error:
+        raise UsageError(f"{name}: cannot write {path} ({error.strerror or error})") from None
 
 
 class Stop:

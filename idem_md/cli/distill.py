@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .console import Stop, made, progress_bar
-from .tune import model_folder, say_plan, shipped_samples
+from .console import Stop, made, print_json
+from .progress import working
+from .tune import model_folder, plan_line, shipped_samples
 
 __all__ = ["distill"]
 
@@ -30,65 +31,72 @@ def distill(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
     plans: Annotated[bool, typer.Option(help="Whether to tune plans, which takes energy calls.")] = True,
     n: Annotated[int, typer.Option("-n", help="Samples on which plans are tried.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """A consistency model from a trained sampler: idem-md distill lj13 --out runs/lj13-jump
 
     Learns jumps along the probability flow by regression on its trajectories, without energy calls, and then tunes
     plans. Ctrl-C keeps a state; --resume goes on from there, bit for bit.
     """
-    from ..checkpoint import save_checkpoint
-    from ..checks import check_int
-    from ..energies.foreign import ForeignEnergy
-    from ..errors import Interrupted, UsageError
-    from ..sampler import load_sampler
-    from ..systems import SYSTEMS
-    from ..training import Distillation
-    from ..training import distill as run_distillation
-    from ..training.finish import run_samples, spread
-    from ..training.tuning import NFES, tune_plans
+    with working() as work:
+        from ..checkpoint import save_checkpoint
+        from ..checks import check_int
+        from ..energies.foreign import ForeignEnergy
+        from ..errors import Interrupted, UsageError
+        from ..sampler import load_sampler
+        from ..systems import SYSTEMS
+        from ..training import Distillation
+        from ..training import distill as run_distillation
+        from ..training.finish import run_samples, spread
+        from ..training.tuning import NFES, tune_plans
 
-    settings = Distillation(steps=steps, lowest=lowest, seed=seed)
-    n = check_int("n", n, 100)
-    sampler = load_sampler(source)
-    folder = made(model_folder(source, out))
-    state, model, stop = folder / "distillation.safetensors", folder / "model.safetensors", Stop()
-    if state.exists() and not resume:
-        raise UsageError(
-            f"out: {folder} already has a distillation; --resume goes on with it, or choose another folder"
-        )
-    if resume and not state.exists():
-        raise UsageError(f"resume: expected a distillation in {folder}, there is none")
-    # Before the work: there may be none.
-    energy = sampler.system.energy() if plans else None
-    tunable = energy is not None and not isinstance(energy, ForeignEnergy)
-    buffer = spread(run_samples(Path(source)), n) if tunable and source not in SYSTEMS else None
-    try:
-        with (
-            progress_bar("distilling", settings.steps + (settings.stretch_steps or 0), "steps") as advance,
-            stop.listening(lambda text: typer.echo(text, err=True), "the end of the round"),
-        ):
-            checkpoint = run_distillation(
-                sampler.checkpoint,
-                state,
-                settings,
-                resume=resume,
-                minutes=minutes,
-                stop=lambda: stop.asked,
-                on_round=lambda _, total, loss: advance(100, f"steps, loss {loss:.2g}"),
-                on_step=lambda _: advance(1),
+        settings = Distillation(steps=steps, lowest=lowest, seed=seed)
+        n = check_int("n", n, 100)
+        sampler = load_sampler(source)
+        folder = made(model_folder(source, out))
+        state, model, stop = folder / "distillation.safetensors", folder / "model.safetensors", Stop()
+        if state.exists() and not resume:
+            raise UsageError(
+                f"out: {folder} already has a distillation; --resume goes on with it, or choose another folder"
             )
-    except Interrupted as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(130) from None
-    save_checkpoint(model, checkpoint)
-    if energy is not None and tunable:
-        samples = shipped_samples(source, n, seed + 1) if buffer is None else buffer
-        tuned = tune_plans(checkpoint, energy, samples, {"consistency": NFES["consistency"]}, seed, say_plan)
-        calls = energy.calls + checkpoint.provenance.get("tuning_energy_calls", 0)
-        save_checkpoint(model, replace(tuned, provenance={**checkpoint.provenance, "tuning_energy_calls": calls}))
-    state.unlink()
+        if resume and not state.exists():
+            raise UsageError(f"resume: expected a distillation in {folder}, there is none")
+        # Before the work: there may be none.
+        energy = sampler.system.energy() if plans else None
+        tunable = energy is not None and not isinstance(energy, ForeignEnergy)
+        buffer = spread(run_samples(Path(source)), n) if tunable and source not in SYSTEMS else None
+        try:
+            work.phase("distilling", settings.steps + (settings.stretch_steps or 0), "steps")
+            with stop.listening(work.say, "the end of the round"):
+                checkpoint = run_distillation(
+                    sampler.checkpoint,
+                    state,
+                    settings,
+                    resume=resume,
+                    minutes=minutes,
+                    stop=lambda: stop.asked,
+                    on_round=lambda _, total, loss: work.advance(100, f"loss {loss:.2g}"),
+                    on_step=lambda _: work.advance(),
+                )
+        except Interrupted as error:
+            work.say(str(error))
+            raise typer.Exit(130) from None
+        save_checkpoint(model, checkpoint)
+        if energy is not None and tunable:
+            samples = shipped_samples(source, n, seed + 1, work) if buffer is None else buffer
+            wanted = {"consistency": NFES["consistency"]}
+            work.phase("plans")
+            tuned = tune_plans(
+                checkpoint, energy, samples, wanted, seed, lambda nfe, plan: work.say(plan_line(nfe, plan))
+            )
+            calls = energy.calls + checkpoint.provenance.get("tuning_energy_calls", 0)
+            save_checkpoint(model, replace(tuned, provenance={**checkpoint.provenance, "tuning_energy_calls": calls}))
+        state.unlink()
     record = checkpoint.provenance["distillation"]
-    typer.echo(
-        f"{model}: {record['seconds'] + record['stretch_seconds']:.0f} s; from the highest to the lowest level a jump "
-        f"misses by {record['jump_error'][0][-1]:.3f} of the noise"
-    )
+    seconds, miss = record["seconds"] + record["stretch_seconds"], record["jump_error"][0][-1]
+    if as_json:
+        print_json({"model": str(model), "seconds": seconds, "jump_error": miss})
+    else:
+        typer.echo(
+            f"{model}: {seconds:.0f} s; from the highest to the lowest level a jump misses by {miss:.3f} of the noise"
+        )

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from .console import print_json
+from .progress import working
+from .tune import plan_tables
 
 __all__ = ["info"]
 
@@ -27,10 +29,7 @@ def _of_checkpoint(source: str) -> dict[str, Any]:
         "training": {k: v for k, v in checkpoint.provenance.items() if k not in heads and k != "versions"},
         "springs_gain_nats": None if springs is None else springs["gain_nats"],
         "jumps": None if jumps is None else {k: jumps[k] for k in ("lowest", "rounds", "seconds", "stretch_seconds")},
-        "plans": {
-            method: {str(nfe): plan.table() for nfe, plan in plans.items()}
-            for method, plans in checkpoint.plans.items()
-        },
+        "plans": plan_tables(checkpoint),
         "frugal_plan": checkpoint.frugal_plan().table(),
     }
 
@@ -79,7 +78,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """What a checkpoint, a run folder or an ensemble is: idem-md info lj13"""
-    facts = _of_ensemble(source) if Path(source).suffix in (".dcd", ".npz") else _of_checkpoint(source)
+    with working():
+        facts = _of_ensemble(source) if Path(source).suffix in (".dcd", ".npz") else _of_checkpoint(source)
     if as_json:
         return print_json(facts)
     from rich.console import Console

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
-from ..errors import IdemError
+from ..errors import IdemError, WeightWarning
 from . import analyse, baseline, bench, check, compare, distill, info, sample, systems, train, tune
 
 __all__ = ["app", "main"]
@@ -67,8 +68,23 @@ def _what_came(error: Exception, words: list[str]) -> str | None:
     return None
 
 
+def _advise() -> None:
+    """Warnings about weights are for the user: one line each, whatever the filters say."""
+    shown = warnings.showwarning
+
+    def show(message, category, *where, **more) -> None:
+        if issubclass(category, WeightWarning):
+            print(f"idem-md: warning: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", WeightWarning)
+
+
 def main() -> None:
     """Entry point: errors made by the user are one line on stderr and exit code 2."""
+    _advise()
     try:
         sys.exit(app(sys.argv[1:], standalone_mode=False))
     except (IdemError, OSError) as error:

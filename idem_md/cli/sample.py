@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import print_json, sampling_bar
+from .console import check_png, picture, print_json
 from .potential import CalculatorOption, XmlOption, own_system
+from .progress import sampling, working
 from .results import print_table, result, spread
 
 if TYPE_CHECKING:
@@ -66,29 +66,34 @@ def sample(
     ] = False,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
-    from ..checks import check_int
-    from ..ensemble import WeightWarning, check_writable
-    from ..errors import UsageError
-    from ..sampler import Sampler, load_sampler
+    with working() as work:
+        from ..checks import check_int
+        from ..ensemble import check_writable
+        from ..errors import UsageError
+        from ..sampler import Sampler, load_sampler
 
-    check_int("n", n, 1)
-    if unweighted and temperature is not None and "," in temperature:
-        raise UsageError(f"temperature: expected a single one with --unweighted, got {temperature!r}")
-    temperatures = [] if temperature is None else _kelvins(temperature)
-    outs = [out] if len(temperatures) < 2 else [_at(out, t) for t in temperatures]
-    for path in outs:
-        if path is not None:
-            check_writable(path)  # before the work, not after it
-    sampler = load_sampler(system)
-    known = sampler.checkpoint.system
-    own = own_system(known.name, calculator, xml, None, known.units)
-    sampler = sampler if own is None else Sampler(sampler.checkpoint, own)
-    options = (nfe, seed, method, kernel, last_step, last_step_calls)
-    with sampling_bar(n, not unweighted) as tell, warnings.catch_warnings():
-        warnings.simplefilter("ignore", WeightWarning)  # shown below, in full
+        check_int("n", n, 1)
+        if unweighted and temperature is not None and "," in temperature:
+            raise UsageError(f"temperature: expected a single one with --unweighted, got {temperature!r}")
+        temperatures = [] if temperature is None else _kelvins(temperature)
+        outs = [out] if len(temperatures) < 2 else [_at(out, t) for t in temperatures]
+        for path in outs:
+            if path is not None:
+                check_writable(path)  # before the work, not after it
+        if plot is not None:
+            check_png("plot", plot)
+        sampler = load_sampler(system)
+        known = sampler.checkpoint.system
+        own = own_system(known.name, calculator, xml, None, known.units)
+        sampler = sampler if own is None else Sampler(sampler.checkpoint, own)
+        options = (nfe, seed, method, kernel, last_step, last_step_calls)
+        tell = sampling(work, n, not unweighted)
         if len(temperatures) > 1:
             ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
         else:
@@ -96,20 +101,24 @@ def sample(
             ensembles = [
                 sampler.sample(n, *options, temperature_K=kelvin, progress=tell, moves=moves, weighted=not unweighted)
             ]
-    means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
-    results = [result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
-    scan = len(results) > 1
-    if scan:
-        results = [r | _thermal(e) for r, e in zip(results, ensembles)]
+        means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
+        results = [result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
+        if plot is not None:
+            from ..report import plot_histograms
+
+            with picture("plot", plot) as target:
+                plot_histograms({f"{e.system.units.temperature_kelvin:g} K": e for e in ensembles}, target)
+        scan = len(results) > 1
+        if scan:
+            results = [r | _thermal(e) for r, e in zip(results, ensembles)]
+    if unweighted:  # asked for, and worth a word all the same
+        typer.echo(f"idem-md: warning: {ensembles[0].advice}", err=True)
     if not as_json and not scan:
         return print_table(ensembles[0], results[0])
     if as_json:
         print_json({"temperatures": results} if scan else results[0])
     else:
         _print_scan(results)
-    for e in ensembles:
-        if e.advice:
-            typer.echo(f"idem-md: warning: {f'{e.system.name}: ' if scan else ''}{e.advice}", err=True)
 
 
 def _kelvins(text: str) -> list[float]:

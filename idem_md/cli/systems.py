@@ -34,20 +34,18 @@ def systems(as_json: Annotated[bool, typer.Option("--json", help="One JSON objec
         }
         return print_json(rows)
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
 
-    headings = "system", "atoms", "dim", "parameters (kT, reduced length)", "length (Å)", "T (K)"
-    grid = Table(*headings, "exact mean energy (kT)")
+    console = Console(highlight=False)
     for name, s in SYSTEMS.items():
-        exact = s.exact_mean_energy
-        parameters = ", ".join(f"{k}={_shown(v)}" for k, v in s.parameters.items())
-        grid.add_row(
-            name,
-            str(s.n_atoms),
-            str(s.n_dims),
-            parameters,
-            f"{s.units.length_angstrom:g}",
-            f"{s.units.temperature_kelvin:g}",
-            "–" if exact is None else f"{exact[0]} ± {exact[1]}",
+        exact, units = s.exact_mean_energy, s.units
+        console.print(f"[bold]{name}[/bold]  {s.description}")
+        parameters = ", ".join(f"{k} = {_shown(v)}" for k, v in s.parameters.items())
+        lines = (
+            f"{s.n_atoms} atom{'s' if s.n_atoms > 1 else ''} in {s.n_dims} dimensions",
+            f"{parameters} (kT, reduced length)",
+            f"length unit {units.length_angstrom:g} Å, {units.temperature_kelvin:g} K",
+            *(() if exact is None else (f"exact mean energy {exact[0]} ± {exact[1]} kT",)),
         )
-    Console().print(grid)
+        for line in lines:
+            console.print(Padding(line, (0, 0, 0, 2)))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Stop
+from .console import Stop, picture, print_json
 from .potential import CalculatorOption, XmlOption, own_system
+from .progress import working
 
 if TYPE_CHECKING:
     from ..systems import System
@@ -69,53 +70,79 @@ def train(
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin, for your own potential.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
 
     Ctrl-C keeps the last whole iteration; --resume goes on from there, bit for bit.
     """
-    from ..errors import BudgetExhausted, Interrupted, UsageError
-    from ..training import load_config
-    from ..training import train as run_training
-    from .training_display import TrainingDisplay
+    with working() as work:
+        from ..errors import BudgetExhausted, Interrupted, UsageError
+        from ..training import load_config
+        from ..training import train as run_training
+        from .training_display import TrainingDisplay
 
-    name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
-    own = own_system(name, calculator, xml, temperature)
-    if own is None and temperature is not None:
-        raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
-    settings = _settings(config, seed, preset_name, iterations, own)
-    folder = out or Path("runs") / settings.system
-    display, stop = TrainingDisplay(settings.optimizer.inner_steps), Stop()
-    try:
-        with stop.listening(display.say), display:
-            checkpoint = run_training(
-                settings,
-                folder,
+        name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
+        own = own_system(name, calculator, xml, temperature)
+        if own is None and temperature is not None:
+            raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
+        settings = _settings(config, seed, preset_name, iterations, own)
+        folder = out or Path("runs") / settings.system
+        display, stop = TrainingDisplay(work, settings.optimizer.inner_steps), Stop()
+        try:
+            with stop.listening(work.say):
+                checkpoint = run_training(
+                    settings,
+                    folder,
+                    system=own,
+                    resume=resume,
+                    minutes=minutes,
+                    max_energy_calls=max_energy_calls,
+                    stop=lambda: stop.asked,
+                    on_step=display.step,
+                    on_iteration=display.iteration,
+                )
+        except (BudgetExhausted, Interrupted) as error:
+            if not stop.asked:
+                raise
+            work.say(str(error))
+            raise typer.Exit(130) from None
+        _plot(folder)
+        budgeted = minutes is not None or max_energy_calls is not None
+        if springs_steps is None and budgeted and not stop.asked:
+            work.say(f"no springs and plans within the budget; for them: idem-md tune {folder}")
+            springs_steps = 0
+        springs_steps = 4000 if springs_steps is None else springs_steps
+        if springs_steps and not stop.asked and checkpoint.provenance["finished"]:
+            from ..training.finish import run_samples
+            from .tune import finish
+
+            finish(
+                work,
+                checkpoint,
+                run_samples(folder),
+                folder / "model.safetensors",
+                springs_steps,
+                settings.seed,
                 system=own,
-                resume=resume,
-                minutes=minutes,
-                max_energy_calls=max_energy_calls,
-                stop=lambda: stop.asked,
-                on_step=display.step,
-                on_iteration=display.iteration,
             )
-    except (BudgetExhausted, Interrupted) as error:
-        if not stop.asked:
-            raise
-        display.say(str(error))
-        raise typer.Exit(130) from None
-    budgeted = minutes is not None or max_energy_calls is not None
-    if springs_steps is None and budgeted and not stop.asked:
-        typer.echo(f"no springs and plans within the budget; for them: idem-md tune {folder}", err=True)
-        springs_steps = 0
-    springs_steps = 4000 if springs_steps is None else springs_steps
-    if springs_steps and not stop.asked and checkpoint.provenance["finished"]:
-        from ..training.finish import run_samples
-        from .tune import finish
-
-        finish(checkpoint, run_samples(folder), folder / "model.safetensors", springs_steps, settings.seed, system=own)
-    p = checkpoint.provenance
-    state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
-    typer.echo(f"{state}: {folder / 'model.safetensors'}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")
+    p, model = checkpoint.provenance, folder / "model.safetensors"
+    if as_json:
+        keys = ("finished", "iterations", "planned", "seconds", "energy_calls")
+        print_json({"model": str(model)} | {key: p[key] for key in keys})
+    else:
+        state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
+        typer.echo(f"{state}: {model}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")
     if stop.asked:
         raise typer.Exit(130)
+
+
+def _plot(folder: Path) -> None:
+    """training.png, beside the log that it shows."""
+    import json
+
+    from ..report import plot_training
+
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    with picture("out", folder / "training.png") as target:
+        plot_training(log, target)

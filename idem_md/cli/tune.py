@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import made
+from .console import made, print_json
 from .potential import CalculatorOption, XmlOption, own_system
+from .progress import Work, by_share, working
 
 if TYPE_CHECKING:
     import torch
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
     from ..diffusion import SamplingPlan
     from ..systems import System
 
-__all__ = ["finish", "model_folder", "say_plan", "shipped_samples", "tune"]
+__all__ = ["finish", "model_folder", "plan_line", "plan_tables", "shipped_samples", "tune"]
 
 
-def shipped_samples(name: str, n: int, seed: int) -> torch.Tensor:
+def shipped_samples(name: str, n: int, seed: int, work: Work) -> torch.Tensor:
     """Samples of a built-in system by a formula, or else by tempering."""
     import torch
 
     from ..baselines import reference_engine
 
-    return torch.from_numpy(reference_engine(name).run(name, n, seed=seed).positions).float()
+    run = reference_engine(name).run(name, n, seed=seed, progress=by_share(work, "reference samples"))
+    return torch.from_numpy(run.positions).float()
 
 
 def model_folder(source: str, out: Path | None) -> Path:
@@ -40,16 +42,23 @@ def model_folder(source: str, out: Path | None) -> Path:
     return out or Path(source)
 
 
-def say_plan(nfe: int, plan: SamplingPlan) -> None:
-    """A line on stderr for a plan that has been found."""
-    typer.echo(
+def plan_line(nfe: int, plan: SamplingPlan) -> str:
+    """A plan that has been found."""
+    return (
         f"{nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g}, "
-        f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample",
-        err=True,
+        f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample"
     )
 
 
+def plan_tables(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All plans, by method and number of evaluations."""
+    return {
+        method: {str(nfe): plan.table() for nfe, plan in plans.items()} for method, plans in checkpoint.plans.items()
+    }
+
+
 def finish(
+    work: Work,
     checkpoint: Checkpoint,
     samples: torch.Tensor,
     out: Path,
@@ -59,26 +68,34 @@ def finish(
     pilot: int = 1000,
     draws: int = 1,
     system: System | None = None,
-) -> None:
-    """Springs and plans, with lines on stderr that say how far they are."""
+) -> Checkpoint:
+    """Springs and plans."""
     from ..training.finish import NFES
     from ..training.finish import tune as run_tuning
     from ..training.springs import SpringsTraining
-    from .console import progress_bar
 
-    with progress_bar("springs", steps, "steps") as advance:
-        run_tuning(
-            checkpoint,
-            samples,
-            out,
-            system=system,
-            springs=SpringsTraining(steps=steps, seed=seed),
-            nfes=dict.fromkeys(NFES, nfes) if nfes else NFES,
-            draws=draws,
-            pilot=pilot,
-            on_step=lambda _: advance(1),
-            on_plan=say_plan,
-        )
+    work.phase("springs", steps, "steps")
+    done = 0
+
+    def on_step(_) -> None:
+        nonlocal done
+        done += 1
+        work.advance()
+        if done == steps:
+            work.phase("noise levels and plans")
+
+    return run_tuning(
+        checkpoint,
+        samples,
+        out,
+        system=system,
+        springs=SpringsTraining(steps=steps, seed=seed),
+        nfes=dict.fromkeys(NFES, nfes) if nfes else NFES,
+        draws=draws,
+        pilot=pilot,
+        on_step=on_step,
+        on_plan=lambda nfe, plan: work.say(plan_line(nfe, plan)),
+    )
 
 
 def tune(
@@ -96,26 +113,32 @@ def tune(
     ] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Springs and sampling plans for a trained network: idem-md tune runs/lj13
 
     Training ends with it; this is for checkpoints made before, or to do it again.
     """
-    from ..checks import check_int
-    from ..sampler import load_sampler
-    from ..systems import SYSTEMS
-    from ..training.finish import run_samples
+    with working() as work:
+        from ..checks import check_int
+        from ..sampler import load_sampler
+        from ..systems import SYSTEMS
+        from ..training.finish import run_samples
 
-    steps, seed = check_int("steps", steps, 0), check_int("seed", seed, 0, 2**31 - 1)
-    checkpoint = load_sampler(source).checkpoint
-    folder = model_folder(source, out)
-    if source in SYSTEMS:
-        samples = shipped_samples(source, check_int("n", n, 600), seed + 1)
+        steps, seed = check_int("steps", steps, 0), check_int("seed", seed, 0, 2**31 - 1)
+        checkpoint = load_sampler(source).checkpoint
+        folder = model_folder(source, out)
+        if source in SYSTEMS:
+            samples = shipped_samples(source, check_int("n", n, 600), seed + 1, work)
+        else:
+            samples = run_samples(Path(source))
+        made(folder)
+        nfes = [check_int("nfe", k, 2) for k in nfe or ()]
+        draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
+        own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system.units)
+        tuned = finish(work, checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws, own)
+    model = folder / "model.safetensors"
+    if as_json:
+        print_json({"model": str(model), "plans": plan_tables(tuned)})
     else:
-        samples = run_samples(Path(source))
-    made(folder)
-    nfes = [check_int("nfe", k, 2) for k in nfe or ()]
-    draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
-    own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system.units)
-    finish(checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws, own)
-    typer.echo(f"{folder / 'model.safetensors'}")
+        typer.echo(f"{model}")

@@ -1,6 +1,7 @@
 """Weighted samples: estimates with errors, files, and views for MDTraj and ASE."""
 
-from .diagnostics import TRUSTED_ESS, TRUSTED_K, WeightWarning
+from ..errors import WeightWarning
+from .diagnostics import TRUSTED_ESS, TRUSTED_K, warn
 from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums
 from .files import check_writable
 from .forward import ForwardWeights
@@ -18,4 +19,5 @@ __all__ = [
     "WeightedEnsemble",
     "check_writable",
     "load_ensemble",
+    "warn",
 ]

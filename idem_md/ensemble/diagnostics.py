@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import WeightWarning
+
 if TYPE_CHECKING:
     from .weighted import WeightedEnsemble
 
-__all__ = ["TRUSTED_ESS", "TRUSTED_K", "WeightWarning", "advice", "pareto_k"]
+__all__ = ["TRUSTED_ESS", "TRUSTED_K", "advice", "pareto_k", "warn"]
 
 # Below this the weights rest on a few samples, and an error estimated from them is itself a guess.
 TRUSTED_ESS = 30
@@ -19,10 +22,6 @@ TRUSTED_ESS = 30
 TRUSTED_K = 0.7
 # A tail is a fifth of the weights; of fewer there is none to speak of.
 FEWEST = 50
-
-
-class WeightWarning(UserWarning):
-    """Averages of these samples, or their errors, are not to be trusted."""
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
@@ -39,6 +38,17 @@ def pareto_k(log_weights: np.ndarray) -> float:
     return float(array_stats.psislw(-alive)[1])  # it takes log likelihoods left out, the negatives of log weights
 
 
+# Against too few effective samples, by kind of ensemble.
+REMEDY = "more samples (n), more network evaluations (nfe) or more energy calls (last_step_calls)"
+REMEDIES = {"chain": "more steps", "equilibrium": "more samples (n)"}
+
+
+def warn(ensemble: WeightedEnsemble, about: str = "", stacklevel: int = 2) -> None:
+    """`WeightWarning` if there is anything to beware of; ``stacklevel`` is that of `warnings.warn`, of the caller."""
+    if ensemble.advice:
+        warnings.warn(about + ensemble.advice, WeightWarning, stacklevel=stacklevel + 1)
+
+
 def advice(ensemble: WeightedEnsemble) -> str:
     """What to beware of, as a sentence that says what to do; empty if there is nothing."""
     if ensemble.kind == "raw":
@@ -46,15 +56,10 @@ def advice(ensemble: WeightedEnsemble) -> str:
             "raw samples without weights: averages are off by as much as the sampler is, and nothing here says by how "
             "much; sample with weights for anything that is to be reported"
         )
-    if ensemble.kind == "chain" and ensemble.ess < TRUSTED_ESS:
-        return (
-            f"fewer than {TRUSTED_ESS} independent samples in these chains: neither averages nor their errors can be "
-            "trusted; ask for more steps"
-        )
     if ensemble.ess < TRUSTED_ESS:
         return (
             f"fewer than {TRUSTED_ESS} effective samples: neither averages nor their errors can be trusted; "
-            "ask for more samples (n), more network evaluations (nfe) or more energy calls (last_step_calls)"
+            f"ask for {REMEDIES.get(str(ensemble.kind), REMEDY)}"
         )
     k = ensemble.pareto_k
     if k > TRUSTED_K:

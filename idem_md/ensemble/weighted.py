@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from .diagnostics import advice, pareto_k
 from .estimators import MIN_ESS_FOR_ERRORS, Source
 from .files import read_ensemble, write_ensemble
 from .formats import Contents, to_trajectory
+from .joining import concatenate
 
 if TYPE_CHECKING:
     import ase
@@ -209,6 +210,24 @@ class WeightedEnsemble:
         """Weighted mean of the energy and its standard error, in kT."""
         alive = self.alive
         return estimators.weighted_mean(self.energies[alive], self.weights[alive], self.ess)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
+        """Independent samples that were drawn apart as one ensemble; log weights have one zero, and stay as they are.
+
+        Costs and failures are added up; the provenance has ``seeds`` for ``seed``.
+
+        Parameters
+        ----------
+        parts : sequence of WeightedEnsemble
+            Of one system, method, checkpoint and plan, with different seeds.
+
+        Raises
+        ------
+        UsageError
+            None, parts that do not belong together, the same seed twice, or samples that are not independent.
+        """
+        return concatenate(parts)
 
     def resample(self, n: int | None = None, seed: int = 0) -> WeightedEnsemble:
         """Equally weighted samples by systematic resampling; `log_z`, `ess` and all errors stay those of the source.

@@ -3,5 +3,6 @@
 from .comparison import compare
 from .figures import plot_energies, plot_histograms, plot_methods
 from .markdown import table
+from .training import plot_training
 
-__all__ = ["compare", "plot_energies", "plot_histograms", "plot_methods", "table"]
+__all__ = ["compare", "plot_energies", "plot_histograms", "plot_methods", "plot_training", "table"]

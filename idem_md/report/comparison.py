@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,12 @@ def _same_potential(ensembles: Mapping[str, WeightedEnsemble]) -> None:
             )
 
 
-def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool = True) -> dict[str, Any]:
+def compare(
+    ensembles: Mapping[str, WeightedEnsemble],
+    out: Path,
+    aligned: bool = True,
+    progress: Callable[[str], object] = lambda _: None,
+) -> dict[str, Any]:
     """Compare ensembles with the last one as the reference, and write a report.
 
     ``index.html`` is all of it in one file that opens without a network; ``table.md``, ``summary.json``,
@@ -135,6 +140,8 @@ def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool 
         Folder, made if missing; the files are written all or none.
     aligned : bool
         Also compute aligned W2 (about a minute for 2000 clusters of 13 atoms).
+    progress : callable (str), optional
+        Told what is done next.
 
     Returns
     -------
@@ -157,7 +164,11 @@ def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool 
         raise UsageError(f"compare: expected the last one, the reference, to be more than raw samples, got {last!r}")
     with _naming(last):
         reference = Reference.of(ensembles[last])
-    metrics = {label: _metrics(label, ensembles[label], reference, aligned) for label in labels}
+    metrics = {}
+    for label in labels:
+        progress(f"distances between {label} and {last}")
+        metrics[label] = _metrics(label, ensembles[label], reference, aligned)
+    progress(f"distances between halves of {last}")
     floors = _floors(reference, aligned)
     summary = {
         "system": ensembles[last].system.name,
@@ -170,6 +181,7 @@ def compare(ensembles: Mapping[str, WeightedEnsemble], out: Path, aligned: bool 
     }
     weighted = [e for e in ensembles.values() if e.kind == "importance"]
     names = ["index.html", "summary.json", "table.md", "histograms.png", *(["weights.png"] if weighted else [])]
+    progress("writing the report")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with atomic_set({name: out / name for name in names}) as new:

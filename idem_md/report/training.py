@@ -1,0 +1,50 @@
+"""What a training log shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from .figures import COLOURS, save_png
+
+__all__ = ["plot_training"]
+
+
+def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
+    """Loss by noise level, and energies of raw samples beside the buffer's, over the seconds of a run, as PNG.
+
+    Parameters
+    ----------
+    log : sequence of dict
+        Entries of ``log.jsonl``, one an outer iteration.
+    file : path or file object
+    """
+    figure = Figure(figsize=(9.2, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    seconds = np.array([entry["seconds"] for entry in log])
+    losses, edges = np.array([entry["loss_by_sigma"] for entry in log]), log[0]["sigma_edges"]
+    shades = colormaps["viridis"](np.linspace(0, 0.9, losses.shape[1]))
+    # A level that no draw of an iteration fell into has no loss.
+    for values, lo, hi, shade in zip(np.where(losses > 0, losses, np.nan).T, edges, edges[1:], shades):
+        left.plot(seconds, values, ".-", ms=3, lw=1.2, color=shade, label=f"{lo:.2g} – {hi:.2g}")
+    left.set(xlabel="seconds", ylabel="squared error, units of the network's output", yscale="log")
+    left.legend(title="noise level σ", fontsize=7, title_fontsize=8, frameon=False, ncols=2)
+    series = (("raw_median_energy", "raw samples, median"), ("buffer_mean_energy", "replay buffer, mean"))
+    for (key, label), colour in zip(series, COLOURS):
+        known = [(s, entry[key]) for s, entry in zip(seconds, log) if entry[key] is not None]
+        if known:
+            right.plot(*zip(*known), ".-", ms=4, lw=1.4, color=colour, label=label)
+    # The first samples of an untrained network may lie anywhere.
+    late = [entry[key] for key, _ in series for entry in log[len(log) // 4 :] if entry[key] is not None]
+    if late:
+        margin = 0.1 * max(float(np.ptp(late)), 1.0)
+        right.set_ylim(min(late) - margin, max(late) + margin)
+    right.set(xlabel="seconds", ylabel="energy u (kT)")
+    right.legend(fontsize=8, frameon=False)
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    save_png(figure, file)
