@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from idem_md.baselines.correlation import equilibration, statistical_inefficienc
 from idem_md.baselines.dynamics import curvature
 from idem_md.benchmarks import measure_engines
 from idem_md.energies import ASE, Harmonic, OpenMM
+from idem_md.ensemble import WeightWarning
 from idem_md.ensemble.estimators import Source
 from idem_md.errors import EnergyError
 from idem_md.geometry import centred
@@ -132,6 +134,14 @@ def test_dynamics_keep_budgets():
             AseEngine().run(harmonic(), 20, **options)
     with pytest.raises(UsageError, match="energy_calls: expected none for the engine 'exact'"):
         ENGINES["exact"].run("gmm40", 20, energy_calls=100)
+
+
+def test_chains_that_are_too_short_to_know_themselves_are_warned_of():
+    with pytest.warns(WeightWarning, match="fewer than 100 independent samples in a chain"):
+        AseEngine(timestep_fs=5.0).run(harmonic(), 100, 600, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", WeightWarning)
+        AseEngine(timestep_fs=5.0, inefficiency=4).run(harmonic(), 100, 600, seed=0)
 
 
 def test_overrides():

@@ -18,9 +18,9 @@ from idem_md.energies import lennard_jones_reference
 COMMAND = str(Path(sys.executable).parent / "idem-md")
 
 
-def run(*args, cwd=None, code=0):
+def run(*args, cwd=None, code=0, env=None):
     """Run the installed command in a process of its own, as a user would."""
-    env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning"}
+    env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning", **(env or {})}
     result = subprocess.run([COMMAND, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == code, result.stderr
     return result
@@ -30,8 +30,8 @@ def test_systems():
     rows = json.loads(run("systems", "--json").stdout)
     assert rows["lj13"]["parameters"] == {"epsilon": 2.0, "r_min": 1.0, "trap": 1.0}
     assert set(rows) == set(idem_md.SYSTEMS)
-    text = run("systems").stdout
-    assert all(name in text for name in rows)
+    text = run("systems", env={"COLUMNS": "40"}).stdout
+    assert all(name in text for name in rows) and max(map(len, text.splitlines())) <= 40
 
 
 def test_sample_writes_files_and_json(tmp_path):
@@ -93,16 +93,19 @@ def test_sample_writes_files_and_json(tmp_path):
 def trained(tmp_path_factory, tiny_toml):
     folder = tmp_path_factory.mktemp("train")
     (folder / "tiny.toml").write_text(tiny_toml())
-    run("train", "tiny.toml", "--out", "run", "--springs-steps", 3, cwd=folder)
+    made = json.loads(run("train", "tiny.toml", "--out", "run", "--springs-steps", 3, "--json", cwd=folder).stdout)
+    assert made["model"] == str(Path("run", "model.safetensors")) and made["finished"] and made["iterations"] == 3
     return folder
 
 
 def test_train_sample_compare(trained):
-    for name in ("model.safetensors", "state.safetensors", "log.jsonl", "config.json"):
+    for name in ("model.safetensors", "state.safetensors", "log.jsonl", "config.json", "training.png"):
         assert (trained / "run" / name).exists()
     raw = ("--kernel", "ddpm", "--last-step", "plain")
     run("sample", "run", "-n", 20, "--nfe", 4, *raw, "--out", "tiny.dcd", cwd=trained)
-    run("sample", "lj13", "-n", 40, "--out", "s0.dcd", cwd=trained)
+    run("sample", "lj13", "-n", 40, "--out", "s0.dcd", "--plot", "s0.png", cwd=trained)
+    assert (trained / "s0.png").read_bytes().startswith(b"\x89PNG")
+    assert "plot: expected a file name ending in .png" in run("sample", "lj13", "--plot", "s0", code=2).stderr
     run("baseline", "lj13", "-n", 40, "--steps", 500, "--out", "ref.dcd", cwd=trained)
     info = json.loads(run("info", "run", "--json", cwd=trained).stdout)
     assert info["kind"] == "checkpoint" and len(info["springs_gain_nats"]) == 8 and "25" in info["plans"]["diffusion"]

@@ -263,3 +263,56 @@ def test_weights_that_cannot_be_trusted_are_warned_of(lj13_sampler):
     assert "Pareto k" in heavy.advice and heavy.ess > 30
     assert np.isnan(ensemble(40).pareto_k) and np.isnan(even.resample(seed=1).pareto_k)
     assert np.isnan(WeightedEnsemble(even.positions, even.energies, np.zeros(4000), SYSTEM).pareto_k)
+
+
+# Parts put together
+
+
+def part(seed, **changed):
+    record = {
+        "seed": seed,
+        "energy_calls": 5,
+        "seconds": 1.5,
+        "failed": 0,
+        "method": "diffusion",
+        "plan": {"a": [1, 2]},
+    }
+    e = ensemble(20, seed)
+    return WeightedEnsemble(e.positions, e.energies, e.log_weights, SYSTEM, record | changed, kind="importance")
+
+
+def test_parts_are_joined_with_their_weights_and_costs(tmp_path):
+    parts = [part(1), part(2, failed=1), part(3)]
+    parts[1].save(tmp_path / "b.dcd")  # tuples come back from files as lists
+    parts[1] = load_ensemble(tmp_path / "b.dcd")
+    whole = WeightedEnsemble.concatenate(parts)
+    assert np.array_equal(whole.log_weights, np.concatenate([e.log_weights for e in parts]))
+    assert np.array_equal(whole.positions[20:40], parts[1].positions) and whole.kind == "importance"
+    p = whole.provenance
+    assert (p["seeds"], p["energy_calls"], p["seconds"], p["failed"]) == ([1, 2, 3], 15, 4.5, 1) and "seed" not in p
+    # Of Z itself the whole is the mean of its parts.
+    assert whole.log_z == pytest.approx(np.log(np.mean([np.exp(e.log_z) for e in parts])))
+    more = WeightedEnsemble.concatenate([whole, part(4)])
+    assert more.provenance["seeds"] == [1, 2, 3, 4] and len(more) == 80
+
+
+@pytest.mark.parametrize(
+    "other,message",
+    [
+        (lambda: part(1), "expected different seeds, got 1 twice"),
+        (lambda: part(2, plan={"a": [1, 3]}), "expected the plan of part 0 in part 1"),
+        (lambda: part(2, checkpoint="other"), "expected the checkpoint of part 0"),
+        (lambda: part(2, method="consistency"), "expected the method of part 0"),
+        (lambda: part(2).resample(), "expected the kind of part 0"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(other, message):
+    with pytest.raises(UsageError, match=message):
+        WeightedEnsemble.concatenate([part(1), other()])
+
+
+def test_neither_nothing_nor_frames_of_chains_are_joined():
+    with pytest.raises(UsageError, match="one ensemble or more, got none"):
+        WeightedEnsemble.concatenate([])
+    with pytest.raises(UsageError, match="got 'resampled'"):
+        WeightedEnsemble.concatenate([part(1).resample()])

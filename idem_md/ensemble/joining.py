@@ -52,8 +52,9 @@ def concatenate(parts: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
     twice = [seed for seed in seeds if seeds.count(seed) > 1]
     if twice:
         raise UsageError(f"parts: expected different seeds, got {twice[0]} twice: the same samples again")
-    record: dict[str, Any] = {k: v for k, v in first.provenance.items() if k != "seed"}
-    record |= {key: sum(e.provenance.get(key, 0) for e in parts) for key in SUMMED if key in record}
+    records: list[dict[str, Any]] = [dict(e.provenance) for e in parts]
+    record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds")}
+    record |= {key: sum(r.get(key, 0) for r in records) for key in SUMMED if key in record}
     x, u, log_w = (np.concatenate([getattr(e, name) for e in parts]) for name in ARRAYS)
     whole = Provenance(**record, seeds=seeds)  # type: ignore[typeddict-item]
     return type(first)(x, u, log_w, first.system, whole, first.kind)
