@@ -117,10 +117,9 @@ def _xml(system: System) -> str:
     if energy.trap:
         n = built.getNumParticles()
         # kT / A^2 to kJ/mol / nm^2; over pairs, sum_i |x_i - centroid|^2 = sum_(i<j) r^2 / n.
-        trap = openmm.CustomBondForce("0.5*trap*r^2")
-        trap.addGlobalParameter("trap", energy.trap * energy.units.kT_kJ_per_mol * 100 / n)
+        trap, stiffness = openmm.HarmonicBondForce(), energy.trap * energy.units.kT_kJ_per_mol * 100 / n
         for i in range(n):
             for j in range(i):
-                trap.addBond(i, j, [])
+                trap.addBond(i, j, 0.0, stiffness)
         built.addForce(trap)
     return openmm.XmlSerializer.serialize(built)

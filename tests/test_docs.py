@@ -1,0 +1,155 @@
+"""Every command and snippet of README and the documentation runs, in the order of its page; the long ones with smaller
+numbers."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pytest
+import typer
+
+from idem_md.cli import app, main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+# In the place of numbers that take long. Results of the smaller ones are of no use; that they come is the point.
+SMALLER = {
+    "-n 10000": "-n 100",
+    "minutes=1.5)": "minutes=0.3)",
+    "minutes=1)": "minutes=0.3)",
+    "--minutes 0.3": "--minutes 0.08",
+    "idem-md train cu13 ": "idem-md train cu13.toml ",
+    "idem-md train argon13 ": "idem-md train argon13.toml ",
+    "idem-md train dw4 ": "idem-md train dw4.toml ",
+    "--draws 16": "--draws 2 --steps 5",
+}
+TINY = """
+system = "{}"
+[buffer]
+size = 16
+fresh = 2
+relax_steps = 5
+warmup_steps = 20
+refine_steps = 2
+sampling_steps = 4
+[target]
+name = "buffer"
+[optimizer]
+batch = 8
+iterations = 2
+inner_steps = 4
+[network]
+channels = 8
+layers = 1
+"""
+# At least so many effective samples are worth printing, where a page draws them from a shipped network.
+WORTH = 100
+
+
+def blocks(page):
+    """(language, title or "", text) of every fenced block."""
+    found = re.findall(
+        r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', page.read_text(encoding="utf-8"), flags=re.S | re.M
+    )
+    assert all(language in ("bash", "python", "text") for language, _, _ in found), page
+    return found
+
+
+def smaller(text):
+    for long, short in SMALLER.items():
+        text = text.replace(long, short)
+    return text
+
+
+def run(line, monkeypatch):
+    """One command, in this process: most of the time of a short one is that of imports."""
+    words = shlex.split(line, comments=True)
+    if not words or words[0] in ("pip", "pytest"):
+        return  # what runs these tests has done that
+    assert words[0] == "idem-md", line
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code, line
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    for name in ("cu13", "argon13", "dw4"):
+        (tmp_path / f"{name}.toml").write_text(TINY.format(name))
+    return tmp_path
+
+
+def runnable(page):
+    return any(language != "text" for language, _, _ in blocks(page))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=lambda p: p.stem)
+def test_all_that_a_page_shows_runs(page, folder, monkeypatch, capsys):
+    names = {"__name__": "__main__"}
+    for language, title, text in blocks(page):
+        text = smaller(text)
+        if title:
+            (folder / title).write_text(text)
+        if language == "bash" and title:  # the script of a queue
+            for task in range(2):
+                environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(task)}
+                subprocess.run(["bash", "-e", title], cwd=folder, env=environment, check=True, timeout=300)
+        elif language == "bash":
+            for line in text.replace("\\\n", " ").replace(" && ", "\n").splitlines():
+                run(line, monkeypatch)
+        elif language == "python" and not title:
+            exec(compile(text, f"{page.name}", "exec"), names)  # noqa: S102
+    if page.name == "README.md":
+        t = mdtraj.load("lj13.dcd", top="lj13.pdb")
+        with np.load("lj13.npz", allow_pickle=False) as z:
+            assert t.n_frames == 1000 and np.allclose(t.xyz * 10, z["positions"] * 3.8220, atol=1e-5)
+        assert (folder / "report" / "index.html").stat().st_size > 1_000_000
+        shown = [float(n) for n in re.findall(r"([\d.]+) effective", capsys.readouterr().out)]
+        assert len(shown) >= 6 and min(shown) >= WORTH, shown
+
+
+def test_no_smaller_number_is_left_over():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [long for long in SMALLER if long not in text] == []
+
+
+def spans(page):
+    """Commands within sentences and tables."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    return [" ".join(span.split()) for span in re.findall(r"`(idem-md [^`]+)`", prose)]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if spans(p)], ids=lambda p: p.stem)
+def test_commands_in_sentences_are_understood(page):
+    """They are parsed, not run."""
+    group = typer.main.get_command(app)
+    for span in spans(page):
+        name, *words = shlex.split(span)[1:]
+        command = group.commands[name]
+        if name == "bench" and words:
+            command, words = command.commands[words[0]], words[1:]
+        required = [p for p in command.params if p.required]
+        if not words and required:
+            continue  # the command is spoken of
+        command.make_context(name, words)
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_is_short_and_says_how_to_install_and_test():
+    found = [text.strip() for language, _, text in blocks(ROOT / "README.md") if language == "bash"]
+    assert found[0].startswith("pip install . && idem-md sample") and found[1] == 'pip install ".[test]" && pytest'
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

@@ -1,0 +1,98 @@
+"""No command leaves its user in the dark: with a terminal and without, there is a word every two seconds."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from idem_md.cli import progress
+from idem_md.cli.progress import by_share, working
+
+COMMAND = str(Path(sys.executable).parent / "idem-md")
+SECONDS = 2.0
+# One machine or another stands still for a moment; a command that is silent is so every time.
+TRIES = 3
+
+
+def watched(command, folder, terminal):
+    """The longest silence of a command from its start to its last word, and what it said."""
+    if terminal:
+        reader, writer = pty.openpty()
+    else:
+        reader, writer = os.pipe()
+    start = time.monotonic()
+    process = subprocess.Popen(command, cwd=folder, stdout=writer, stderr=writer, stdin=subprocess.DEVNULL)
+    os.close(writer)
+    silences, last, said = [], start, b""
+    while True:
+        try:
+            chunk = os.read(reader, 65536)
+        except OSError:  # a terminal whose other end is closed
+            break
+        if not chunk:
+            break
+        silences.append(time.monotonic() - last)
+        last, said = time.monotonic(), said + chunk
+    os.close(reader)
+    assert process.wait(timeout=60) == 0, said.decode()
+    return max(silences), said.decode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_toml):
+    """With two sample files and a small run."""
+    folder = tmp_path_factory.mktemp("watched")
+    for seed, name in enumerate(("a", "b")):
+        sample = f"sample lj13 -n 150 --seed {seed} --out {name}.dcd".split()
+        subprocess.run([COMMAND, *sample], cwd=folder, check=True, capture_output=True)
+    (folder / "slow.toml").write_text(tiny_toml(40).replace("'warmup_steps' = 40", "warmup_steps = 20000"))
+    return folder
+
+
+COMMANDS = {
+    "sample": "sample lj13 -n 500",
+    "baseline": "baseline lj13 --engine openmm -n 100 --minutes 0.08 --out md.dcd",
+    "compare": "compare a.dcd b.dcd --out report",
+    "check": "check a.dcd --reference b.dcd -n 100",
+    "analyse": "analyse a.dcd",
+    "train": "train slow.toml --minutes 1 --out {run}",
+    "tune": "tune lj13 --steps 20 -n 600 --pilot 100 --nfe 4 --out {run}",
+    "bench": "bench score dw4 --sigma 0.5 --samples 64 --steps 1000",
+}
+
+
+@pytest.mark.parametrize(
+    "name,terminal",
+    [*((name, False) for name in COMMANDS), *((name, True) for name in ("sample", "baseline", "train"))],
+)
+def test_there_is_a_word_every_two_seconds(name, terminal, folder):
+    silence = SECONDS
+    for k in range(TRIES):
+        command = COMMANDS[name].format(run=f"{name}-{terminal}-{k}").split()
+        silence, said = watched([COMMAND, *command], folder, terminal)
+        assert "nan" not in said and "Traceback" not in said
+        if silence < SECONDS:
+            break
+    assert silence < SECONDS, said
+
+
+def test_lines_say_what_is_done_and_how_much_is_left(monkeypatch, capfd):
+    monkeypatch.setattr(progress, "SILENCE", 0.2)
+    with working("loading") as work:
+        assert work.line() == "loading: 0 s"
+        tell = by_share(work, "openmm")
+        tell(0.256, "40 independent")
+        assert work.line() == "openmm: 25 of 100 %, 40 independent, 0 s, about 0 s left"
+        work.phase("sampling", 300, "samples")
+        work.advance(100)
+        time.sleep(0.6)
+        work.resize(200, 150)
+        assert "150 of 200 samples" in work.line()
+        with work.aside():
+            print("result")
+    out, err = capfd.readouterr()
+    assert out == "result\n" and "sampling: 100 of 300 samples" in err
