@@ -32,7 +32,8 @@ def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
     for values, lo, hi, shade in zip(np.where(losses > 0, losses, np.nan).T, edges, edges[1:], shades):
         left.plot(seconds, values, ".-", ms=3, lw=1.2, color=shade, label=f"{lo:.2g} – {hi:.2g}")
     left.set(xlabel="seconds", ylabel="squared error, units of the network's output", yscale="log")
-    left.legend(title="noise level σ", fontsize=7, title_fontsize=8, frameon=False, ncols=2)
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
+    left.legend(title="noise level σ", fontsize=7, title_fontsize=8, ncols=4, **above)
     series = (("raw_median_energy", "raw samples, median"), ("buffer_mean_energy", "replay buffer, mean"))
     for (key, label), colour in zip(series, COLOURS):
         known = [(s, entry[key]) for s, entry in zip(seconds, log) if entry[key] is not None]
@@ -44,7 +45,7 @@ def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
         margin = 0.1 * max(float(np.ptp(late)), 1.0)
         right.set_ylim(min(late) - margin, max(late) + margin)
     right.set(xlabel="seconds", ylabel="energy u (kT)")
-    right.legend(fontsize=8, frameon=False)
+    right.legend(fontsize=8, **above)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
     save_png(figure, file)
