@@ -30,6 +30,7 @@ from .nets import (
 )
 from .systems import SYSTEMS, System, get_system
 from .tables import parse_table
+from .torch_state import own_torch
 
 __all__ = [
     "Checkpoint",
@@ -51,8 +52,20 @@ VERSION = 3
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a JSON header as one safetensors file of the given kind ('model' or 'state')."""
-    meta = {"format": FORMAT, "kind": kind, "version": str(VERSION), "json": json.dumps(header, sort_keys=True)}
-    write_atomic(path, save({k: v.contiguous() for k, v in tensors.items()}, meta))
+    whole = {k: v.contiguous() for k, v in tensors.items()}
+    text = json.dumps(header, sort_keys=True)
+    meta = {"format": FORMAT, "kind": kind, "version": str(VERSION), "json": text, "sha256": _checksum(whole, text)}
+    write_atomic(path, save(whole, meta))
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
+    """SHA-256 of a header and of names, types, shapes and bytes of tensors."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -75,11 +88,13 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
         raise FileFormatError(
             f"{path}: expected an {FORMAT} {kind} file, got format {meta.get('format')!r}, kind {meta.get('kind')!r}"
         )
-    if not meta.get("version", "").isdigit() or int(meta["version"]) > VERSION:
+    if meta.get("version") not in [str(k) for k in range(1, VERSION + 1)]:
         raise FileFormatError(f"{path}: expected version {VERSION} or older, got {meta.get('version')!r}")
+    if "sha256" in meta and meta["sha256"] != _checksum(tensors, meta.get("json", "")):  # older files have none
+        raise FileFormatError(f"{path}: expected the contents that its checksum was made of, it is damaged")
     try:
         return tensors, migrate(json.loads(meta["json"]), int(meta["version"]))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path}: its JSON header is damaged ({error})") from None
 
 
@@ -243,6 +258,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
 
 
+@own_torch
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a model file written by `save_checkpoint`.
 
@@ -277,7 +293,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             denoiser.jump = jump = build_jump(name, header["jump"], denoiser.net, system.sigma_data)
             options = parse_table(SpringsOptions, header["stretch"], str(path), "stretch")
             denoiser.stretch = build_stretch(options, jump)
-    except (KeyError, TypeError, ValueError, IdemError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, IdemError) as problem:
         unknown = isinstance(problem, UsageError) and str(name) not in NETWORKS
         hint = "; import the module that registers it first" if unknown else ""
         raise FileFormatError(f"{path}: its header does not describe a model ({problem}{hint})") from None

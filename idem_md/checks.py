@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numbers
+import os
 
 import torch
 
 from .errors import EnergyError, UsageError
 
-__all__ = ["all_finite", "check_choice", "check_float", "check_int", "check_positions"]
+__all__ = ["all_finite", "check_choice", "check_fits", "check_float", "check_int", "check_positions"]
 
 
 def check_int(name: str, value, minimum: int | None = None, maximum: int | None = None) -> int:
@@ -39,6 +40,16 @@ def check_float(
     if below is not None and value >= below:
         raise UsageError(f"{name}: expected a number below {below}, got {value}")
     return value
+
+
+def check_fits(name: str, n: int, bytes_each: int) -> None:
+    """Raise `UsageError` for a number of things that the memory of this machine cannot hold."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if n * bytes_each > memory:
+        raise UsageError(
+            f"{name}: expected at most {memory // bytes_each}, got {n}, which take {n * bytes_each / 2**30:.3g} GiB of "
+            f"the {memory / 2**30:.3g} GiB that there are"
+        )
 
 
 def check_choice(name: str, value, choices) -> str:

@@ -8,7 +8,9 @@ import time
 from importlib.metadata import version
 from typing import Any, TypedDict
 
-__all__ = ["Provenance", "finite_or_none", "hardware", "provenance", "versions"]
+import numpy as np
+
+__all__ = ["Provenance", "bare", "finite_or_none", "hardware", "provenance", "versions"]
 
 
 class Provenance(TypedDict, total=False):
@@ -93,6 +95,13 @@ def provenance(system: str, parameters: dict[str, Any], energy_calls: int, start
     )
     record.update(facts)  # type: ignore[typeddict-item]
     return record
+
+
+def bare(value: Any) -> Any:
+    """For `json.dumps`, ``default=``: numpy's scalars and arrays as plain numbers."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def finite_or_none(value) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 
 from .chains import first_step
 from .checkpoint import Checkpoint, load_checkpoint
-from .checks import check_choice, check_int
+from .checks import check_choice, check_fits, check_int
 from .diffusion import (
     PROPOSALS,
     LastStep,
@@ -29,6 +30,7 @@ from .ensemble import ForwardWeights, WeightedEnsemble, warn
 from .errors import FileFormatError, UsageError
 from .provenance import provenance
 from .systems import SYSTEMS, System
+from .torch_state import own_torch
 
 __all__ = ["Sampler", "checkpoint_path", "load_sampler", "methods"]
 
@@ -36,6 +38,10 @@ __all__ = ["Sampler", "checkpoint_path", "load_sampler", "methods"]
 NFE = 25
 # Of raw samples.
 RAW_NFE = 4
+# More levels than that differ by rounding only.
+MOST_NFE = 100_000
+# Positions in double precision, and once more while parts are put together.
+BYTES_A_COORDINATE = 16
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
@@ -52,6 +58,8 @@ def checkpoint_path(source) -> Path:
     UsageError
         Neither a shipped system nor an existing path.
     """
+    if not isinstance(source, (str, os.PathLike)) or not str(source):
+        raise UsageError(f"system: expected a name, a run folder or a checkpoint file, got {source!r}")
     path = Path(source)
     if str(source) in SYSTEMS:
         path = SHIPPED / str(source) / "model.safetensors"
@@ -97,7 +105,9 @@ class Sampler:
     def __init__(self, checkpoint: Checkpoint, system: System | None = None):
         self.checkpoint = checkpoint
         self.system = checkpoint.system if system is None else system
-        kinds = checkpoint.system.kinds
+        kinds, n_dims = checkpoint.system.kinds, checkpoint.system.n_dims
+        if self.system.n_dims != n_dims:
+            raise UsageError(f"system: expected {n_dims} dimensions as in the checkpoint, got {self.system.n_dims}")
         if self.system.kinds != kinds:
             raise UsageError(
                 f"system: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {self.system.kinds}"
@@ -124,7 +134,7 @@ class Sampler:
         checkpoint, known = self.checkpoint, list(self.checkpoint.plans)
         check_choice("method", method, methods())
         if nfe is not None:
-            check_int("nfe", nfe, 2)
+            check_int("nfe", nfe, 2, MOST_NFE)
         if method == "consistency" and checkpoint.denoiser.jump is None:
             raise UsageError("method: expected diffusion, the checkpoint has no jumps; see idem-md distill")
         own = self.system is checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
@@ -141,6 +151,7 @@ class Sampler:
         """The plan of `choose`."""
         return self.choose(nfe, method)[1]
 
+    @own_torch
     def sample(
         self,
         n: int,
@@ -208,6 +219,7 @@ class Sampler:
         route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
         return self._draw([system], n, seed, route._replace(weighted=weighted, spared=spared), progress)[0]
 
+    @own_torch
     def scan(
         self,
         n: int,
@@ -241,6 +253,7 @@ class Sampler:
         route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
         return self._draw(systems, n, seed, route, progress)
 
+    @own_torch
     def forward(
         self,
         samples: WeightedEnsemble,
@@ -314,6 +327,7 @@ class Sampler:
 
     def _draw(self, systems: Sequence[System], n: int, seed: int, route: _Route, progress) -> list[WeightedEnsemble]:
         n = check_int("n", n, 1)
+        check_fits("n", n, BYTES_A_COORDINATE * self.system.n_atoms * self.system.n_dims * len(systems))
         seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
         energies = [system.energy() for system in systems]
         start = time.perf_counter()
@@ -354,8 +368,11 @@ class Sampler:
         return ensembles
 
 
+@own_torch
 def load_sampler(source, system: System | None = None) -> Sampler:
     """The sampler of a shipped system (``"lj13"``), a run folder or a checkpoint file.
+
+    Of a run that was killed before it wrote its model: that after the last whole iteration.
 
     Parameters
     ----------
@@ -371,6 +388,10 @@ def load_sampler(source, system: System | None = None) -> Sampler:
         Not a checkpoint.
     """
     path = checkpoint_path(source)
+    if not path.exists() and (path.parent / "state.safetensors").exists():
+        from .training import recover  # a run that was killed
+
+        return Sampler(recover(path.parent, system), system)
     if not path.exists():
         raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
     return Sampler(load_checkpoint(path), system)

@@ -9,6 +9,7 @@ import torch
 from .energies import Energy
 from .errors import EnergyError, IdemError, UsageError
 from .geometry import centred, cubic_lattice
+from .torch_state import own_torch
 
 __all__ = ["ContractError", "check_energy", "loose_lattice"]
 
@@ -23,6 +24,7 @@ def _require(condition: bool, message: str) -> None:
         raise ContractError(message)
 
 
+@own_torch
 def loose_lattice(energy: Energy, n: int = 6, seed: int = 0) -> torch.Tensor:
     """``n`` jittered cubic lattices of the spacing, among powers of 1.1, at which the energy pulls least.
 
@@ -50,6 +52,7 @@ def loose_lattice(energy: Energy, n: int = 6, seed: int = 0) -> torch.Tensor:
     return candidates[min(usable)[1]]
 
 
+@own_torch
 def check_energy(
     energy: Energy,
     x: torch.Tensor | None = None,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["BOLTZMANN_EV", "GAS_CONSTANT", "Units"]
+from .errors import UsageError
+
+__all__ = ["BOLTZMANN_EV", "GAS_CONSTANT", "Quantity", "Units", "in_angstrom", "in_kelvin", "without_unit"]
 
 # CODATA 2018; exact since the 2019 redefinition of the SI.
 BOLTZMANN_EV = 8.617333262e-5  # eV/K
@@ -39,3 +42,60 @@ class Units:
     def to_angstrom(self, x):
         """Reduced length -> Å."""
         return x * self.length_angstrom
+
+
+@runtime_checkable
+class Quantity(Protocol):
+    """A number or array with a unit, as OpenMM has them."""
+
+    def value_in_unit(self, unit: Any) -> Any:
+        """The bare value."""
+        ...
+
+
+@runtime_checkable
+class _Foreign(Protocol):
+    """As pint, unyt or astropy have them: numbers that lose their unit without a word when they become arrays."""
+
+    @property
+    def unit(self) -> Any: ...
+
+
+@runtime_checkable
+class _Pint(Protocol):
+    @property
+    def units(self) -> Any: ...
+
+
+def _converted(name: str, value: Any, unit: str) -> Any:
+    if isinstance(value, Quantity):
+        from openmm import unit as openmm_unit
+
+        try:
+            return value.value_in_unit(getattr(openmm_unit, unit))
+        except (TypeError, AttributeError):
+            raise UsageError(f"{name}: expected a quantity that is one of {unit}, got {value!r}"[:300]) from None
+    return without_unit(name, value, unit)
+
+
+def in_angstrom(name: str, value: Any) -> Any:
+    """A length or array of lengths in Å; of OpenMM's quantities by conversion, anything else as it is.
+
+    Raises
+    ------
+    UsageError
+        Another quantity than a length, or one of a library that is not known here.
+    """
+    return _converted(name, value, "angstrom")
+
+
+def in_kelvin(name: str, value: Any) -> Any:
+    """The same for temperatures."""
+    return _converted(name, value, "kelvin")
+
+
+def without_unit(name: str, value: Any, wanted: str) -> Any:
+    """The value itself; raises `UsageError` for one with a unit, ``wanted`` says what bare numbers are."""
+    if isinstance(value, (Quantity, _Foreign, _Pint)):
+        raise UsageError(f"{name}: expected bare numbers ({wanted}), got a quantity, {type(value).__name__}")
+    return value

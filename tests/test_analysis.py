@@ -1,5 +1,7 @@
 """Metrics on cases with known answers."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,10 @@ from idem_md.baselines import ENGINES
 from idem_md.chains import quench
 from idem_md.energies import Harmonic
 from idem_md.ensemble import WeightSums
+
+
+def no_minimum(energy, x):
+    return torch.full((len(x),), torch.nan)
 
 
 def test_energy_w2_of_a_shift_is_the_shift():
@@ -124,7 +130,9 @@ def test_coverage_of_a_cluster_with_one_minimum(monkeypatch):
     shares = coverage(one, two, n=20)
     assert shares.names == ("minimum of 0.000 kT",) and shares.missing == 0.0 and shares.worst[1] == 0.0
 
-    monkeypatch.setitem(coverage.__globals__, "quench", lambda energy, x: torch.full((len(x),), torch.nan))
+    monkeypatch.setitem(
+        inspect.unwrap(coverage).__globals__, "quench", lambda energy, x: torch.full((len(x),), torch.nan)
+    )
     with pytest.raises(ResultError, match="no minimisation"):
         coverage(one, two, n=3)
 
@@ -145,7 +153,9 @@ def test_minima_without_a_reference(monkeypatch):
     stuck = minima(idem_md.WeightedEnsemble(x, u, np.zeros(20), system), n=60)
     assert stuck.deeper >= 1 and stuck.share[0] == 0 and stuck.share[stuck.deeper] > 0.9
 
-    monkeypatch.setitem(minima.__globals__, "quench", lambda energy, x: torch.full((len(x),), torch.nan))
+    monkeypatch.setitem(
+        inspect.unwrap(minima).__globals__, "quench", lambda energy, x: torch.full((len(x),), torch.nan)
+    )
     with pytest.raises(ResultError, match="no minimisation"):
         minima(liquid, n=3)
 

@@ -224,7 +224,7 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         (["sample", "foreign.safetensors"], "foreign.safetensors"),
         (["sample", "lj13", "--last-step", "magic"], "last_step: expected one of"),
         (["sample", "lj13", "--last-step", "plain", "--last-step-calls", "3"], "last_step_calls: expected none"),
-        (["sample", "lj13", "--temperature", "-3"], "temperature_K: expected a positive number, got -3.0"),
+        (["sample", "lj13", "--temperature", "-3"], "temperature_K: expected a number above 0.0, got -3.0"),
         (["tune", "lj13"], "out: expected a folder"),
         (["tune", "nowhere"], "nowhere"),
         (["info", "nowhere.dcd"], "nowhere.npz"),

@@ -1,6 +1,7 @@
 """Every command and snippet of README and the documentation runs, in the order of its page; the long ones with smaller
 numbers."""
 
+import gc
 import os
 import re
 import shlex
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 import typer
 
+from idem_md.analysis.observables import POWERS
 from idem_md.cli import app, main
+from idem_md.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -25,7 +28,7 @@ SMALLER = {
     "--minutes 0.3": "--minutes 0.08",
     "idem-md train cu13 ": "idem-md train cu13.toml ",
     "idem-md train argon13 ": "idem-md train argon13.toml ",
-    "idem-md train dw4 ": "idem-md train dw4.toml ",
+    "idem-md train dw4 --out": "idem-md train dw4.toml --out",
     "--draws 16": "--draws 2 --steps 5",
 }
 TINY = """
@@ -85,7 +88,16 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     for name in ("cu13", "argon13", "dw4"):
         (tmp_path / f"{name}.toml").write_text(TINY.format(name))
-    return tmp_path
+    registries = [found for found in gc.get_objects() if type(found) is Registry]
+    before = [dict(registry) for registry in registries]
+    yield tmp_path
+    for registry, parts in zip(registries, before):
+        registry._parts.clear()
+        registry._parts.update(parts)
+    POWERS.pop("extent", None)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def runnable(page):

@@ -117,7 +117,7 @@ def test_reweighting_costs_effective_samples_and_keeps_errors_of_chains():
     raw = WeightedEnsemble(e.positions, e.energies, np.zeros(2000), SYSTEM, kind="raw")
     with pytest.raises(ResultError, match="raw ones have none to change"):
         reweighted(raw, 90)
-    with pytest.raises(UsageError, match="temperature_K: expected a positive number"):
+    with pytest.raises(UsageError, match="temperature_K: expected a number above"):
         reweighted(e, -1.0)
 
 

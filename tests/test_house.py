@@ -17,12 +17,13 @@ ROOT = Path(idem_md.__file__).parent
 # Every room may import the ground floor, which may import itself as listed here.
 GROUND = {
     "errors": set(),
-    "units": set(),
+    "units": {"errors"},
     "geometry": set(),
-    "files": set(),
+    "files": {"errors"},
     "provenance": set(),
     "seeds": set(),
     "forcefields": set(),
+    "torch_state": set(),
     "checks": {"errors"},
     "registry": {"errors"},
     "tables": {"errors"},
@@ -40,7 +41,7 @@ EDGES = {
     "checkpoint": {"systems", "nets", "diffusion"},
     "training": {"energies", "systems", "chains", "nets", "diffusion", "targets", "checkpoint", "ensemble"},
     "ensemble": {"systems", "chains"},
-    "sampler": {"energies", "systems", "chains", "diffusion", "checkpoint", "ensemble"},
+    "sampler": {"energies", "systems", "chains", "diffusion", "checkpoint", "ensemble", "training"},
     "baselines": {"energies", "systems", "chains", "ensemble"},
     "analysis": {"energies", "chains", "ensemble"},
     "report": {"ensemble", "analysis"},
@@ -158,7 +159,7 @@ def test_functions_take_few_arguments_and_name_their_results():
         seen += 1
         signature = inspect.signature(function)
         # The options of a command are its parameters, and documented one by one.
-        most = 16 if name.startswith("idem_md.cli.") else 12
+        most = 17 if name.startswith("idem_md.cli.") else 12
         if len(signature.parameters) > most + ("self" in signature.parameters):
             wide.append((name, len(signature.parameters)))
         annotation = signature.return_annotation

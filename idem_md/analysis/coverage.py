@@ -13,6 +13,7 @@ from ..checks import check_int
 from ..energies import Modes
 from ..ensemble import WeightedEnsemble
 from ..errors import ResultError, UsageError
+from ..torch_state import own_torch
 from .distances import mode_weights
 
 __all__ = ["Coverage", "Minima", "coverage", "minima"]
@@ -79,6 +80,7 @@ class Minima:
         return int((self.share > 0).argmax())
 
 
+@own_torch
 def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 10) -> Minima:
     """Quench samples and configurations of noise: does the set know of the deepest minima? Needs no reference.
 
@@ -117,6 +119,7 @@ def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 
     return Minima(np.array([low for low, _ in edges[:shown]]), shares[0][:shown], shares[1][:shown])
 
 
+@own_torch
 def coverage(
     ensemble: WeightedEnsemble, reference: WeightedEnsemble, n: int = 400, least: float = 0.02, seed: int = 0
 ) -> Coverage:

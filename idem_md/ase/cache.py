@@ -24,7 +24,7 @@ from ..training import SpringsTraining, preset, run_samples, train, tune
 from ..training.finish import NFES
 from .calculator import NativePotential
 
-__all__ = ["cache_folder", "name_and_trap", "read_card", "system_of", "train_once"]
+__all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of", "train_once"]
 
 # Of the springs that end a training at first use: most of what longer ones give, in a few minutes.
 SPRINGS_STEPS = 1000
@@ -32,7 +32,17 @@ SPRINGS_STEPS = 1000
 
 def cache_folder(name: str) -> Path:
     """Where samplers are kept that were given no place."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idem-md" / name
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idem-md" / name
+    except RuntimeError:  # nobody's home
+        raise UsageError("cache: expected a folder for the trained sampler, there is no home directory") from None
+
+
+def check_cache(folder: Path) -> None:
+    """Raises `UsageError` if nothing can be written there."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"cache: cannot write to {folder}; give cache= another folder")
 
 
 def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None) -> tuple[str, float]:
@@ -85,7 +95,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
             "positions": np.array(table["positions"], dtype=np.float64),
             "energies": np.array(table["energies"], dtype=np.float64),
         }
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{card}: expected what a sampler was trained for, it cannot be read ({error})") from None
 
 
@@ -107,7 +117,10 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
     else:
         # A few geometries and their energies: by them the potential is known again.
         x = np.asarray(positions) + 0.05 * length * np.random.default_rng(0).standard_normal((4, *np.shape(positions)))
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cache: cannot write to {folder} ({error.strerror}); give cache= another") from None
         write_atomic(
             folder / "potential.json",
             json.dumps(

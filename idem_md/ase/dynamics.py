@@ -15,7 +15,7 @@ from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import UsageError
 from ..provenance import Provenance
 from ..sampler import Sampler, load_sampler
-from .cache import cache_folder, name_and_trap, read_card, system_of, train_once
+from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of, train_once
 
 __all__ = ["BoltzmannSampler"]
 
@@ -97,7 +97,7 @@ class BoltzmannSampler(Dynamics):
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
         self.nfe, self.batch = check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
-        self._checkpoint, self._budget = checkpoint, {"minutes": minutes, "max_energy_calls": max_energy_calls}
+        self._budget = {"minutes": minutes, "max_energy_calls": max_energy_calls}
         name, total = name_and_trap(atoms, self.temperature_K, trap)
         self._folder = None
         if checkpoint is None:
@@ -106,7 +106,10 @@ class BoltzmannSampler(Dynamics):
         card = None if self._folder is None else read_card(self._folder)
         self.system = system_of(atoms, self.temperature_K, total, workers, name, card)
         self._centre = atoms.positions.mean(0)
-        self._sampler: Sampler | None = None
+        # Now, not after an hour of other steps: it may be misspelt, or there may be no place to train in.
+        self._sampler: Sampler | None = None if checkpoint is None else load_sampler(checkpoint, self.system)
+        if self._folder is not None:
+            check_cache(self._folder)
         self._batches: list[WeightedEnsemble] = []
         self.log_weights: list[float] = []
         self._sums, self._quiet = WeightSums(), output["logfile"] is None
@@ -127,9 +130,9 @@ class BoltzmannSampler(Dynamics):
     def sampler(self) -> Sampler:
         """The `Sampler`, trained now if it has to be."""
         if self._sampler is None:
-            if self._folder is not None:
-                train_once(self.system, self.atoms.positions, self._folder, self._budget)
-            self._sampler = load_sampler(self._checkpoint if self._folder is None else self._folder, self.system)
+            assert self._folder is not None
+            train_once(self.system, self.atoms.positions, self._folder, self._budget)
+            self._sampler = load_sampler(self._folder, self.system)
         return self._sampler
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..chains import ChainState, equilibrate, first_step, noise_start
-from ..checks import check_float, check_int
+from ..checks import check_fits, check_float, check_int
 from ..energies import Energy, ExactSamples
 from ..ensemble import WeightedEnsemble, warn
 from ..ensemble.estimators import Source
@@ -22,6 +22,7 @@ from ..provenance import provenance
 from ..registry import Registry
 from ..seeds import draw_seed
 from ..systems import System, get_system
+from ..torch_state import own_torch
 
 __all__ = [
     "ENGINES",
@@ -37,6 +38,10 @@ __all__ = [
 ]
 
 
+# Positions of chains and of samples, in double precision, with forces.
+BYTES_A_COORDINATE = 48
+# A hundred million a second for a year.
+MOST_CALLS = 3 * 10**15
 # Of relaxing noise, and of tuning a step, before chains run.
 RELAX_STEPS, ROUNDS = 200, 50
 
@@ -111,6 +116,7 @@ class Engine(ABC):
     default_steps: ClassVar[int | None] = 20_000
     minimum_steps: ClassVar[int] = 1
 
+    @own_torch
     def run(
         self,
         system: str | System,
@@ -153,6 +159,11 @@ class Engine(ABC):
         n, seed = check_int("n", n, 1), check_int("seed", seed, 0, 2**31 - 1)
         budget = Budget(n_steps, seconds, energy_calls).checked()
         target = get_system(system)
+        check_fits("n", n, BYTES_A_COORDINATE * target.n_atoms * target.n_dims)
+        if budget.steps is not None and (calls := self.calls(n, budget.steps)) > MOST_CALLS:
+            raise UsageError(
+                f"steps: expected fewer, got {budget.steps}, of which {calls:.3g} energy calls take more than a year"
+            )
         energy = target.energy()
         start = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)

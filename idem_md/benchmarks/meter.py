@@ -133,6 +133,9 @@ def measure_score(
         A `MeterReading` a level, and what it was measured on.
     """
     n = check_int("samples", n, 2)
+    highest = 1000 * sampler.checkpoint.noise_range[1]
+    sigmas = [check_float("sigma", s, above=0.0, below=highest) for s in sigmas]
+    chains, n_steps = check_int("chains", chains, 2), check_int("steps", n_steps, 2)
     reference = ENGINES["mala"].run(sampler.system, n, seed=seed)
     energy, denoiser = sampler.system.energy(), sampler.checkpoint.denoiser
     x_0 = torch.from_numpy(reference.positions)

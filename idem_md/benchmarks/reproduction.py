@@ -12,7 +12,7 @@ import numpy as np
 
 from ..analysis import Reference, raw_metrics
 from ..baselines import reference_engine
-from ..checks import check_int
+from ..checks import check_float, check_int
 from ..energies import GaussianMixture, Modes
 from ..ensemble import WeightedEnsemble, load_ensemble
 from ..errors import ResultError, UsageError
@@ -123,6 +123,8 @@ def reproduce(
         What ``rows.json`` holds: the noise floor, each run, and the published numbers.
     """
     seeds, n = check_int("seeds", seeds, 1), None if n is None else check_int("n", n, 2)
+    if minutes is not None:
+        check_float("minutes", minutes, above=0.0)
     for system in systems:
         if system not in PROTOCOLS:
             raise UsageError(f"systems: expected some of {', '.join(PROTOCOLS)}, got {system!r}")

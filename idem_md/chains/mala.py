@@ -10,6 +10,7 @@ import torch
 from ..checks import check_int, check_positions
 from ..energies import ChainRun, Energy, NativeChains
 from ..geometry import centred, standard_normal
+from ..torch_state import own_torch
 from .kernel import ChainState, chain_numbers
 
 __all__ = ["MALA", "Restraint", "run_mala"]
@@ -28,6 +29,7 @@ class Restraint(NamedTuple):
     stiffness: torch.Tensor
 
 
+@own_torch
 def run_mala(
     energy: Energy,
     x: torch.Tensor,

@@ -11,12 +11,14 @@ from ..energies import Energy, NativeChains, TemperingRun
 from ..errors import UsageError
 from ..geometry import centred
 from ..seeds import draw_seed
+from ..torch_state import own_torch
 from .kernel import ChainState, chain_numbers
 from .mala import walk
 
 __all__ = ["Tempering", "run_tempering"]
 
 
+@own_torch
 def run_tempering(energy: Energy, x: torch.Tensor, step, beta, n_rounds: int, n_steps: int, seed: int) -> TemperingRun:
     """Replica exchange: each round ``n_steps`` of MALA a replica, then swaps of neighbouring rungs.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import print_json
+from .console import OVERWRITE, print_json, refuse_to_overwrite
 from .potential import CalculatorOption, XmlOption, cores, own_system
 from .progress import by_share, working
 from .results import print_table, result
@@ -55,6 +55,7 @@ def baseline(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = Path("md.dcd"),
+    overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """What you would run otherwise: idem-md baseline lj13 --engine openmm -n 2000 --out md.dcd
@@ -65,7 +66,6 @@ def baseline(
     """
     with working() as work:
         from ..baselines import ENGINES
-        from ..ensemble import check_writable
         from ..systems import get_system
 
         chosen = ENGINES.find(engine)
@@ -74,7 +74,7 @@ def baseline(
         if chosen.takes_workers:
             given["workers"] = cores()
         chosen = chosen.configured(**given)
-        check_writable(out)
+        refuse_to_overwrite(out, overwrite)
         target = own_system(system, calculator, xml, temperature)
         if target is None:
             target = get_system(system)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import made, print_json
+from .console import folder_option, made, print_json
 from .potential import cores
 from .progress import working
 
@@ -174,7 +174,7 @@ def methods(
         list[str] | None,
         typer.Argument(help="Systems with shipped checkpoints, run folders, or checkpoint files; by default lj13."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for ess.png, and for rows.jsonl and table.md of each.")] = Path(
+    out: Annotated[Path, folder_option("Folder for ess.png, and for rows.jsonl and table.md of each.")] = Path(
         "runs/methods"
     ),
     n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 10_000,
@@ -274,7 +274,7 @@ def reproduce_(
     minutes: Annotated[
         float | None, typer.Option(help="Wall time of a training; by default 5 (gmm40, dw4), 20 (lj13), 150 (lj55).")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Runs, reference sets, figures, table.md and rows.json.")] = Path(
+    out: Annotated[Path, folder_option("Runs, reference sets, figures, table.md and rows.json.")] = Path(
         "runs/reproduce"
     ),
     as_json: AsJson = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import print_json
+from .console import folder_option, print_json
 from .progress import working
 
 __all__ = ["compare"]
@@ -15,9 +15,7 @@ __all__ = ["compare"]
 
 def compare(
     ensembles: Annotated[list[Path], typer.Argument(help="Two to four DCD files; the last one is the reference.")],
-    out: Annotated[Path, typer.Option(help="Folder for index.html, figures, table.md and summary.json.")] = Path(
-        "report"
-    ),
+    out: Annotated[Path, folder_option("Folder for index.html, figures, table.md and summary.json.")] = Path("report"),
     aligned: Annotated[bool, typer.Option(help="Compute aligned W2 (a minute for 2000 clusters of 13 atoms).")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:

@@ -11,12 +11,36 @@ from typing import Any
 
 import typer
 
-__all__ = ["Stop", "check_png", "made", "picture", "print_json"]
+__all__ = ["OVERWRITE", "Stop", "check_png", "folder_option", "made", "picture", "print_json", "refuse_to_overwrite"]
+
+
+OVERWRITE = typer.Option("--overwrite", help="Replace files that are there.")
 
 
 def print_json(payload: Mapping[str, Any]) -> None:
     """One JSON object, on one line."""
     typer.echo(json.dumps(payload, allow_nan=False))
+
+
+def _folder(value: str | Path) -> Path:
+    if not str(value).strip():
+        raise typer.BadParameter(f"expected a folder, got {value!r}")
+    return Path(value)
+
+
+def folder_option(text: str, flag: str = "--out") -> Any:
+    """An option that names a folder; an empty name is not the working one."""
+    return typer.Option(flag, help=text, parser=_folder, metavar="FOLDER")
+
+
+def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
+    """Raises `UsageError` if there is an ensemble already and nobody asked to replace it."""
+    from ..ensemble import check_writable
+    from ..errors import UsageError
+
+    taken = [path for path in check_writable(out).values() if path.exists()]
+    if taken and not overwrite:
+        raise UsageError(f"out: expected a name that is not taken, there is {taken[0]}; replace it with --overwrite")
 
 
 def made(folder: Path) -> Path:
@@ -54,23 +78,34 @@ def picture(name: str, path: Path) -> Iterator[Path]:
 
 
 class Stop:
-    """Whether Ctrl-C was pressed; a second one does not wait."""
+    """Whether Ctrl-C was pressed, or a queue has asked for an end (SIGTERM); a second time does not wait."""
 
     def __init__(self):
-        self.asked = False
+        self.signal = 0
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is time to stop."""
+        return bool(self.signal)
+
+    @property
+    def code(self) -> int:
+        """The exit code that says why: 130 or 143."""
+        return 128 + self.signal
 
     @contextmanager
     def listening(self, say: Callable[[str], object], until: str = "the last whole iteration") -> Iterator[None]:
-        """Within it Ctrl-C only sets ``asked``, and says where the work will end."""
+        """Within it a signal only sets ``asked``, and says where the work will end."""
 
-        def interrupt(*_):
+        def interrupt(number: int, _) -> None:
             if self.asked:
                 raise KeyboardInterrupt
-            self.asked = True
+            self.signal = number
             say(f"stopping at {until} ...")
 
-        previous = signal.signal(signal.SIGINT, interrupt)
+        previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)

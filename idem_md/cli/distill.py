@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Stop, made, print_json
+from .console import Stop, folder_option, made, print_json
 from .progress import working
 from .tune import model_folder, plan_line, shipped_samples
 
@@ -18,7 +18,7 @@ __all__ = ["distill"]
 def distill(
     source: Annotated[str, typer.Argument(help="A system with a shipped checkpoint, or a run folder.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the new model.safetensors; by default the run folder.")
+        Path | None, folder_option("Folder for the new model.safetensors; by default the run folder.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Training steps of the jumps, in hundreds.")] = 5000,
     lowest: Annotated[
@@ -43,6 +43,7 @@ def distill(
         from ..checks import check_int
         from ..energies.foreign import ForeignEnergy
         from ..errors import Interrupted, UsageError
+        from ..files import locked
         from ..sampler import load_sampler
         from ..systems import SYSTEMS
         from ..training import Distillation
@@ -54,6 +55,7 @@ def distill(
         n = check_int("n", n, 100)
         sampler = load_sampler(source)
         folder = made(model_folder(source, out))
+        work.held.enter_context(locked(folder))
         state, model, stop = folder / "distillation.safetensors", folder / "model.safetensors", Stop()
         if state.exists() and not resume:
             raise UsageError(
@@ -80,7 +82,7 @@ def distill(
                 )
         except Interrupted as error:
             work.say(str(error))
-            raise typer.Exit(130) from None
+            raise typer.Exit(stop.code) from None
         save_checkpoint(model, checkpoint)
         if energy is not None and tunable:
             samples = shipped_samples(source, n, seed + 1, work) if buffer is None else buffer

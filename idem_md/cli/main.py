@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -85,6 +86,8 @@ def _advise() -> None:
 def main() -> None:
     """Entry point: errors made by the user are one line on stderr and exit code 2."""
     _advise()
+    # Files that are half written go when a queue ends the process, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(app(sys.argv[1:], standalone_mode=False))
     except (IdemError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Work:
         )
         # More to look at, in a terminal.
         self.detail: RenderableType = ""
+        # What is to be let go of at the end, such as the lock of a folder.
+        self.held = ExitStack()
         self.live = Live(
             get_renderable=self._view,
             console=self.console,
@@ -131,7 +133,7 @@ class Work:
 def working(label: str = "loading") -> Iterator[Work]:
     """Never silent for long within it."""
     work = Work(label)
-    with work.shown():
+    with work.held, work.shown():
         yield work
 
 

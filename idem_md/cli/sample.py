@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import check_png, picture, print_json
+from .console import OVERWRITE, check_png, picture, print_json, refuse_to_overwrite
 from .potential import CalculatorOption, XmlOption, own_system
 from .progress import sampling, working
 from .results import print_table, result, spread
@@ -69,12 +69,12 @@ def sample(
     plot: Annotated[
         Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
     ] = None,
+    overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     with working() as work:
         from ..checks import check_int
-        from ..ensemble import check_writable
         from ..errors import UsageError
         from ..sampler import Sampler, load_sampler
 
@@ -85,7 +85,7 @@ def sample(
         outs = [out] if len(temperatures) < 2 else [_at(out, t) for t in temperatures]
         for path in outs:
             if path is not None:
-                check_writable(path)  # before the work, not after it
+                refuse_to_overwrite(path, overwrite)  # before the work, not after it
         if plot is not None:
             check_png("plot", plot)
         sampler = load_sampler(system)

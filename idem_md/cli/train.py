@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Stop, picture, print_json
+from .console import Stop, folder_option, picture, print_json
 from .potential import CalculatorOption, XmlOption, own_system
 from .progress import working
 
@@ -47,7 +47,7 @@ def _settings(
 
 def train(
     config: Annotated[str, typer.Argument(help="A system name, a TOML file, or a name for your own potential.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    out: Annotated[Path | None, folder_option("Run folder; runs/NAME by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; 0 by default, or the file's.")] = None,
     preset_name: Annotated[
         str | None,
@@ -57,6 +57,7 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
     minutes: Annotated[float | None, typer.Option(help="Budget of wall time; the schedule shortens to fit.")] = None,
     max_energy_calls: Annotated[int | None, typer.Option(help="Budget of energy calls; never exceeded.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Outer iterations, instead of the configuration's.")] = None,
@@ -87,7 +88,7 @@ def train(
         if own is None and temperature is not None:
             raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
         settings = _settings(config, seed, preset_name, iterations, own)
-        folder = out or Path("runs") / settings.system
+        folder = Path("runs") / settings.system if out is None else out
         display, stop = TrainingDisplay(work, settings.optimizer.inner_steps), Stop()
         try:
             with stop.listening(work.say):
@@ -96,6 +97,7 @@ def train(
                     folder,
                     system=own,
                     resume=resume,
+                    overwrite=overwrite,
                     minutes=minutes,
                     max_energy_calls=max_energy_calls,
                     stop=lambda: stop.asked,
@@ -106,7 +108,7 @@ def train(
             if not stop.asked:
                 raise
             work.say(str(error))
-            raise typer.Exit(130) from None
+            raise typer.Exit(stop.code) from None
         _plot(folder)
         budgeted = minutes is not None or max_energy_calls is not None
         if springs_steps is None and budgeted and not stop.asked:
@@ -134,7 +136,7 @@ def train(
         state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
         typer.echo(f"{state}: {model}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")
     if stop.asked:
-        raise typer.Exit(130)
+        raise typer.Exit(stop.code)
 
 
 def _plot(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import made, print_json
+from .console import folder_option, made, print_json
 from .potential import CalculatorOption, XmlOption, own_system
 from .progress import Work, by_share, working
 
@@ -101,7 +101,7 @@ def finish(
 def tune(
     source: Annotated[str, typer.Argument(help="A system with a shipped checkpoint, or a run folder.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the new model.safetensors; by default the run folder.")
+        Path | None, folder_option("Folder for the new model.safetensors; by default the run folder.")
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Samples to learn from, where there is no run.")] = 16_000,
     steps: Annotated[int, typer.Option(help="Training steps of the springs; 0 for none.")] = 4000,
@@ -121,6 +121,7 @@ def tune(
     """
     with working() as work:
         from ..checks import check_int
+        from ..files import locked
         from ..sampler import load_sampler
         from ..systems import SYSTEMS
         from ..training.finish import run_samples
@@ -132,7 +133,7 @@ def tune(
             samples = shipped_samples(source, check_int("n", n, 600), seed + 1, work)
         else:
             samples = run_samples(Path(source))
-        made(folder)
+        work.held.enter_context(locked(made(folder)))
         nfes = [check_int("nfe", k, 2) for k in nfe or ()]
         draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
         own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system.units)

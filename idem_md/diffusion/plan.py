@@ -109,12 +109,13 @@ class SamplingPlan:
         if last_step is not None and last_step != self.last_step:
             plan = replace(plan, last_step=last_step, sigma_1=None, density=None, options={}, moves=0)
         if last_step_calls is not None:
+            last_step_calls = check_int("last_step_calls", last_step_calls, 1)
             kind = LAST_STEPS.find(plan.last_step)
             if moves is None and plan.moves:
                 plan = replace(plan, moves=last_step_calls // MOVES_SHARE)
                 last_step_calls -= plan.moves
             plan = replace(plan, options=kind.of_calls(plan.options, last_step_calls))
-        return plan if moves is None else replace(plan, moves=moves)
+        return plan if moves is None else replace(plan, moves=check_int("moves", moves, 0))
 
     def table(self) -> dict[str, Any]:
         """As JSON; the inverse is `SamplingPlan.of`."""

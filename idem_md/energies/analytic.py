@@ -26,6 +26,8 @@ class DoubleWell(Energy):
         Quartic and quadratic coefficients in kT, and the distance of the barrier.
     """
 
+    users_code = False
+
     def __init__(self, n_atoms: int = 4, n_dims: int = 2, a: float = 0.9, b: float = -4.0, d0: float = 4.0):
         super().__init__(check_int("n_atoms", n_atoms, 2), check_int("n_dims", n_dims, 1))
         self.a, self.b, self.d0 = check_float("a", a, above=0.0), check_float("b", b), check_float("d0", d0)
@@ -61,6 +63,8 @@ class Harmonic(Energy):
         Stiffness in kT / length^2.
     """
 
+    users_code = False
+
     def __init__(self, n_atoms: int, n_dims: int = 3, k: float = 1.0):
         super().__init__(check_int("n_atoms", n_atoms, 2), check_int("n_dims", n_dims, 1))
         self.k = check_float("k", k, above=0.0)
@@ -93,6 +97,8 @@ class GaussianMixture(Energy):
     sd : float
         Standard deviation in each direction; GMM-40 has softplus(1).
     """
+
+    users_code = False
 
     def __init__(self, means: torch.Tensor | None = None, sd: float = math.log1p(math.e)):
         if means is None:

@@ -12,7 +12,7 @@ from ase.calculators.genericfileio import GenericFileIOCalculator
 
 from ..checks import check_float
 from ..errors import UsageError
-from ..units import Units
+from ..units import Units, in_angstrom, in_kelvin
 from .foreign import ForeignEnergy, Recipe
 
 __all__ = ["ASE"]
@@ -80,8 +80,8 @@ class ASE(ForeignEnergy):
         if atoms.constraints:
             raise UsageError(f"atoms: expected no constraints, they are not supported, got {atoms.constraints}")
         units = Units(
-            check_float("length_angstrom", length_angstrom, above=0.0),
-            check_float("temperature_K", temperature_K, above=0.0),
+            check_float("length_angstrom", in_angstrom("length_angstrom", length_angstrom), above=0.0),
+            check_float("temperature_K", in_kelvin("temperature_K", temperature_K), above=0.0),
         )
         shared = options.get("workers") is not None or options.get("executor") is not None
         if shared and isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):

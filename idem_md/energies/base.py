@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from ..checks import all_finite, check_positions
 from ..errors import BudgetExhausted, EnergyError
+from ..torch_state import users_torch
 
 __all__ = ["Energy"]
 
@@ -52,6 +53,16 @@ class Energy(ABC):
         self.afford(n)
         self.calls += n
 
+    # Whether evaluating runs code that is not of this package: it then finds torch as its user left it.
+    users_code: ClassVar[bool] = True
+
+    def evaluated(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`evaluate`, with torch as whoever wrote it expects."""
+        if not self.users_code:
+            return self.evaluate(x)
+        with users_torch():
+            return self.evaluate(x)
+
     @abstractmethod
     def evaluate(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies (B,) and forces (B, N, D) of checked positions, in their dtype."""
@@ -82,7 +93,7 @@ class Energy(ABC):
         """
         check_positions("x", x, self.n_atoms, self.n_dims)
         self.count(x.shape[0])
-        u, f = self.evaluate(x)
+        u, f = self.evaluated(x)
         if not (all_finite(u) and all_finite(f)) and bool(
             (bad := ~torch.isfinite(f).flatten(1).all(1) | torch.isnan(u) | (u == -torch.inf)).any()
         ):

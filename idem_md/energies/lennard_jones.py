@@ -54,6 +54,8 @@ class LennardJones(Energy):
         A parameter out of range.
     """
 
+    users_code = False
+
     def __init__(self, n_atoms: int, epsilon=1.0, r_min=1.0, trap: float = 1.0, n_dims: int = 3, species=None):
         super().__init__(check_int("n_atoms", n_atoms, 2, 1000), check_int("n_dims", n_dims, 2, 3))
         if species is not None and not isinstance(species, Iterable):

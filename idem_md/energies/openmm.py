@@ -12,10 +12,14 @@ from openmm import app, unit
 from ..checks import check_choice, check_float, check_int
 from ..errors import UsageError
 from ..geometry import cubic_lattice
-from ..units import Units
+from ..units import Units, in_angstrom, in_kelvin
 from .foreign import ForeignEnergy, Recipe
 
 __all__ = ["OpenMM", "fastest_platform"]
+
+
+# In dalton; atomic masses are quoted to two digits at least.
+MASS_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class OpenMM(ForeignEnergy):
         Live, or serialised by `openmm.XmlSerializer`. Not periodic; no constraints, virtual sites or massless
         particles: every particle is sampled, with no stiff degree of freedom left out.
     topology : openmm.app.Topology, optional
-        Names the elements; without it they are guessed from the masses.
+        Names the elements; without it the masses have to.
     temperature : float or openmm.unit.Quantity
         In kelvin.
     platform : str, optional
@@ -146,11 +150,9 @@ class OpenMM(ForeignEnergy):
                 raise UsageError(f"system: expected no {what}, they are not supported, got particle {found[0]}")
         if topology is not None and topology.getNumAtoms() != n:
             raise UsageError(f"topology: expected {n} atoms as in the System, got {topology.getNumAtoms()}")
-        if unit.is_quantity(temperature):
-            temperature = temperature.value_in_unit(unit.kelvin)
         units = Units(
-            check_float("length_angstrom", length_angstrom, above=0.0),
-            check_float("temperature", temperature, above=0.0),
+            check_float("length_angstrom", in_angstrom("length_angstrom", length_angstrom), above=0.0),
+            check_float("temperature", in_kelvin("temperature", temperature), above=0.0),
         )
         xml = openmm.XmlSerializer.serialize(system)
         if platform is not None:
@@ -179,7 +181,19 @@ class OpenMM(ForeignEnergy):
 
 
 def _elements(system, topology) -> tuple[str, ...]:
-    masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
-    named = [None] * len(masses) if topology is None else [atom.element for atom in topology.atoms()]
-    guessed = [e or app.Element.getByMass(m) for e, m in zip(named, masses)]
-    return tuple("X" if e is None else e.symbol for e in guessed)
+    """Symbols by the topology, else by masses; deuterium is hydrogen, to which no force field makes a difference."""
+    if topology is not None:
+        found = ["X" if atom.element is None else atom.element.symbol for atom in topology.atoms()]
+    else:
+        found = [_of_mass(i, system.getParticleMass(i)) for i in range(system.getNumParticles())]
+    return tuple("H" if symbol == "D" else symbol for symbol in found)
+
+
+def _of_mass(index: int, mass) -> str:
+    element, value = app.Element.getByMass(mass), mass.value_in_unit(unit.dalton)
+    known = element is not None and abs(element.mass.value_in_unit(unit.dalton) - value) < MASS_TOLERANCE
+    if not known:
+        raise UsageError(
+            f"topology: expected one, which names the elements: particle {index} has the mass {value:g}, that of none"
+        )
+    return element.symbol

@@ -20,6 +20,8 @@ class Scaled(Energy):
         Above zero.
     """
 
+    users_code = False
+
     def __init__(self, energy: Energy, factor: float):
         super().__init__(energy.n_atoms, energy.n_dims)
         self.energy, self.factor = energy, check_float("factor", factor, above=0.0)
@@ -31,5 +33,5 @@ class Scaled(Energy):
 
     def evaluate(self, x):
         """See `Energy.evaluate`."""
-        u, f = self.energy.evaluate(x)
+        u, f = self.energy.evaluated(x)
         return self.factor * u, self.factor * f

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,26 @@ from .formats import FORMATS, Contents
 __all__ = ["check_writable", "read_ensemble", "write_ensemble"]
 
 ARRAYS = ("positions", "energies", "log_weights")
+# The key in the record of an NPZ under which the digests of its trajectories stand.
+TRAJECTORIES = "trajectories"
+# What a damaged NPZ makes of NumPy and of the readers below it.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    SyntaxError,
+    tokenize.TokenError,
+)
 
 
 def check_writable(path) -> dict[str, Path]:
@@ -48,14 +74,52 @@ def write_ensemble(path, contents: Contents) -> list[Path]:
     UsageError
         The folder does not exist or cannot be written; nothing is left behind.
     """
-    paths = check_writable(path)
+    path, paths = Path(path), check_writable(path)
     try:
-        with atomic_set(paths) as new:
+        with atomic_set(paths) as new:  # in their order: the NPZ, which knows the trajectory, comes last
             for suffix, target in new.items():
+                if suffix == ".npz":
+                    contents = replace(contents, record={**contents.record, TRAJECTORIES: _bound(path, new, contents)})
                 FORMATS[suffix].write(target, contents)
     except OSError as error:
         raise UsageError(f"path: cannot write {path} ({error.strerror or error})") from None
     return list(paths.values())
+
+
+def _bound(path: Path, new: Mapping[str, Path], contents: Contents) -> dict[str, str]:
+    """Digests of the trajectories that belong to an NPZ, by suffix: the new one, and others of the same samples."""
+    others: dict[str, str] = {}
+    try:
+        arrays, record = read_ensemble(path.with_suffix(".npz"))
+        if all(np.array_equal(arrays[key], getattr(contents, key), equal_nan=True) for key in ARRAYS):
+            others = record.get(TRAJECTORIES, {})
+    except FileFormatError:
+        pass
+    return others | {suffix: _digest(file) for suffix, file in new.items() if suffix not in (".pdb", ".npz")}
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, first 16 hex digits."""
+    found = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(2**20):
+            found.update(block)
+    return found.hexdigest()[:16]
+
+
+def _check_bound(path: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a trajectory that is not the one that its NPZ was written with; older files do not know."""
+    known = record.get(TRAJECTORIES)
+    if known is None or path.suffix == ".npz":
+        return
+    wanted = known.get(path.suffix)
+    if wanted is None or not path.is_file():
+        what = "there is none" if not path.is_file() else f"only {', '.join(known)} belongs to it"
+        raise FileFormatError(f"{path}: expected the trajectory of {path.stem}.npz, {what}")
+    if _digest(path) != wanted:
+        raise FileFormatError(
+            f"{path}: expected the trajectory that {path.stem}.npz was written with, this is another or a damaged one"
+        )
 
 
 def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -69,7 +133,7 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     path = Path(path)
     if path.suffix not in (whole := [suffix for suffix in FORMATS if FORMATS[suffix].whole or suffix == ".npz"]):
         raise UsageError(f"path: expected a file name ending in one of {', '.join(whole)}, got {str(path)!r}")
-    path = path.with_suffix(".npz")
+    asked, path = path, path.with_suffix(".npz")
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as data:
             missing = [key for key in (*ARRAYS, "provenance") if key not in data.files]
@@ -81,7 +145,7 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             provenance = json.loads(str(data["provenance"]))
     except FileNotFoundError:
         raise FileFormatError(f"{path}: expected the weights beside the trajectory, there is no such file") from None
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(f"{path}: expected an ensemble, it cannot be read ({error})") from None
@@ -94,4 +158,5 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         )
     if not isinstance(provenance, dict) or not isinstance(provenance.get("system"), str):
         raise FileFormatError(f"{path}: expected a provenance that names the system")
+    _check_bound(asked, provenance)
     return arrays, provenance

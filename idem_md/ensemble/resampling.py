@@ -11,6 +11,7 @@ import numpy as np
 from ..checks import check_float, check_int
 from ..errors import ResultError
 from ..provenance import Provenance
+from ..torch_state import own_torch
 from .estimators import Source
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def resample(ensemble: WeightedEnsemble, n: int | None, seed: int) -> WeightedEn
     )
 
 
+@own_torch
 def refine(
     ensemble: WeightedEnsemble, n_steps: int, seed: int, step: float | None, resampled: bool
 ) -> WeightedEnsemble:

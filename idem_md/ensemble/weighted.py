@@ -15,10 +15,11 @@ from ..checks import check_choice
 from ..errors import FileFormatError, UsageError
 from ..provenance import Provenance, finite_or_none
 from ..systems import SYSTEMS, System, get_system
+from ..units import without_unit
 from . import estimators, resampling
 from .diagnostics import advice, pareto_k
 from .estimators import MIN_ESS_FOR_ERRORS, Source
-from .files import read_ensemble, write_ensemble
+from .files import TRAJECTORIES, read_ensemble, write_ensemble
 from .formats import Contents, to_trajectory
 from .joining import concatenate
 
@@ -73,7 +74,8 @@ class WeightedEnsemble:
 
     def __post_init__(self):
         for name in ("positions", "energies", "log_weights"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
+            array = without_unit(name, getattr(self, name), "in reduced length, kT and natural logarithms")
+            object.__setattr__(self, name, np.asarray(array, dtype=np.float64))
         x, u, log_w = self.positions, self.energies, self.log_weights
         n = len(u)
         if x.ndim != 3 or len(x) != n or u.ndim != 1 or log_w.shape != (n,):
@@ -202,8 +204,10 @@ class WeightedEnsemble:
             Every sample has weight zero.
         """
         alive, w = self.alive, self.weights
-        values = np.asarray(fn(self.positions[alive]), dtype=np.float64)
-        return estimators.weighted_mean(values, w[alive], self.ess)
+        values = np.asarray(without_unit("fn", fn(self.positions[alive]), "an array of numbers"))
+        if values.dtype.kind not in "buif":  # of complex numbers the imaginary part would be lost
+            raise UsageError(f"fn: expected real numbers, got an array of {values.dtype}")
+        return estimators.weighted_mean(values.astype(np.float64), w[alive], self.ess)
 
     @property
     def mean_energy(self) -> tuple[float, float]:
@@ -326,10 +330,11 @@ def load_ensemble(path) -> WeightedEnsemble:
         Missing, truncated or foreign files.
     """
     arrays, record = read_ensemble(path)
+    record.pop(TRAJECTORIES, None)
     name, description = record["system"], record.pop("system_description", None)
     try:
         system = get_system(name) if name in SYSTEMS else System.described(description)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileFormatError(
             f"{path}: the system {name!r} is neither built in nor described in the file ({error})"
         ) from None
@@ -339,7 +344,7 @@ def load_ensemble(path) -> WeightedEnsemble:
     try:
         kind, source = _kind(record, arrays["log_weights"])
         return WeightedEnsemble(**arrays, system=system, provenance=cast(Provenance, record), kind=kind, source=source)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe an ensemble ({error})") from None
 
 

@@ -30,7 +30,7 @@ class JumpOptions(Table):
 
     lowest: float = Field(gt=0)
     channels: int = Field(64, ge=8, le=512)
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=4096)
 
 
 class Jump(nn.Module, ABC):
@@ -104,7 +104,7 @@ class PaiNNJump(Jump):
     class Options(JumpOptions):
         """With its radial basis."""
 
-        n_basis: int = Field(32, ge=4)
+        n_basis: int = Field(32, ge=4, le=4096)
 
     @classmethod
     def build(cls, options: Options, net: Any, sigma_data: float) -> PaiNNJump:

@@ -98,7 +98,7 @@ class PaiNN(nn.Module):
         """``length`` is the natural length of the system in its own unit; the rest as in `PaiNN`."""
 
         name: str = "painn"
-        n_basis: int = Field(48, ge=4)
+        n_basis: int = Field(48, ge=4, le=4096)
         length: float = Field(1.0, gt=0)
         cutoff: float | None = Field(None, gt=0)
 

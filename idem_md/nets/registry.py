@@ -38,7 +38,7 @@ class LayeredOptions(NetworkOptions):
     """With ``layers`` of ``channels``."""
 
     channels: int = Field(64, ge=8, le=512)
-    layers: int = Field(4, ge=1)
+    layers: int = Field(4, ge=1, le=4096)
 
 
 class Network(Protocol):

@@ -45,7 +45,7 @@ class SpringsOptions(Table):
     """Width of the head, and of its radial basis."""
 
     hidden: int = Field(32, ge=4, le=256)
-    n_basis: int = Field(24, ge=4)
+    n_basis: int = Field(24, ge=4, le=4096)
 
 
 class Springs(nn.Module):

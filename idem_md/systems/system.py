@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import check_float, check_int
 from ..errors import UsageError
-from ..units import Units
+from ..units import Units, in_angstrom, in_kelvin
 from .topology import openmm_topology
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ class System:
         UsageError
             A temperature that is not a positive number, or a system whose energy is not known.
         """
-        if not isinstance(temperature_K, (int, float)) or not 0 < temperature_K < float("inf"):
-            raise UsageError(f"temperature_K: expected a positive number, got {temperature_K!r}")
+        temperature_K = check_float("temperature_K", in_kelvin("temperature_K", temperature_K), above=0.0)
         make = _AtTemperature(self.make_energy, self.units.temperature_kelvin / temperature_K)
         return replace(
             self,
@@ -194,7 +194,7 @@ class System:
         energy : Energy with the attributes ``units`` (Units) and ``elements`` (a symbol an atom)
             An `energies.ASE`, an `energies.OpenMM`, or one of your own. Its ``length_angstrom`` had best be near the
             distance of nearest neighbours, which is what the presets are written for; see `nearest_neighbour_distance`.
-        positions : array, shape (N, 3), in Å
+        positions : array, shape (N, 3), in Å, or an OpenMM quantity
         name : str
             May not be that of a built-in system.
         labels : sequence of int, optional
@@ -210,7 +210,7 @@ class System:
 
         if not isinstance(energy, Physical):
             raise UsageError(f"energy: expected the attributes units and elements, {type(energy).__name__} has none")
-        x = np.asarray(positions, dtype=np.float64)
+        x = np.asarray(in_angstrom("positions", positions), dtype=np.float64)
         if x.shape != (energy.n_atoms, energy.n_dims) or not np.isfinite(x).all():
             raise UsageError(
                 f"positions: expected finite numbers of shape ({energy.n_atoms}, {energy.n_dims}), got shape {x.shape}"
@@ -229,14 +229,14 @@ class System:
             tuple(energy.elements),
             energy.units,
             float(np.sqrt((centred**2).sum() / ((energy.n_atoms - 1) * energy.n_dims))),
-            labels=None if labels is None else tuple(map(int, labels)),
+            labels=None if labels is None else tuple(check_int("labels", k) for k in labels),
             n_dims=energy.n_dims,
             parameters=energy.parameters,
         )
 
 
 def nearest_neighbour_distance(positions) -> float:
-    """Median over the atoms of the distance to the nearest other one; positions (N, D) in any unit."""
-    x = np.asarray(positions, dtype=np.float64)
+    """Median over the atoms of the distance to the nearest other one; positions (N, D) in any unit, quantities in Å."""
+    x = np.asarray(in_angstrom("positions", positions), dtype=np.float64)
     d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
     return float(np.median(d.min(1)))

@@ -13,6 +13,7 @@ from ..energies import DemScores, Energy, NativeDemScores
 from ..errors import UsageError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
+from ..torch_state import own_torch
 from .base import Batch, Target, TargetOptions, register_target
 
 __all__ = ["DemTarget", "dem_scores", "dem_scores_reference"]
@@ -21,6 +22,7 @@ __all__ = ["DemTarget", "dem_scores", "dem_scores_reference"]
 CONFIGURATIONS_AT_ONCE = 16_384
 
 
+@own_torch
 def dem_scores(energy: Energy, x: torch.Tensor, sigma: torch.Tensor, n_samples: int, seed: int) -> DemScores:
     """Importance-sampled scores at noised positions, K = ``n_samples`` energy calls each.
 
@@ -37,6 +39,8 @@ def dem_scores(energy: Energy, x: torch.Tensor, sigma: torch.Tensor, n_samples: 
     """
     check_positions("x", x, energy.n_atoms, energy.n_dims)
     check_int("n_samples", n_samples, 1)
+    if sigma.shape != x.shape[:1] or not bool((torch.isfinite(sigma) & (sigma > 0)).all()):
+        raise UsageError(f"sigma: expected {len(x)} finite positive numbers, got {sigma.tolist()}"[:300])
     if x.dtype == torch.float32 and isinstance(energy, NativeDemScores):
         energy.count(len(x) * n_samples)
         return energy.native_dem_scores(x, sigma.float(), n_samples, seed)
@@ -105,7 +109,7 @@ class DemTarget(Target):
     class Options(TargetOptions):
         """``n_samples`` (K), and a bound on the norm of the score of an atom: larger ones are scaled down to it."""
 
-        n_samples: int = Field(1000, ge=1)
+        n_samples: int = Field(1000, ge=1, le=10**8)
         max_score_norm: float | None = Field(None, gt=0)
 
     options: Options

@@ -27,8 +27,8 @@ class PosteriorTarget(Target):
     class Options(TargetOptions):
         """``chains`` of ``chain_steps`` MALA steps for each x_t."""
 
-        chains: int = Field(2, ge=1)
-        chain_steps: int = Field(1280, ge=2)
+        chains: int = Field(2, ge=1, le=10**8)
+        chain_steps: int = Field(1280, ge=2, le=10**8)
 
     options: Options
     needs_samples: ClassVar[bool] = True

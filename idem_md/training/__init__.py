@@ -5,7 +5,7 @@ from .config import TrainingConfig, load_config
 from .distill import Distillation, distill
 from .finish import run_samples, tune
 from .presets import PRESETS, preset
-from .run import train
+from .run import recover, train
 from .springs import SpringsTraining
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "preset",
+    "recover",
     "run_samples",
     "save_checkpoint",
     "train",

@@ -24,6 +24,10 @@ __all__ = [
 ]
 
 
+# Of anything: a typing error beyond it, not a plan.
+MANY = 10**8
+
+
 class NoiseConfig(Table):
     """Noise levels of training, in reduced length; sampling uses the same range."""
 
@@ -42,13 +46,13 @@ class BufferConfig(Table):
     """
 
     train_on: Literal["buffer", "prior"] = "buffer"
-    size: int = Field(8192, ge=16)
-    walkers: int | None = Field(None, ge=16)
-    fresh: int = Field(256, ge=1)
-    sampling_steps: int = Field(30, ge=2)
-    relax_steps: int = Field(200, ge=0)
-    warmup_steps: int = Field(2000, ge=0)
-    refine_steps: int = Field(1000, ge=0)
+    size: int = Field(8192, ge=16, le=MANY)
+    walkers: int | None = Field(None, ge=16, le=MANY)
+    fresh: int = Field(256, ge=1, le=MANY)
+    sampling_steps: int = Field(30, ge=2, le=MANY)
+    relax_steps: int = Field(200, ge=0, le=MANY)
+    warmup_steps: int = Field(2000, ge=0, le=MANY)
+    refine_steps: int = Field(1000, ge=0, le=MANY)
     mala_step: float = Field(5e-4, gt=0)
 
 
@@ -66,10 +70,10 @@ class OptimizerConfig(Table):
     precision: Literal["float32", "bf16"] = "float32"
     matrix_rate: float = Field(4e-3, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
-    batch: int = Field(128, ge=2)
-    inner_steps: int = Field(100, ge=1)
-    iterations: int = Field(110, ge=1)
-    warmup: int = Field(200, ge=0)
+    batch: int = Field(128, ge=2, le=MANY)
+    inner_steps: int = Field(100, ge=1, le=MANY)
+    iterations: int = Field(110, ge=1, le=MANY)
+    warmup: int = Field(200, ge=0, le=MANY)
     decay_fraction: float = Field(0.4, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.999, ge=0, lt=1)

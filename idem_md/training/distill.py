@@ -18,6 +18,7 @@ from ..diffusion import Denoiser
 from ..errors import ConfigError, FileFormatError, IdemError, Interrupted, UsageError
 from ..geometry import standard_normal
 from ..nets import Jump
+from ..torch_state import own_torch
 from .budgets import Budget
 from .config import OptimizerConfig
 from .optimisers import (
@@ -125,6 +126,7 @@ def _loss(denoiser: Denoiser, jump: Jump, batch: Trajectories) -> torch.Tensor:
     return ((g - y) / s[:, None, None]).square().mean((1, 2))
 
 
+@own_torch
 def distill(
     checkpoint: Checkpoint,
     state: Path,

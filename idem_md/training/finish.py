@@ -14,6 +14,7 @@ from ..energies.foreign import ForeignEnergy
 from ..errors import FileFormatError
 from ..nets import HasFeatures
 from ..systems import System
+from ..torch_state import own_torch
 from .levels import tune_levels
 from .springs import SpringsTraining, add_springs
 from .tuning import NFES, tune_plans
@@ -38,6 +39,7 @@ def spread(samples: torch.Tensor, n: int) -> torch.Tensor:
     return samples[:: max(len(samples) // n, 1)]
 
 
+@own_torch
 def tune(
     checkpoint: Checkpoint,
     samples: torch.Tensor,

@@ -12,6 +12,7 @@ import torch
 
 from ..chains import ChainState, equilibrate, noise_start, relax, tune_step
 from ..checkpoint import build_denoiser
+from ..checks import check_fits
 from ..diffusion import DenoiserAccuracy, PlainLastStep, noise_grid, sample_paths, stratified_log_uniform
 from ..diffusion.proposals import Ddpm
 from ..energies import Energy
@@ -66,7 +67,10 @@ def init(
     BudgetExhausted
         The budget of energy calls does not even fill the buffer.
     """
-    b = config.buffer
+    b, numbers = config.buffer, system.n_atoms * system.n_dims
+    check_fits("buffer.size", b.size, 32 * numbers)
+    # At the very least: features of every atom in every layer.
+    check_fits("optimizer.batch", config.optimizer.batch, 1024 * system.n_atoms)
     walkers = b.walkers or b.size
     rounds = WARMUP_ROUNDS if b.warmup_steps else 0
     steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)

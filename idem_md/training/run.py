@@ -5,31 +5,35 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, weights_digest
 from ..energies import Energy
-from ..errors import BudgetExhausted, IdemError, UsageError
-from ..files import write_atomic
+from ..errors import BudgetExhausted, FileFormatError, UsageError
+from ..files import locked, write_atomic
 from ..provenance import hardware, versions
-from ..systems import System, get_system
+from ..systems import SYSTEMS, System, get_system
+from ..torch_state import own_torch
 from .budgets import Budget
 from .config import TrainingConfig
 from .loop import IterationReport, init, measure_accuracy, outer_iteration
 from .state import TrainingState, load_state, save_state
 
-__all__ = ["train"]
+__all__ = ["recover", "train"]
 
 STATE, MODEL, LOG, CONFIG = "state.safetensors", "model.safetensors", "log.jsonl", "config.json"
+# Energy calls of the iteration that is going on.
+CALLS = ".energy-calls"
 
 OnIteration = Callable[[IterationReport, TrainingState, Energy], None]
 
 
-def _write_outputs(folder: Path, config: TrainingConfig, state: TrainingState, calls: int, log, finished: bool) -> None:
+def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finished: bool) -> Checkpoint:
     provenance = {
         "seed": config.seed,
         "iterations": state.iteration,
@@ -41,51 +45,110 @@ def _write_outputs(folder: Path, config: TrainingConfig, state: TrainingState, c
         "hardware": hardware(),
         "versions": versions(),
     }
-    accuracy = measure_accuracy(config, state)
-    checkpoint = Checkpoint(state.ema, accuracy, config.model_dump(), state.system, provenance)
+    return Checkpoint(state.ema, measure_accuracy(config, state), config.model_dump(), state.system, provenance)
+
+
+def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:
     save_checkpoint(folder / MODEL, checkpoint)
     write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
 
 
-def _open_folder(config: TrainingConfig, folder: Path, resume: bool) -> list[Path]:
-    """Make the run folder if it is not there; returns the folders that were made."""
+@own_torch
+def recover(folder: Path, system: System | None = None) -> Checkpoint:
+    """The model of a run that was killed, as it was after its last whole iteration.
+
+    Parameters
+    ----------
+    folder : Path
+    system : System, optional
+        By default as the run describes it.
+
+    Raises
+    ------
+    FileFormatError
+        No state, a damaged one, or one of before the first iteration was complete.
+    """
+    path = Path(folder) / STATE
+    _, header = read_tensors(path, "state")
+    try:
+        config = TrainingConfig.parse(header["config"], str(path))
+        if system is None:
+            name = config.system
+            system = get_system(name) if name in SYSTEMS else System.described(header["system"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
+    state, calls, _ = load_state(path, config, system)
+    if state.iteration == 0:
+        raise FileFormatError(f"{path}: expected a whole iteration, there is none yet; --resume goes on with the run")
+    return replace(_checkpoint(config, state, calls, finished=False), digest=weights_digest(state.ema))
+
+
+class _Journal:
+    """Energy calls of an iteration that may never be complete, noted once a second: a kill does not make them free."""
+
+    def __init__(self, path: Path):
+        self.path, self._noted = path, 0.0
+
+    def note(self, calls: int) -> None:
+        """So many so far."""
+        if (now := time.monotonic()) - self._noted > 1:
+            self._noted = now
+            self.path.write_text(f"{calls:20d}")
+
+    def lost(self, calls: int) -> int:
+        """How many more were noted than the ``calls`` of the last state."""
+        try:
+            return max(int(self.path.read_text()) - calls, 0)
+        except (OSError, ValueError):
+            return 0
+
+    def close(self) -> None:
+        """All is in the state."""
+        self.path.unlink(missing_ok=True)
+
+
+def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite: bool) -> None:
+    """Raise `UsageError` if there is a run and none is expected, or the other way round."""
     path = folder / STATE
-    if not resume and (path.exists() or (folder / MODEL).exists()):
-        raise UsageError(f"out: {folder} already holds a run; resume it with --resume or choose another folder")
     if resume and not path.exists():
         raise UsageError(f"resume: expected {path}, there is no such file")
+    if resume:
+        return
+    if overwrite:
+        for name in (STATE, MODEL, LOG, CONFIG, CALLS):
+            (folder / name).unlink(missing_ok=True)
+    if path.exists() or (folder / MODEL).exists():
+        raise UsageError(
+            f"out: {folder} already holds a run; resume it with --resume, replace it with --overwrite, or choose "
+            "another folder"
+        )
+    write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
+
+
+@contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    """Make the folder, and let nobody else work in it; one that was made for nothing goes again."""
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
+        with locked(folder):
+            yield
     except OSError as error:
-        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
-    return made
-
-
-def _begin(config: TrainingConfig, folder: Path, system: System, energy: Energy, budget: Budget, stop) -> TrainingState:
-    """The first state of a run, saved; if there cannot be one the folder is left as it was found."""
-    made = _open_folder(config, folder, resume=False)
-    start = time.perf_counter()
-    try:
-        state = init(config, system, energy, budget.guard(stop))
-    except (IdemError, KeyboardInterrupt):
-        (folder / CONFIG).unlink()
+        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror or error})") from None
+    finally:
         for empty in made:
-            empty.rmdir()
-        raise
-    state.filled = (time.perf_counter() - start, energy.calls)
-    save_state(folder / STATE, config, state, energy.calls, [])
-    return state
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
 
 
+@own_torch
 def train(
     config: TrainingConfig,
     folder: Path,
     *,
     system: System | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     minutes: float | None = None,
     max_energy_calls: int | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -104,6 +167,8 @@ def train(
         By default the built-in one that the configuration names.
     resume : bool
         Go on from the state in the folder.
+    overwrite : bool
+        Replace the run that the folder may hold.
     minutes : float, optional
         Budget of wall time, earlier sessions of the same run included.
     max_energy_calls : int, optional
@@ -117,7 +182,8 @@ def train(
     Raises
     ------
     UsageError
-        The folder has a run and ``resume`` is false, or has none and it is true.
+        The folder has a run and neither ``resume`` nor ``overwrite`` is asked for, or has none to resume; it cannot be
+        written, or another process works in it.
     ConfigError, FileFormatError
         The state does not fit.
     BudgetExhausted
@@ -131,21 +197,60 @@ def train(
     system = get_system(config.system if system is None else system)
     if system.name != config.system:
         raise UsageError(f"system: expected the configuration's {config.system!r}, got {system.name!r}")
+    if resume and overwrite:
+        raise UsageError("overwrite: expected none beside resume, got both")
+    if not str(folder):
+        raise UsageError("out: expected a folder, got an empty name")
     folder = Path(folder)
-    path = folder / STATE
     energy = system.energy()
     energy.max_calls = max_energy_calls
+    with _in_folder(folder):
+        _write_config(config, folder, resume, overwrite)
+        try:
+            return _run(config, folder, system, energy, budget, resume, stop, on_step, on_iteration)
+        except BaseException:
+            if not (folder / STATE).exists():  # nothing to go on from
+                (folder / CONFIG).unlink(missing_ok=True)
+            raise
+
+
+def _begin(config: TrainingConfig, folder: Path, system: System, energy: Energy, budget: Budget, stop) -> TrainingState:
+    """The first state of a run, saved."""
+    start = time.perf_counter()
+    state = init(config, system, energy, budget.guard(stop))
+    state.filled = (time.perf_counter() - start, energy.calls)
+    save_state(folder / STATE, config, state, energy.calls, [])
+    return state
+
+
+def _run(
+    config: TrainingConfig,
+    folder: Path,
+    system: System,
+    energy: Energy,
+    budget: Budget,
+    resume: bool,
+    stop: Callable[[], bool],
+    on_step: Callable[[], None],
+    on_iteration: OnIteration,
+) -> Checkpoint:
+    path, journal = folder / STATE, _Journal(folder / CALLS)
     start = time.perf_counter()
     if resume:
-        _open_folder(config, folder, resume=True)
         state, energy.calls, log = load_state(path, config, system)
+        energy.calls += journal.lost(energy.calls)
     else:
         state, log = _begin(config, folder, system, energy, budget, stop), []
     earlier = state.seconds
     finished = True
+
+    def step() -> None:
+        journal.note(energy.calls)
+        on_step()
+
     while state.iteration < state.total:
         try:
-            report = outer_iteration(config, energy, state, stop, on_step)
+            report = outer_iteration(config, energy, state, stop, step)
         except BudgetExhausted:
             report = None
         seconds = earlier + time.perf_counter() - start
@@ -174,5 +279,6 @@ def train(
             f"{folder}: stopped before the first iteration was complete, there is no model yet; "
             "resume goes on from here"
         )
-    _write_outputs(folder, config, state, energy.calls, log, finished)
+    _write_outputs(folder, _checkpoint(config, state, energy.calls, finished), log)
+    journal.close()
     return load_checkpoint(folder / MODEL)

@@ -11,8 +11,9 @@ import torch
 
 from ..chains import ChainState
 from ..checkpoint import build_denoiser, read_tensors, write_tensors
+from ..checks import all_finite, check_float, check_int
 from ..diffusion import Denoiser
-from ..errors import ConfigError, FileFormatError
+from ..errors import ConfigError, FileFormatError, UsageError
 from ..systems import System
 from .config import TrainingConfig
 from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
@@ -99,6 +100,26 @@ def _refuse_another(path: Path, what: str, theirs: Mapping, ours: Mapping) -> No
             raise ConfigError(f"{path}: cannot resume: {what}{key} was {old!r} in that run, now it is {new!r}")
 
 
+def _check(header: Mapping[str, Any], samples: ChainState, config: TrainingConfig, system: System) -> None:
+    """Raise `UsageError` for numbers that no run has written."""
+    total = check_int("total", header["total"], 1, config.optimizer.iterations)
+    iteration = check_int("iteration", header["iteration"], 0, total)
+    seconds, filled = header["filled"]
+    check_float("filled", seconds, minimum=0.0)
+    check_int("energy_calls", header["energy_calls"], check_int("filled", filled, 0))
+    check_float("seconds", header["seconds"], minimum=0.0)
+    check_float("mala_step", header["mala_step"], above=0.0)
+    n, log = len(samples.x), header["log"]
+    if len(log) != iteration or [entry["iteration"] for entry in log] != list(range(iteration)):
+        raise UsageError(f"log: expected an entry for each of {iteration} iterations, got {len(log)}")
+    shape = (system.n_atoms, system.n_dims)
+    if not 1 <= n <= config.buffer.size or samples.x.shape[1:] != shape or samples.f.shape != samples.x.shape:
+        raise UsageError(f"buffer: expected up to {config.buffer.size} samples of shape {shape}, got {samples.x.shape}")
+    if samples.u.shape != (n,) or not all(map(all_finite, (samples.x, samples.u, samples.f))):
+        raise UsageError("buffer: expected finite positions, energies and forces")
+    check_int("next", header["next"], 0, n - 1)
+
+
 def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
     """Read a state.
 
@@ -126,6 +147,7 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
         generator = torch.Generator()
         generator.set_state(tensors["generator"])
         samples = ChainState(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"])
+        _check(header, samples, config, system)
         seconds, calls = header["filled"]
         state = TrainingState(
             denoiser,
@@ -143,5 +165,5 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
         return SavedRun(state, header["energy_calls"], header["log"])
     except ConfigError:
         raise
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from ...units import Units
 if TYPE_CHECKING:
     import mdtraj
 
-__all__ = ["FORMATS", "WEIGHTS_ARE", "Contents", "Format", "register_format", "to_trajectory", "topology"]
+__all__ = ["FORMATS", "WEIGHTS_ARE", "Contents", "Format", "register_format", "save_whole", "to_trajectory", "topology"]
 
 # What files say of their log weights, by kind of ensemble.
 WEIGHTS_ARE = {
@@ -88,6 +89,16 @@ def register_format(suffix: str, whole: bool = False) -> Callable[[Writer], Writ
         return write
 
     return add
+
+
+def save_whole(save: Callable[[str], object], path: str) -> None:
+    """Call a writer of MDTraj's; whatever it makes of a full disk is an `OSError`."""
+    try:
+        save(path)
+    except OSError:
+        raise
+    except Exception:
+        raise OSError(errno.EIO, "MDTraj could not write it whole") from None
 
 
 def spatial(positions: np.ndarray) -> np.ndarray:

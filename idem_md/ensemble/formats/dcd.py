@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 
-from .base import Contents, register_format
+from ...files import plain_path
+from .base import Contents, register_format, save_whole
 
 __all__ = ["write_dcd"]
+
+
+# Bytes before the first frame.
+HEADER = 276
 
 
 @register_format(".dcd", whole=True)
 def write_dcd(path: Path, contents: Contents) -> None:
     """Failed samples are there, as NaN."""
-    contents.trajectory.save_dcd(str(path))
+    n, n_atoms = len(contents.energies), len(contents.elements)
+    with plain_path(path) as plain:
+        save_whole(contents.trajectory.save_dcd, plain)
+        size, wanted = os.path.getsize(plain), HEADER + n * 3 * (4 * n_atoms + 8)
+        if size != wanted:  # the writer does not look at what becomes of its bytes
+            raise OSError(errno.EIO, f"{size} of {wanted} bytes were written")
     # The writer stamps the date into the second of the two 80-byte titles; the same samples should give the
     # same file on any day. Layout: 92 bytes of header record, then the record length and the title count.
     title = b"REMARKS reduced samples with weights in the NPZ file of the same name".ljust(80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,9 @@ def write_h5md(path: Path, contents: Contents) -> None:
     import h5py
 
     n, steps = len(contents.energies), np.arange(len(contents.energies))
-    with h5py.File(path, "w") as file:
+    # In memory: on a full disk HDF5 loses its temper in places where no exception can be caught.
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
         root = file.create_group("h5md")
         root.attrs["version"] = np.array([1, 1])
         root.create_group("author").attrs["name"] = "unknown"
@@ -41,3 +44,4 @@ def write_h5md(path: Path, contents: Contents) -> None:
         series("observables/reduced_energy", contents.energies, "")
         file["observables/log_weight/value"].attrs["description"] = contents.weights_are
         file["observables/reduced_energy/value"].attrs["description"] = f"U/kT of {n} samples"
+    path.write_bytes(buffer.getvalue())

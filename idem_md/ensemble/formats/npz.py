@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...provenance import bare
 from .base import Contents, register_format
 
 __all__ = ["write_npz"]
@@ -20,7 +21,7 @@ def write_npz(path: Path, contents: Contents) -> None:
         "positions": contents.positions,
         "energies": contents.energies,
         "log_weights": contents.log_weights,
-        "provenance": np.array(json.dumps(contents.record, sort_keys=True)),
+        "provenance": np.array(json.dumps(contents.record, sort_keys=True, default=bare)),
     }
     with open(path, "wb") as handle:
         np.savez(handle, **columns)

@@ -1,0 +1,92 @@
+"""Forks processes that train, distill or save, and kills them: victims.py WHAT FOLDER TIMES LONGEST."""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import idem_md
+from idem_md.training import Distillation, distill, save_checkpoint
+
+TINY = {
+    "system": "lj13",
+    "seed": 3,
+    "network": {"channels": 16, "layers": 2, "n_basis": 12},
+    "target": {"chains": 2, "chain_steps": 4},
+    "buffer": {"size": 64, "fresh": 8, "sampling_steps": 4, "warmup_steps": 40, "refine_steps": 10},
+    "optimizer": {"batch": 16, "inner_steps": 4, "iterations": 30},
+}
+
+
+def train(folder):
+    """A run of some seconds, from where it stands."""
+    config = idem_md.TrainingConfig.parse(TINY, "tiny")
+    idem_md.train(config, folder, resume=(folder / "state.safetensors").exists())
+
+
+def distillation(folder):
+    """The same for jumps."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "state.safetensors"
+    head = {"channels": 8, "layers": 1, "n_basis": 8}
+    few = Distillation(steps=600, batch=8, pool=32, renewed=8, lowest=0.5, stretch_steps=20, head=head)
+    made = distill(idem_md.load_sampler("lj13").checkpoint, path, few, resume=path.exists())
+    save_checkpoint(folder / "model.safetensors", made)
+
+
+def ensembles():
+    """Two of different sizes, so that their files are, too."""
+    system, random_ = idem_md.get_system("lj13"), np.random.default_rng(0)
+    return [
+        idem_md.WeightedEnsemble(random_.normal(size=(n, 13, 3)), np.zeros(n), random_.normal(size=n), system)
+        for n in (4000, 400)
+    ]
+
+
+def save(folder):
+    """One after the other, until it is killed."""
+    for _ in range(1000):
+        for ensemble in ensembles():
+            ensemble.save(folder / "x.dcd")
+
+
+def look(folder):
+    """What can be loaded."""
+    if not (folder / "x.npz").exists():
+        return "nothing yet"
+    try:
+        return {4000: "one", 400: "other"}[len(idem_md.load_ensemble(folder / "x.dcd"))]
+    except idem_md.FileFormatError as error:
+        return str(error)
+
+
+def main(what, folder, times, longest):
+    """Kill, look, and at the end let one finish."""
+    work = {"train": train, "distill": distillation, "save": save}[what]
+    random.seed(0)
+    if what == "save":
+        folder.mkdir()
+    torch.set_num_threads(1)
+    for _ in range(times):
+        victim = os.fork()
+        if victim == 0:
+            work(folder)
+            os._exit(0)
+        time.sleep(random.uniform(0, longest))
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+        print(look(folder) if what == "save" else "killed", flush=True)
+    if what == "save":
+        ensembles()[1].save(folder / "x.dcd")
+    else:
+        work(folder)
+    print(look(folder) if what == "save" else "whole", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

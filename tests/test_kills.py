@@ -1,0 +1,52 @@
+"""kill -9 at random moments: what goes on goes on bit for bit, and only what belongs together is read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+import idem_md
+
+HELPERS = Path(__file__).parent / "helpers"
+
+
+def killed(what, folder, times, longest):
+    """Run ``tests/helpers/victims.py``: so many processes killed within ``longest`` seconds, and a last one that may
+    finish."""
+    command = [sys.executable, str(HELPERS / "victims.py"), what, str(folder), str(times), str(longest)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def tensors(path):
+    return idem_md.training.load_checkpoint(path).denoiser.state_dict()
+
+
+def test_training(tmp_path):
+    killed("train", tmp_path / "whole", 0, 0)
+    seen = killed("train", tmp_path / "killed", 20, 0.4)
+    assert len(seen) == 21
+    a, b = (tensors(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    whole, again = (sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("whole", "killed"))
+    assert whole == again == ["config.json", "log.jsonl", "model.safetensors", "state.safetensors"]
+
+
+def test_distillation(tmp_path):
+    killed("distill", tmp_path / "whole", 0, 0)
+    killed("distill", tmp_path / "killed", 10, 0.6)
+    a, b = (tensors(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    for name in ("whole", "killed"):
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["model.safetensors", "state.safetensors"]
+
+
+def test_saving(tmp_path):
+    """Two ensembles in turn under one name: what can be loaded is one of them, whole."""
+    tmp_path = tmp_path / "saved"
+    for line in killed("save", tmp_path, 20, 0.1):
+        assert line in ("nothing yet", "one", "other") or "expected the trajectory" in line, line
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.dcd", "x.npz", "x.pdb"]
+    assert len(idem_md.load_ensemble(tmp_path / "x.dcd")) == 400
