@@ -1,6 +1,7 @@
 """Careless or unlucky use: the right value, or one line that says what was expected, and nothing half-done."""
 
 import json
+import os
 import pickle
 import shlex
 import subprocess
@@ -656,3 +657,46 @@ def test_files_are_not_overwritten_unasked(tmp_path, monkeypatch, capsys):
         code, err = cli(line)
         assert code == 2 and "out: expected a name that is not taken" in err
         assert cli(f"{line} --overwrite")[0] == 0
+
+
+# Surroundings
+
+TASK = """
+import sys
+import numpy as np
+np.seterr(all="raise")
+import torch
+torch.set_default_dtype(torch.float64)
+import idem_md
+from pathlib import Path
+from idem_md import report
+from idem_md.analysis import analyse, heat_capacity
+ensemble = idem_md.load_sampler("lj13").sample(200, seed=0, nfe=4)
+ensemble.expectation(lambda x: (x**2).sum(-1).mean(-1) ** 0.5), heat_capacity(ensemble), analyse(ensemble)
+ensemble.save("small.dcd")
+idem_md.load_ensemble("small.dcd").refine(20)
+chains = idem_md.baselines.ENGINES["mala"].run("lj13", 200, 1000)
+report.compare({"ours": ensemble, "chains": chains}, Path("report"), False)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("flags", [["-W", "error"], ["-O"]], ids=" ".join)
+def test_flags_of_the_interpreter(flags, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    words = [sys.executable, *flags, "-c", TASK]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stderr
+
+
+def test_a_terminal_that_knows_ascii_only(tmp_path):
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "HOME": "/nowhere"}
+    with command("sample", "gmm40", "-n", 50, "--out", "x.dcd", folder=tmp_path, env=environment) as process:
+        out, err = process.communicate(timeout=100)
+    assert process.returncode == 0 and "mean energy" in out and "Traceback" not in err
+
+
+def test_nobody_listens(tmp_path):
+    line = f"{Path(sys.executable).parent / 'idem-md'} sample gmm40 -n 50 --out x.dcd --json >&- 2>&-"
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, timeout=100)
+    assert names(tmp_path) == ["x.dcd", "x.npz", "x.pdb"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import warnings
@@ -86,6 +87,9 @@ def _advise() -> None:
 def main() -> None:
     """Entry point: errors made by the user are one line on stderr and exit code 2."""
     _advise()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ± gets a question mark
     # Files that are half written go when a queue ends the process, too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:

@@ -56,7 +56,7 @@ class Energy(ABC):
     # Whether evaluating runs code that is not of this package: it then finds torch as its user left it.
     users_code: ClassVar[bool] = True
 
-    def evaluated(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _evaluate_as_written(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`evaluate`, with torch as whoever wrote it expects."""
         if not self.users_code:
             return self.evaluate(x)
@@ -93,7 +93,7 @@ class Energy(ABC):
         """
         check_positions("x", x, self.n_atoms, self.n_dims)
         self.count(x.shape[0])
-        u, f = self.evaluated(x)
+        u, f = self._evaluate_as_written(x)
         if not (all_finite(u) and all_finite(f)) and bool(
             (bad := ~torch.isfinite(f).flatten(1).all(1) | torch.isnan(u) | (u == -torch.inf)).any()
         ):

@@ -33,5 +33,5 @@ class Scaled(Energy):
 
     def evaluate(self, x):
         """See `Energy.evaluate`."""
-        u, f = self.energy.evaluated(x)
+        u, f = self.energy._evaluate_as_written(x)
         return self.factor * u, self.factor * f

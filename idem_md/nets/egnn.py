@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch_geometric.nn import MessagePassing
 
 from ..errors import UsageError
 from ..geometry import centred
 from ..systems import System
+from .message_passing import MessagePassing
 from .registry import LayeredOptions, register_network
 
 __all__ = ["EGNN"]

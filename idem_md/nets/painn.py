@@ -15,12 +15,12 @@ from typing import cast
 import torch
 from pydantic import Field
 from torch import nn
-from torch_geometric.nn import MessagePassing
 
 from .. import native as ops
 from ..errors import UsageError
 from ..systems import System
 from .layers import NoiseEmbedding, RadialSplines, perceptron, silent_linear
+from .message_passing import MessagePassing
 from .registry import Features, LayeredOptions, register_network
 
 __all__ = ["Message", "PaiNN", "Update"]
