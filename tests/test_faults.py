@@ -16,6 +16,7 @@ import torch
 from ase.calculators.calculator import Calculator, all_changes
 from ase.cluster import Icosahedron
 from openmm import app, unit
+from safetensors import safe_open
 
 import idem_md
 from idem_md import EnergyError, FileFormatError, System, UsageError, WeightedEnsemble
@@ -700,3 +701,9 @@ def test_nobody_listens(tmp_path):
     line = f"{Path(sys.executable).parent / 'idem-md'} sample gmm40 -n 50 --out x.dcd --json >&- 2>&-"
     subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, timeout=100)
     assert names(tmp_path) == ["x.dcd", "x.npz", "x.pdb"]
+
+
+def test_shipped_checkpoints_have_checksums():
+    for name in ("gmm40", "dw4", "lj13", "lj55"):
+        with safe_open(Path(idem_md.__file__).parent / "checkpoints" / name / "model.safetensors", "pt") as handle:
+            assert len(handle.metadata()["sha256"]) == 64

@@ -349,7 +349,7 @@ def test_in_a_fresh_interpreter(tmp_path):
     """Nothing that the tests import is needed, and modules are there by name."""
     code = (
         "import idem_md, openmm\n"
-        "s = openmm.System(); [s.addParticle(40.0) for _ in range(2)]\n"
+        "s = openmm.System(); [s.addParticle(39.948) for _ in range(2)]\n"
         "f = openmm.CustomBondForce('r^2'); f.addBond(0, 1, []); s.addForce(f)\n"
         "assert idem_md.energies.OpenMM(s, temperature=300).elements == ('Ar', 'Ar')\n"
         "assert idem_md.systems.SYSTEMS and idem_md.training.PRESETS and idem_md.analysis.energy_w2\n"

@@ -160,7 +160,8 @@ class Engine(ABC):
         budget = Budget(n_steps, seconds, energy_calls).checked()
         target = get_system(system)
         check_fits("n", n, BYTES_A_COORDINATE * target.n_atoms * target.n_dims)
-        if budget.steps is not None and (calls := self.calls(n, budget.steps)) > MOST_CALLS:
+        takes_steps = self.default_steps is not None
+        if budget.steps is not None and takes_steps and (calls := self.calls(n, budget.steps)) > MOST_CALLS:
             raise UsageError(
                 f"steps: expected fewer, got {budget.steps}, of which {calls:.3g} energy calls take more than a year"
             )

@@ -114,11 +114,14 @@ class ForeignEnergy(Energy):
             return  # so far out not every code works, and with a trap it need not
         k = 0.5 * self.trap * self.units.length_angstrom**2
         u = u + k * np.array([1, 4]) * ((far - far.mean(0)) ** 2).sum()
-        # The volume open to the atoms grows by that factor; the Boltzmann factor has to fall faster.
-        if not u[1] - u[0] > (self.n_atoms - 1) * self.n_dims * np.log(2):
+        # The volume open to the atoms grows by that factor: the Boltzmann factor has to fall faster. A trap wins in the
+        # end, unless the potential falls as fast as it rises.
+        least = 0.0 if self.trap else (self.n_atoms - 1) * self.n_dims * np.log(2)
+        if not u[1] - u[0] >= least - 1e-9 * abs(u[0]):
+            wanted = "a larger stiffness" if self.trap else "a positive stiffness"
             raise UsageError(
-                f"trap: expected a larger stiffness (kT / Å^2), got {self.trap:g} for a potential that lets atoms "
-                "escape: its Boltzmann distribution cannot be normalised"
+                f"trap: expected {wanted} (kT / Å^2), got {self.trap:g} for a potential that lets atoms escape: its "
+                "Boltzmann distribution cannot be normalised"
             )
 
     def _collect(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import check_float, check_int
 from ..errors import UsageError
 from ..units import Units, in_angstrom, in_kelvin
 from .topology import openmm_topology
@@ -118,6 +117,8 @@ class System:
         UsageError
             A temperature that is not a positive number, or a system whose energy is not known.
         """
+        from ..checks import check_float  # with torch, which listing systems does not need
+
         temperature_K = check_float("temperature_K", in_kelvin("temperature_K", temperature_K), above=0.0)
         make = _AtTemperature(self.make_energy, self.units.temperature_kelvin / temperature_K)
         return replace(
@@ -205,6 +206,7 @@ class System:
         UsageError
             An energy without a physical scale, positions of another shape, or a name that is taken.
         """
+        from ..checks import check_int
         from ..energies import Physical
         from .builtin import SYSTEMS
 
