@@ -7,8 +7,9 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,28 +19,38 @@ __all__ = ["atomic_set", "locked", "plain_path", "write_atomic"]
 
 PREFIX = ".idem-md-"
 OWNER = "owner"
-LOCK = ".lock"
+LOCK = ".idem-md.lock"
+# Seconds after which a scratch folder without an owner will have none.
+MADE_BY_THEN = 60.0
 
 
 def _alone(handle: IO) -> bool:
-    """Lock an open file; false if another process has it. The lock ends with the process, however that ends."""
+    """Lock an open file; false if another process has it. The lock ends with the process, however that ends. Raises
+    `OSError` where the file system knows no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
+
+
+def _is_dead(left: Path) -> bool:
+    """Whether the process that made a scratch folder is no more."""
+    try:
+        with open(left / OWNER, "r+b") as handle:
+            return _alone(handle)
+    except FileNotFoundError:  # killed while it was made, or just being made
+        return time.time() - left.stat().st_mtime > MADE_BY_THEN
+    except OSError:
+        return False
 
 
 def _sweep(folder: Path) -> None:
     """Remove what processes that were killed have left."""
     for left in folder.glob(f"{PREFIX}*"):
-        try:
-            with open(left / OWNER, "rb") as handle:
-                dead = _alone(handle)
-        except OSError:  # just being made, or not ours
-            continue
-        if dead:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # gone in between
+            if left.is_dir() and _is_dead(left):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -60,8 +71,10 @@ def atomic_set(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     folder = next(iter(paths.values())).parent
     _sweep(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=PREFIX) as scratch:
-        with open(Path(scratch) / OWNER, "wb") as owner:
-            _alone(owner)
+        with open(Path(scratch) / f".{OWNER}", "wb") as owner:
+            with suppress(OSError):
+                _alone(owner)
+            os.rename(owner.name, Path(scratch) / OWNER)  # locked before anyone can see it
             new = {key: Path(scratch) / path.name for key, path in paths.items()}
             yield new
             for path in new.values():
@@ -73,9 +86,18 @@ def atomic_set(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with atomic_set({"": path}) as new:
-        new[""].write_bytes(data)
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    UsageError
+        It cannot be written.
+    """
+    try:
+        with atomic_set({"": path}) as new:
+            new[""].write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"path: cannot write {path} ({error.strerror or error})") from None
 
 
 @contextmanager
@@ -102,13 +124,18 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     while True:
         handle = open(path, "a+b")
-        if not _alone(handle):
+        try:
+            alone = _alone(handle)
+        except OSError:  # a file system without locks
+            break
+        if not alone:
             handle.seek(0)
             owner = handle.read().decode(errors="replace") or "another process"
             handle.close()
             raise UsageError(f"out: expected a folder that is not in use, {owner} works in {folder}")
-        if path.exists() and os.stat(path).st_ino == os.fstat(handle.fileno()).st_ino:
-            break
+        with suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(handle.fileno()).st_ino:
+                break
         handle.close()  # whoever had it has just removed it
     try:
         handle.truncate(0)

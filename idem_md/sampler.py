@@ -66,9 +66,9 @@ def checkpoint_path(source) -> Path:
         if not path.exists():
             raise UsageError(f"system: no checkpoint is shipped for {source!r}; train one with idem-md train {source}")
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         return path / "model.safetensors"
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(
             f"system: expected one of {', '.join(SYSTEMS)}, a run folder or a checkpoint file, got {str(source)!r}"
         )
@@ -246,7 +246,7 @@ class Sampler:
         others
             As for `sample`.
         """
-        systems = [self.system.at(float(t)) for t in temperatures_K]
+        systems = [self.system.at(t) for t in temperatures_K]
         if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
         nfe, plan = self._chosen(nfe, method, kernel, last_step)
@@ -391,7 +391,7 @@ def load_sampler(source, system: System | None = None) -> Sampler:
     if not path.exists() and (path.parent / "state.safetensors").exists():
         from .training import recover  # a run that was killed
 
-        return Sampler(recover(path.parent, system), system)
+        return Sampler(recover(path.parent), system)
     if not path.exists():
         raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
     return Sampler(load_checkpoint(path), system)

@@ -74,7 +74,8 @@ def _converted(name: str, value: Any, unit: str) -> Any:
         try:
             return value.value_in_unit(getattr(openmm_unit, unit))
         except (TypeError, AttributeError):
-            raise UsageError(f"{name}: expected a quantity that is one of {unit}, got {value!r}"[:300]) from None
+            came = getattr(value, "unit", type(value).__name__)
+            raise UsageError(f"{name}: expected a quantity that is one of {unit}, got {came}") from None
     return without_unit(name, value, unit)
 
 

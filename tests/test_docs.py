@@ -28,8 +28,9 @@ SMALLER = {
     "--minutes 0.3": "--minutes 0.08",
     "idem-md train cu13 ": "idem-md train cu13.toml ",
     "idem-md train argon13 ": "idem-md train argon13.toml ",
-    "idem-md train dw4 --out": "idem-md train dw4.toml --out",
-    "--draws 16": "--draws 2 --steps 5",
+    "exec idem-md train dw4 --out": "idem-md train dw4.toml --out",
+    "idem-md tune runs/cu13 ": "idem-md tune runs/cu13 --steps 5 ",
+    "idem-md tune runs/argon13 ": "idem-md tune runs/argon13 --steps 5 ",
 }
 TINY = """
 system = "{}"

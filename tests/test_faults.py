@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,15 @@ def test_infinite_forces_beside_a_finite_energy_are_refused():
         energy(torch.from_numpy(Icosahedron("Ar", 2).positions[None] * 3))
 
 
+def test_a_code_that_knows_no_answer_far_out_will_do_with_a_trap():
+    def chain(y):  # a bond that cannot be longer than 100 Å
+        r = np.linalg.norm(y[1] - y[0])
+        with np.errstate(invalid="ignore"):
+            return -np.log(1 - (r / 100) ** 2), 0 * y
+
+    ASE(Icosahedron("Ar", 2), Odd(chain), temperature_K=60)
+
+
 def test_a_code_that_fails_far_out_will_do_with_a_trap():
     def boxed(y):
         if np.abs(y).max() > 50:
@@ -375,6 +385,59 @@ def test_a_disk_that_fills_leaves_all_or_nothing(few, tmp_path, suffix):
     assert all(f"cannot write x{suffix}" in line for line in failed) and last == f"{whole} whole", done.stdout
     made = {*names(tmp_path)} - {*before}
     assert made == {f"x{suffix}", *(("x.pdb", "x.npz") if suffix in (".dcd", ".xtc") else ())}
+
+
+WORK = """
+import resource, signal, sys
+from pathlib import Path
+import idem_md
+from idem_md import report
+from idem_md.training import load_config
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+what, *limits = sys.argv[1:]
+ensembles = {"a": idem_md.load_ensemble("source.dcd")} | {"b": idem_md.load_ensemble("source.dcd").resample()}
+for k, limit in enumerate(map(int, limits)):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        if what == "train":
+            idem_md.train(load_config(Path("tiny.toml")), Path(f"run{k}"))
+        else:
+            report.compare(ensembles, Path(f"run{k}"), aligned=False)
+        print("whole")
+    except idem_md.UsageError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "what,limits,whole",
+    [
+        (
+            "train",
+            (0, 10, 500, 5000, 50_000, 10**9),
+            ["config.json", "log.jsonl", "model.safetensors", "state.safetensors"],
+        ),
+        (
+            "compare",
+            (0, 10, 2000, 20_000, 40_000, 10**6, 10**9),
+            ["histograms.png", "index.html", "summary.json", "table.md", "weights.png"],
+        ),
+    ],
+)
+def test_a_disk_that_fills_while_a_folder_is_made(few, tmp_path, tiny_toml, what, limits, whole):
+    few.save(tmp_path / "source.dcd")
+    (tmp_path / "tiny.toml").write_text(tiny_toml(1))
+    words = [sys.executable, "-c", WORK, what, *map(str, limits)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    *failed, last = done.stdout.splitlines()
+    assert last == "whole" and len(failed) == len(limits) - 1, done.stdout
+    assert all("cannot write" in line and "File too large" in line for line in failed), done.stdout
+    for k in range(len(limits) - 1):
+        folder = tmp_path / f"run{k}"
+        # Of a run the state may be there: it can go on.
+        assert not folder.exists() or set(names(folder)) <= {"config.json", "state.safetensors"}
+    assert names(tmp_path / f"run{len(limits) - 1}") == whole
 
 
 def test_what_killed_processes_left_is_swept(tmp_path):
@@ -563,30 +626,48 @@ def test_a_run_that_was_killed_can_be_sampled_and_goes_on(going, tmp_path, tiny_
     assert not (tmp_path / "run" / "model.safetensors").exists()
     sampler = idem_md.load_sampler(tmp_path / "run")
     assert len(sampler.sample(3, nfe=3)) == 3 and not sampler.checkpoint.provenance["finished"]
+    # For a similar potential, too, as from a run that has ended.
+    assert len(idem_md.load_sampler(tmp_path / "run", idem_md.get_system("lj13").at(61)).sample(3, nfe=3)) == 3
     done = sampler.checkpoint.provenance["iterations"]
     config = idem_md.training.load_config(tmp_path / "long.toml")
     seen = []
     more = {"resume": True, "stop": lambda: len(seen) > 5, "on_step": lambda: seen.append(1)}
     checkpoint = idem_md.train(config, tmp_path / "run", **more)
     assert checkpoint.provenance["iterations"] > done
-    assert ".lock" not in names(tmp_path / "run")
     assert not [name for name in names(tmp_path / "run") if name.startswith(".idem-md-")]
 
 
-def test_energy_calls_that_a_kill_took_are_booked(run, tiny, tmp_path):
-    config = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 6})})
-    idem_md.train(config, tmp_path / "other", stop=lambda: False)
-    path = tmp_path / "other" / "state.safetensors"
-    _, header = read_tensors(path, "state")
+def test_energy_calls_that_a_kill_took_are_booked(tiny, tmp_path, monkeypatch):
+    """Those of refining the buffer, where no optimiser step is taken."""
+    monkeypatch.setattr("idem_md.training.run.NOTED_EVERY", 0.0)
 
-    def earlier(tensors, header):
-        header.update(iteration=5, log=header["log"][:5])
+    class Killed(BaseException):
+        pass
 
-    rewritten(path, earlier)
-    (tmp_path / "other" / ".energy-calls").write_text(f"{header['energy_calls'] + 12345}")
-    again = idem_md.train(config, tmp_path / "other", resume=True)
-    assert again.provenance["energy_calls"] >= header["energy_calls"] + 12345
-    assert ".energy-calls" not in names(tmp_path / "other")
+    class Frail(LennardJones):
+        """The potential of lj13 by the plain route, killed at some call."""
+
+        limit = 10**9
+
+        def count(self, n):
+            super().count(n)
+            if self.calls > Frail.limit:
+                raise Killed
+
+    system = replace(idem_md.get_system("lj13"), make_energy=lambda: Frail(13, 2.0))
+    idem_md.train(tiny, tmp_path / "whole", system=system)
+    _, header = read_tensors(tmp_path / "whole" / "state.safetensors", "state")
+    third = header["log"][2]["energy_calls"]
+    Frail.limit = third + 30
+    with pytest.raises(Killed):
+        idem_md.train(tiny, tmp_path / "killed", system=system)
+    _, saved = read_tensors(tmp_path / "killed" / "state.safetensors", "state")
+    noted = int((tmp_path / "killed" / ".energy-calls").read_text())
+    assert saved["energy_calls"] == third and noted > third
+    Frail.limit = 10**9
+    again = idem_md.train(tiny, tmp_path / "killed", system=system, resume=True)
+    assert again.provenance["energy_calls"] == header["energy_calls"] + noted - third
+    assert ".energy-calls" not in names(tmp_path / "killed")
 
 
 def test_a_run_of_no_use_can_be_replaced(run, tiny, tmp_path):
@@ -606,6 +687,11 @@ def test_a_run_of_no_use_can_be_replaced(run, tiny, tmp_path):
     (tmp_path / "mine" / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="already holds a run"):
         idem_md.train(tiny, tmp_path / "mine")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(UsageError, match="config.json that is not of a run"):
+        idem_md.train(tiny, tmp_path / "theirs")
+    assert (tmp_path / "theirs" / "config.json").read_text() == '{"mine": 1}'
     assert names(tmp_path / "mine") == ["config.json", "model.safetensors"]
 
 
@@ -620,6 +706,9 @@ def test_a_run_of_no_use_can_be_replaced(run, tiny, tmp_path):
         ("baseline lj13 -n 99999999999999", "n: expected at most"),
         ("baseline lj13 -n 10 --steps 99999999999999999", "take more than a year"),
         ("baseline lj13 --minutes nan", "seconds: expected a finite number"),
+        ("baseline lj13 --energy-calls 99999999999999999999", "energy_calls: expected at most"),
+        (f"sample {'x' * 300}", "system: expected one of"),
+        (f"sample lj13 --out {'x' * 300}.dcd", "cannot write"),
         ("bench score lj13 --sigma 1e300", "sigma: expected a number below"),
         ("bench score lj13 --sigma nan", "sigma: expected a finite number"),
         ("bench reproduce --minutes nan", "minutes: expected a finite number"),

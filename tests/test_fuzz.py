@@ -3,6 +3,8 @@
 import json
 import resource
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from idem_md.training import load_config, recover
 
 EXAMPLES = 400  # of each of five kinds of file
 SECONDS = 20
-GIBIBYTE = 2**20  # in the KiB that the system counts in
+GIBIBYTE = 2**30
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,9 @@ def originals(tmp_path_factory, tiny_toml):
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "tiny.toml").write_text(tiny_toml(1))
     idem_md.train(load_config(folder / "tiny.toml"), folder / "run")
-    idem_md.load_sampler("gmm40").sample(30, nfe=4, last_step="plain").save(folder / "x.dcd")
+    # A system that is not built in is described in the file.
+    system = replace(idem_md.get_system("gmm40"), name="mixture")
+    idem_md.load_sampler("gmm40", system).sample(30, nfe=4, last_step="plain").save(folder / "x.dcd")
     return folder
 
 
@@ -35,11 +39,13 @@ def neither_memory_nor_time():
     def late(*_):
         raise AssertionError(f"a file took more than {SECONDS} seconds")
 
-    before, handler = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, signal.signal(signal.SIGALRM, late)
+    handler, limits = signal.signal(signal.SIGALRM, late), resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + GIBIBYTE, limits[1]))
     yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
     signal.alarm(0)
     signal.signal(signal.SIGALRM, handler)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GIBIBYTE
 
 
 @st.composite
@@ -96,6 +102,10 @@ LOADERS = {
 def test_bytes(originals, tmp_path, name):
     source = originals / name
     data, path = source.read_bytes(), tmp_path / source.name
+    if source.suffix == ".safetensors":  # as older versions wrote them, without a checksum that finds everything
+        with safe_open(source, framework="pt") as handle:
+            meta, tensors = handle.metadata(), {key: handle.get_tensor(key) for key in handle.keys()}
+        data = save(tensors, {key: value for key, value in meta.items() if key != "sha256"})
     if name == "x.dcd":
         (tmp_path / "x.npz").write_bytes((originals / "x.npz").read_bytes())
 
@@ -144,6 +154,7 @@ def test_values_of_headers(originals, tmp_path, name):
         with np.load(originals / "x.npz") as z:
             arrays = dict(z)
         header, path = json.loads(str(arrays.pop("provenance"))), tmp_path / "x.npz"
+        (tmp_path / "x.dcd").write_bytes((originals / "x.dcd").read_bytes())
     else:
         with safe_open(originals / "run" / f"{name}.safetensors", framework="pt") as handle:
             meta, tensors = handle.metadata(), {key: handle.get_tensor(key) for key in handle.keys()}
@@ -157,7 +168,7 @@ def test_values_of_headers(originals, tmp_path, name):
         text = json.dumps(put(header, place, value))
         if name == "npz":
             np.savez(path, **arrays, provenance=np.array(text))
-            survives(lambda: idem_md.load_ensemble(path))
+            survives(lambda: idem_md.load_ensemble(path.with_suffix(".dcd")))
         else:
             path.write_bytes(save(tensors, meta | {"json": text}))
             survives(lambda: recover(tmp_path) if name == "state" else idem_md.load_sampler(path))

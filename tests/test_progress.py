@@ -25,7 +25,10 @@ def watched(command, folder, terminal):
     else:
         reader, writer = os.pipe()
     start = time.monotonic()
-    process = subprocess.Popen(command, cwd=folder, stdout=writer, stderr=writer, stdin=subprocess.DEVNULL)
+    environment = os.environ | ({"TERM": terminal} if terminal else {})
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=writer, stderr=writer, stdin=subprocess.DEVNULL, env=environment
+    )
     os.close(writer)
     silences, last, said = [], start, b""
     while True:

@@ -47,7 +47,7 @@ def reweighted(ensemble: WeightedEnsemble, temperature_K: float) -> WeightedEnse
     if ensemble.kind == "raw":
         raise ResultError("kind: expected samples with weights, raw ones have none to change")
     system = ensemble.system.at(temperature_K)
-    factor = ensemble.system.units.temperature_kelvin / temperature_K
+    factor = ensemble.system.units.temperature_kelvin / system.units.temperature_kelvin
     u = np.where(ensemble.alive, ensemble.energies, np.inf)
     change = np.where(ensemble.alive, (1 - factor) * np.where(ensemble.alive, u, 0.0), 0.0)
     kind, source = ensemble.kind, ensemble.source

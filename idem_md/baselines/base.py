@@ -88,7 +88,9 @@ class Budget(NamedTuple):
         if self.seconds is not None:
             check_float("seconds", self.seconds, above=0.0)
         if self.energy_calls is not None:
-            check_int("energy_calls", self.energy_calls, 1)
+            check_int("energy_calls", self.energy_calls, 1, MOST_CALLS)
+        if self.steps is not None:
+            check_int("steps", self.steps, 1)
         return self
 
 

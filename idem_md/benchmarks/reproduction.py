@@ -41,7 +41,7 @@ def reference_sets(system: str, folder: Path, n: int = 10_000) -> tuple[Weighted
     sets = []
     for seed in (0, 1):
         path = folder / f"{system}-{engine.name}-{seed}.dcd"
-        if not path.exists():
+        if not path.with_suffix(".npz").exists():  # which is written last
             folder.mkdir(parents=True, exist_ok=True)
             engine.run(system, n, seed=seed).save(path)
         sets.append(load_ensemble(path))

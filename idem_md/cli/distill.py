@@ -69,6 +69,11 @@ def distill(
         buffer = spread(run_samples(Path(source)), n) if tunable and source not in SYSTEMS else None
         try:
             work.phase("distilling", settings.steps + (settings.stretch_steps or 0), "steps")
+
+            def on_round(done: int, total: int, loss: float) -> None:
+                work.resize(100 * total + (settings.stretch_steps or 0), 100 * (done - 1))
+                work.advance(100, f"loss {loss:.2g}")
+
             with stop.listening(work.say, "the end of the round"):
                 checkpoint = run_distillation(
                     sampler.checkpoint,
@@ -77,7 +82,7 @@ def distill(
                     resume=resume,
                     minutes=minutes,
                     stop=lambda: stop.asked,
-                    on_round=lambda _, total, loss: work.advance(100, f"loss {loss:.2g}"),
+                    on_round=on_round,
                     on_step=lambda _: work.advance(),
                 )
         except Interrupted as error:

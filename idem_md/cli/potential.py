@@ -125,5 +125,6 @@ def own_system(
         raise UsageError(f"xml: cannot read {xml} and {xml.with_suffix('.pdb').name} beside it ({error})") from None
     positions = pdb.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
     length = units.length_angstrom if units is not None else nearest_neighbour_distance(positions)
-    energy = OpenMM(text, pdb.topology, temperature=kelvin, length_angstrom=length, workers=workers)
+    options = {"length_angstrom": length, "workers": workers, "reference": positions}
+    energy = OpenMM(text, pdb.topology, temperature=kelvin, **options)
     return System.of_energy(energy, positions, name=name)

@@ -30,7 +30,7 @@ class Work:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.console = Console(stderr=True)
-        self.terminal = self.console.is_terminal
+        self.terminal = self.console.is_terminal and not self.console.is_dumb_terminal
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -51,7 +51,7 @@ class Work:
             auto_refresh=self.terminal,
             redirect_stdout=False,  # results are for other programs
         )
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._over = threading.RLock(), threading.Event()
         self._heard = time.monotonic()
         self.phase(label)
 
@@ -62,10 +62,12 @@ class Work:
 
     def phase(self, label: str, total: float | None = None, unit: str = "") -> None:
         """What is done from now on, and how much of it there is."""
-        for task in self.bar.task_ids:
-            self.bar.remove_task(task)
-        self.label, self.unit, self.note = label, unit, ""
-        self.task = self.bar.add_task(label, total=total, note=self._amount(0, total))
+        with self._lock:
+            for task in self.bar.task_ids:
+                self.bar.remove_task(task)
+            self.label, self.unit, self.note = label, unit, ""
+            self._begin = (0.0, 0.0)  # seconds and amount from which on the speed is known
+            self.task = self.bar.add_task(label, total=total, note=self._amount(0, total))
 
     def _amount(self, done: float, total: float | None) -> str:
         amount = "" if total is None else f"{done:g} of {total:g} {self.unit}".rstrip()
@@ -80,7 +82,11 @@ class Work:
 
     def resize(self, total: float, done: float) -> None:
         """There is more or less to do than was thought."""
-        self.bar.update(self.task, total=total, completed=done, note=self._amount(done, total))
+        with self._lock:
+            now = self.bar.tasks[0]
+            if done != now.completed:
+                self._begin = (now.elapsed or 0.0, done)
+            self.bar.update(self.task, total=total, completed=done, note=self._amount(done, total))
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -101,11 +107,14 @@ class Work:
 
     def line(self) -> str:
         """Where the work is."""
-        task = self.bar.tasks[0]
-        elapsed = task.elapsed or 0.0
-        parts = [self._amount(task.completed, task.total), f"{elapsed:.0f} s"]
-        if task.total and 0 < task.completed < task.total:
-            parts.append(f"about {elapsed * (task.total / task.completed - 1):.0f} s left")
+        with self._lock:  # there is always one task, but for a moment
+            task = self.bar.tasks[0]
+            elapsed = task.elapsed or 0.0
+            parts = [self._amount(task.completed, task.total), f"{elapsed:.0f} s"]
+        (since, begin), total = self._begin, task.total or 0.0
+        if begin < task.completed < total:
+            left = (elapsed - since) * (total - task.completed) / (task.completed - begin)
+            parts.append(f"about {left:.0f} s left")
         return f"{self.label}: {', '.join(part for part in parts if part)}"
 
     def _speak(self) -> None:

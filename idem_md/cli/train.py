@@ -79,6 +79,7 @@ def train(
     """
     with working() as work:
         from ..errors import BudgetExhausted, Interrupted, UsageError
+        from ..files import locked
         from ..training import load_config
         from ..training import train as run_training
         from .training_display import TrainingDisplay
@@ -89,7 +90,7 @@ def train(
             raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
         settings = _settings(config, seed, preset_name, iterations, own)
         folder = Path("runs") / settings.system if out is None else out
-        display, stop = TrainingDisplay(work, settings.optimizer.inner_steps), Stop()
+        display, stop = TrainingDisplay(work, settings.optimizer.inner_steps, resume), Stop()
         try:
             with stop.listening(work.say):
                 checkpoint = run_training(
@@ -109,6 +110,7 @@ def train(
                 raise
             work.say(str(error))
             raise typer.Exit(stop.code) from None
+        work.held.enter_context(locked(folder))  # springs and plans go there, too
         _plot(folder)
         budgeted = minutes is not None or max_energy_calls is not None
         if springs_steps is None and budgeted and not stop.asked:

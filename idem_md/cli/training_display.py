@@ -19,9 +19,9 @@ __all__ = ["TrainingDisplay"]
 class TrainingDisplay:
     """Loss by noise level, raw samples, energy calls; a line an iteration where there is no terminal."""
 
-    def __init__(self, work: Work, inner_steps: int):
+    def __init__(self, work: Work, inner_steps: int, resume: bool = False):
         self.work, self.inner_steps, self.total = work, inner_steps, 0
-        work.phase("first buffer")
+        work.phase("first iteration after the last state" if resume else "first buffer")
 
     def step(self) -> None:
         """After every optimiser step."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["finish", "model_folder", "plan_line", "plan_tables", "shipped_samples", "tune"]
 
 
+PLANS = "noise levels and plans"
+
+
 def shipped_samples(name: str, n: int, seed: int, work: Work) -> torch.Tensor:
     """Samples of a built-in system by a formula, or else by tempering."""
     import torch
@@ -74,7 +77,7 @@ def finish(
     from ..training.finish import tune as run_tuning
     from ..training.springs import SpringsTraining
 
-    work.phase("springs", steps, "steps")
+    work.phase(*(("springs", steps, "steps") if steps else (PLANS,)))
     done = 0
 
     def on_step(_) -> None:
@@ -82,7 +85,7 @@ def finish(
         done += 1
         work.advance()
         if done == steps:
-            work.phase("noise levels and plans")
+            work.phase(PLANS)
 
     return run_tuning(
         checkpoint,
@@ -127,16 +130,13 @@ def tune(
         from ..training.finish import run_samples
 
         steps, seed = check_int("steps", steps, 0), check_int("seed", seed, 0, 2**31 - 1)
+        nfes = [check_int("nfe", k, 2) for k in nfe or ()]
+        draws, pilot, n = check_int("draws", draws, 1), check_int("pilot", pilot, 100), check_int("n", n, 600)
         checkpoint = load_sampler(source).checkpoint
         folder = model_folder(source, out)
-        if source in SYSTEMS:
-            samples = shipped_samples(source, check_int("n", n, 600), seed + 1, work)
-        else:
-            samples = run_samples(Path(source))
-        work.held.enter_context(locked(made(folder)))
-        nfes = [check_int("nfe", k, 2) for k in nfe or ()]
-        draws, pilot = check_int("draws", draws, 1), check_int("pilot", pilot, 100)
         own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system.units)
+        work.held.enter_context(locked(made(folder)))
+        samples = shipped_samples(source, n, seed + 1, work) if source in SYSTEMS else run_samples(Path(source))
         tuned = finish(work, checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws, own)
     model = folder / "model.safetensors"
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -52,7 +53,11 @@ class Energy(ABC):
         """Book ``n`` evaluations, before they are made; raises `BudgetExhausted` if the budget does not allow them."""
         self.afford(n)
         self.calls += n
+        if self.on_count is not None:
+            self.on_count(self.calls)
 
+    # Told the number of calls whenever it grows.
+    on_count: Callable[[int], None] | None = None
     # Whether evaluating runs code that is not of this package: it then finds torch as its user left it.
     users_code: ClassVar[bool] = True
 

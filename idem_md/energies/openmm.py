@@ -104,7 +104,7 @@ class OpenMM(ForeignEnergy):
         The unit of length of ``x``; 1 Å by default.
     n_dims : int
         3, or 2 for particles in the plane z = 0.
-    trap, workers, executor, chunk_size
+    trap, workers, executor, chunk_size, reference
         See `ForeignEnergy`. The trap is reported in `parameters`.
 
     Raises
@@ -148,6 +148,10 @@ class OpenMM(ForeignEnergy):
         ):
             if found:
                 raise UsageError(f"system: expected no {what}, they are not supported, got particle {found[0]}")
+        if n < 2:
+            raise UsageError(f"system: expected at least two particles, got {n}")
+        if topology is not None and not isinstance(topology, app.Topology):
+            raise UsageError(f"topology: expected an openmm.app.Topology, got {type(topology).__name__}")
         if topology is not None and topology.getNumAtoms() != n:
             raise UsageError(f"topology: expected {n} atoms as in the System, got {topology.getNumAtoms()}")
         units = Units(

@@ -20,7 +20,7 @@ TRUSTED_ESS = 30
 # Above this the mean of the weights converges too slowly for its error to mean much (Vehtari et al., JMLR 25, 72,
 # 2024).
 TRUSTED_K = 0.7
-# A tail is a fifth of the weights; of fewer there is none to speak of.
+# A tail is a fifth of the weights, or 3 sqrt(n) of many; of fewer there is none to speak of.
 FEWEST = 50
 
 

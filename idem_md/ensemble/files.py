@@ -56,12 +56,18 @@ def check_writable(path) -> dict[str, Path]:
     path = Path(path)
     if path.suffix not in FORMATS:
         raise UsageError(f"out: expected a file name ending in one of {', '.join(FORMATS)}, got {str(path)!r}")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"out: cannot write {path}, there is no folder {path.parent}")
     companions = (".pdb", ".npz") if FORMATS[path.suffix].whole else ()
     paths = {suffix: path.with_suffix(suffix) for suffix in (path.suffix, *companions)}
     for target in paths.values():
-        if target.is_dir() or not os.access(path.parent, os.W_OK):
+        try:
+            os.stat(target)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # the name is too long, and the like
+            raise UsageError(f"out: cannot write {target} ({error.strerror})") from None
+        if os.path.isdir(target) or not os.access(path.parent, os.W_OK):
             raise UsageError(f"out: cannot write {target}")
     return paths
 
@@ -158,5 +164,8 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         )
     if not isinstance(provenance, dict) or not isinstance(provenance.get("system"), str):
         raise FileFormatError(f"{path}: expected a provenance that names the system")
+    bound = provenance.get(TRAJECTORIES, {})
+    if not isinstance(bound, dict) or not all(isinstance(digest, str) for digest in bound.values()):
+        raise FileFormatError(f"{path}: expected digests of trajectories, got {bound!r}")
     _check_bound(asked, provenance)
     return arrays, provenance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..provenance import Provenance
+from ..provenance import Provenance, bare
 
 if TYPE_CHECKING:
     from .weighted import WeightedEnsemble
@@ -28,7 +28,7 @@ def _facts(e: WeightedEnsemble) -> dict[str, str]:
     """As JSON, in which tuples are lists whether they have been in a file or not."""
     facts: dict[str, Any] = {"system": e.system.describe(), "kind": e.kind}
     facts |= {key: e.provenance.get(key) for key in SAME}
-    return {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}
+    return {key: json.dumps(value, sort_keys=True, default=bare) for key, value in facts.items()}
 
 
 def _seeds(e: WeightedEnsemble) -> list[int]:
@@ -38,6 +38,7 @@ def _seeds(e: WeightedEnsemble) -> list[int]:
 
 def concatenate(parts: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
     """See `WeightedEnsemble.concatenate`."""
+    parts = list(parts)
     if not parts:
         raise UsageError("parts: expected one ensemble or more, got none")
     first = parts[0]

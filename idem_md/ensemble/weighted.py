@@ -334,7 +334,7 @@ def load_ensemble(path) -> WeightedEnsemble:
     name, description = record["system"], record.pop("system_description", None)
     try:
         system = get_system(name) if name in SYSTEMS else System.described(description)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(
             f"{path}: the system {name!r} is neither built in nor described in the file ({error})"
         ) from None

@@ -98,7 +98,7 @@ class System:
     def energy(self) -> Energy:
         """The energy, with a call counter of its own at zero."""
         energy = copy.copy(self.make_energy())
-        energy.calls, energy.max_calls = 0, None
+        energy.calls, energy.max_calls, energy.on_count = 0, None, None
         return energy
 
     @property

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ __all__ = ["recover", "train"]
 STATE, MODEL, LOG, CONFIG = "state.safetensors", "model.safetensors", "log.jsonl", "config.json"
 # Energy calls of the iteration that is going on.
 CALLS = ".energy-calls"
+NOTED_EVERY = 1.0  # seconds
 
 OnIteration = Callable[[IterationReport, TrainingState, Energy], None]
 
@@ -54,14 +56,8 @@ def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:
 
 
 @own_torch
-def recover(folder: Path, system: System | None = None) -> Checkpoint:
+def recover(folder: Path) -> Checkpoint:
     """The model of a run that was killed, as it was after its last whole iteration.
-
-    Parameters
-    ----------
-    folder : Path
-    system : System, optional
-        By default as the run describes it.
 
     Raises
     ------
@@ -72,10 +68,9 @@ def recover(folder: Path, system: System | None = None) -> Checkpoint:
     _, header = read_tensors(path, "state")
     try:
         config = TrainingConfig.parse(header["config"], str(path))
-        if system is None:
-            name = config.system
-            system = get_system(name) if name in SYSTEMS else System.described(header["system"])
-    except (KeyError, TypeError, ValueError) as error:
+        name = config.system
+        system = get_system(name) if name in SYSTEMS else System.described(header["system"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
     state, calls, _ = load_state(path, config, system)
     if state.iteration == 0:
@@ -84,16 +79,17 @@ def recover(folder: Path, system: System | None = None) -> Checkpoint:
 
 
 class _Journal:
-    """Energy calls of an iteration that may never be complete, noted once a second: a kill does not make them free."""
+    """Energy calls of an iteration that may never be complete, noted now and then: a kill does not make them free."""
 
     def __init__(self, path: Path):
-        self.path, self._noted = path, 0.0
+        self.path, self._noted = path, -math.inf
 
     def note(self, calls: int) -> None:
         """So many so far."""
-        if (now := time.monotonic()) - self._noted > 1:
+        if (now := time.monotonic()) - self._noted >= NOTED_EVERY:
             self._noted = now
-            self.path.write_text(f"{calls:20d}")
+            with suppress(OSError):  # on a full disk the state says so
+                self.path.write_text(f"{calls:20d}")
 
     def lost(self, calls: int) -> int:
         """How many more were noted than the ``calls`` of the last state."""
@@ -122,22 +118,29 @@ def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite:
             f"out: {folder} already holds a run; resume it with --resume, replace it with --overwrite, or choose "
             "another folder"
         )
+    if (folder / CONFIG).exists():  # of a run that was killed early, or of another program
+        try:
+            TrainingConfig.parse(json.loads((folder / CONFIG).read_text(encoding="utf-8")), CONFIG)
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            raise UsageError(f"out: {folder} has a {CONFIG} that is not of a run; choose another folder") from None
     write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
 
 
 @contextmanager
 def _in_folder(folder: Path) -> Iterator[None]:
     """Make the folder, and let nobody else work in it; one that was made for nothing goes again."""
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder))
+            except OSError as error:
+                raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror or error})") from None
             yield
-    except OSError as error:
-        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror or error})") from None
     finally:
         for empty in made:
-            if empty.is_dir() and not any(empty.iterdir()):
+            if os.path.isdir(empty) and not any(empty.iterdir()):
                 empty.rmdir()
 
 
@@ -243,14 +246,10 @@ def _run(
         state, log = _begin(config, folder, system, energy, budget, stop), []
     earlier = state.seconds
     finished = True
-
-    def step() -> None:
-        journal.note(energy.calls)
-        on_step()
-
+    energy.on_count = journal.note
     while state.iteration < state.total:
         try:
-            report = outer_iteration(config, energy, state, stop, step)
+            report = outer_iteration(config, energy, state, stop, on_step)
         except BudgetExhausted:
             report = None
         seconds = earlier + time.perf_counter() - start

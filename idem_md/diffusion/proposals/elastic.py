@@ -57,9 +57,7 @@ class ElasticProposal(Ddpm):
 
     def __init__(self, denoise: Any, mse: Callable[[float], float]):
         if not self.suits(denoise):
-            raise UsageError(
-                "kernel: expected another than 'elastic', the checkpoint has no springs; see idem-md springs"
-            )
+            raise UsageError("kernel: expected another than 'elastic', the checkpoint has no springs; see idem-md tune")
         super().__init__(cast(Denoise, denoise), mse)
         self._denoiser = denoise
 
