@@ -23,9 +23,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 # In the place of numbers that take long. Results of the smaller ones are of no use; that they come is the point.
 SMALLER = {
     "-n 10000": "-n 100",
-    "minutes=1.5)": "minutes=0.3)",
-    "minutes=1)": "minutes=0.3)",
-    "--minutes 0.3": "--minutes 0.08",
+    "minutes=1.5)": "minutes=0.2)",
+    "minutes=1)": "minutes=0.2)",
+    "--minutes 0.3": "--minutes 0.06",
     "idem-md train cu13 ": "idem-md train cu13.toml ",
     "idem-md train argon13 ": "idem-md train argon13.toml ",
     "exec idem-md train dw4 --out": "idem-md train dw4.toml --out",
@@ -62,6 +62,9 @@ def blocks(page):
     )
     assert all(language in ("bash", "python", "text") for language, _, _ in found), page
     return found
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def smaller(text):
@@ -109,7 +112,11 @@ def runnable(page):
 def test_all_that_a_page_shows_runs(page, folder, monkeypatch, capsys):
     names = {"__name__": "__main__"}
     for language, title, text in blocks(page):
+        if page.name != "README.md" and text in README:  # has been run there
+            continue
         text = smaller(text)
+        if page.name != "README.md":
+            text = text.replace("-n 1000 ", "-n 200 ")
         if title:
             (folder / title).write_text(text)
         if language == "bash" and title:  # the script of a queue

@@ -17,7 +17,7 @@ import idem_md
 from idem_md import IdemError, TrainingConfig
 from idem_md.training import load_config, recover
 
-EXAMPLES = 400  # of each of five kinds of file
+EXAMPLES = 230  # of each of nine kinds: more than 2000
 SECONDS = 20
 GIBIBYTE = 2**30
 

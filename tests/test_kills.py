@@ -26,8 +26,8 @@ def tensors(path):
 
 def test_training(tmp_path):
     killed("train", tmp_path / "whole", 0, 0)
-    seen = killed("train", tmp_path / "killed", 20, 0.4)
-    assert len(seen) == 21
+    seen = killed("train", tmp_path / "killed", 10, 0.4)
+    assert len(seen) == 11
     a, b = (tensors(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     whole, again = (sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("whole", "killed"))
@@ -36,7 +36,7 @@ def test_training(tmp_path):
 
 def test_distillation(tmp_path):
     killed("distill", tmp_path / "whole", 0, 0)
-    killed("distill", tmp_path / "killed", 10, 0.6)
+    killed("distill", tmp_path / "killed", 5, 0.6)
     a, b = (tensors(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     for name in ("whole", "killed"):
@@ -46,7 +46,7 @@ def test_distillation(tmp_path):
 def test_saving(tmp_path):
     """Two ensembles in turn under one name: what can be loaded is one of them, whole."""
     tmp_path = tmp_path / "saved"
-    for line in killed("save", tmp_path, 20, 0.1):
+    for line in killed("save", tmp_path, 12, 0.1):
         assert line in ("nothing yet", "one", "other") or "expected the trajectory" in line, line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.dcd", "x.npz", "x.pdb"]
     assert len(idem_md.load_ensemble(tmp_path / "x.dcd")) == 400

@@ -33,9 +33,8 @@ def distillation(folder):
     """The same for jumps."""
     folder.mkdir(exist_ok=True)
     path = folder / "state.safetensors"
-    head = {"channels": 8, "layers": 1, "n_basis": 8}
-    few = Distillation(steps=600, batch=8, pool=32, renewed=8, lowest=0.5, stretch_steps=20, head=head)
-    made = distill(idem_md.load_sampler("lj13").checkpoint, path, few, resume=path.exists())
+    few = Distillation(steps=600, batch=8, pool=32, renewed=8)
+    made = distill(idem_md.load_sampler("gmm40").checkpoint, path, few, resume=path.exists())
     save_checkpoint(folder / "model.safetensors", made)
 
 
