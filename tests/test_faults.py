@@ -604,8 +604,11 @@ def going(tmp_path, tiny_toml):
 
 
 def test_two_trainings_in_one_folder(going, tmp_path):
-    for more in ([], ["--resume"], ["--overwrite"]):
-        second = command("train", "long.toml", "--out", "run", *more, folder=tmp_path)
+    others = [
+        command("train", "long.toml", "--out", "run", *more, folder=tmp_path)
+        for more in ([], ["--resume"], ["--overwrite"])
+    ]
+    for second in others:
         _, err = second.communicate(timeout=60)
         assert second.returncode == 2 and f"process {going.pid} on" in err.splitlines()[-1], err
     assert going.poll() is None
@@ -771,10 +774,9 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("flags", [["-W", "error"], ["-O"]], ids=" ".join)
-def test_flags_of_the_interpreter(flags, tmp_path):
+def test_flags_of_the_interpreter(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
-    words = [sys.executable, *flags, "-c", TASK]
+    words = [sys.executable, "-W", "error", "-c", TASK]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stderr
 

@@ -60,14 +60,11 @@ COMMANDS = {
     "sample": "sample lj13 -n 300",
     "baseline": "baseline lj13 --engine openmm -n 100 --minutes 0.05 --out {run}.dcd",
     "compare": "compare a.dcd b.dcd --out report",
-    "check": "check a.dcd --reference b.dcd -n 100",
-    "analyse": "analyse a.dcd",
     "train": "train slow.toml --minutes 1 --out {run}",
-    "bench": "bench score dw4 --sigma 0.5 --samples 32 --steps 300",
 }
 
 
-TERMINALS = (("sample", "xterm"), ("train", "xterm"), ("sample", "dumb"))
+TERMINALS = (("sample", "xterm"), ("train", "dumb"))
 
 
 @pytest.mark.parametrize("name,terminal", [*((name, "") for name in COMMANDS), *TERMINALS])
