@@ -24,8 +24,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 SMALLER = {
     "-n 10000": "-n 100",
     "-n 2000 ": "-n 400 ",
-    "minutes=1.5)": "minutes=0.12)",
-    "minutes=1)": "minutes=0.2)",
+    "minutes=1.5)": "minutes=0.25)",
+    "minutes=1)": "minutes=0.25)",
     "--minutes 0.3": "--minutes 0.06",
     "idem-md train cu13 ": "idem-md train cu13.toml ",
     "idem-md train argon13 ": "idem-md train argon13.toml ",
