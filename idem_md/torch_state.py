@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 
-__all__ = ["own_torch", "users_torch"]
+__all__ = ["default_torch", "own_torch"]
 
 
 class _Defaults(NamedTuple):
@@ -37,19 +37,21 @@ def _now() -> _Defaults:
 
 @contextmanager
 def _defaults(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Nothing is touched that is so already: a device that is set slows every operation."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with device:
-            yield
-    finally:
-        torch.set_default_dtype(before)
+    with ExitStack() as stack:
+        if before != dtype:
+            torch.set_default_dtype(dtype)
+            stack.callback(torch.set_default_dtype, before)
+        if torch.get_default_device() != device:
+            stack.enter_context(device)
+        yield
 
 
 def own_torch(function: F) -> F:
     """Decorator: within the function torch is as it is when it has just been imported, whatever the caller made of it.
 
-    Some calculators leave the default dtype at float64; that is theirs to need, see `users_torch`, and not ours.
+    Some calculators leave the default dtype at float64; that is theirs to need, see `default_torch`, and not ours.
     """
 
     @functools.wraps(function)
@@ -72,11 +74,12 @@ def own_torch(function: F) -> F:
 
 
 @contextmanager
-def users_torch() -> Iterator[None]:
-    """Within it torch has the dtype and device that the user's own code, such as a potential, found outside."""
-    theirs = _users[-1] if _users else OURS
-    if theirs[:2] == OURS[:2]:
+def default_torch(users: bool) -> Iterator[None]:
+    """Within it torch has the default dtype and device that the user's own code, such as a potential, found outside, or
+    else ours."""
+    if users and not _users:  # we have not changed it
         yield
         return
-    with _defaults(theirs.dtype, theirs.device):
+    wanted = _users[-1] if users else OURS
+    with _defaults(wanted.dtype, wanted.device):
         yield

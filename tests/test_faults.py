@@ -78,6 +78,25 @@ def test_sampling_does_not_depend_on_what_others_made_of_torch(few, odd_torch):
     few.refine(20)
 
 
+def potentials():
+    """Energies and forces of all that is built in, by calls from outside."""
+    found = []
+    for name in idem_md.SYSTEMS:
+        energy, generator = idem_md.get_system(name).energy(), torch.Generator().manual_seed(0)
+        shape = (3, energy.n_atoms, energy.n_dims)
+        x = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        found += [*energy(x), *energy(x.float())]
+    return found
+
+
+ORDINARY = potentials()
+
+
+def test_built_in_potentials_do_not_depend_on_it_either(odd_torch):
+    for ours, now in zip(ORDINARY, potentials()):
+        assert now.dtype == ours.dtype and torch.equal(now, ours)
+
+
 def test_training_does_not_depend_on_it_either(tiny, tmp_path, odd_torch):
     idem_md.train(tiny, tmp_path / "odd")
     states = [torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()]

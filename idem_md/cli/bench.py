@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import folder_option, made, print_json
+from .console import folder_option, made, picture, print_json
 from .potential import cores
 from .progress import working
 
@@ -185,7 +185,7 @@ def methods(
     all. Rows that are there are not measured again."""
     with working() as work:
         from ..benchmarks import measure_methods, methods_table
-        from ..files import atomic_set, write_atomic
+        from ..files import write_atomic
         from ..report import plot_methods
         from ..sampler import load_sampler
 
@@ -200,8 +200,8 @@ def methods(
                 rows.append(row)
                 work.say(f"{name}, {row['kernel']}, {row['last_step']}, {row['nfe']}: {100 * row['ess_fraction']:.1f}%")
             write_atomic(folder / "table.md", methods_table(rows).encode())
-        with atomic_set({"ess": out / "ess.png"}) as new:
-            plot_methods(found, new["ess"])
+        with picture("out", out / "ess.png") as target:
+            plot_methods(found, target)
     if as_json:
         return print_json(found)
     for name, rows in found.items():

@@ -28,9 +28,9 @@ def _folder(value: str | Path) -> Path:
     return Path(value)
 
 
-def folder_option(text: str, flag: str = "--out") -> Any:
-    """An option that names a folder; an empty name is not the working one."""
-    return typer.Option(flag, help=text, parser=_folder, metavar="FOLDER")
+def folder_option(text: str) -> Any:
+    """The option ``--out`` for a folder; an empty name is not the working one."""
+    return typer.Option("--out", help=text, parser=_folder, metavar="FOLDER")
 
 
 def refuse_to_overwrite(out: Path, overwrite: bool) -> None:

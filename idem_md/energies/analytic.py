@@ -102,7 +102,8 @@ class GaussianMixture(Energy):
 
     def __init__(self, means: torch.Tensor | None = None, sd: float = math.log1p(math.e)):
         if means is None:
-            means = (torch.rand((40, 2), generator=torch.Generator().manual_seed(0)) - 0.5) * 80
+            seeded = torch.Generator().manual_seed(0)  # other numbers in another dtype
+            means = (torch.rand((40, 2), generator=seeded, dtype=torch.float32, device="cpu") - 0.5) * 80
         if (
             not isinstance(means, torch.Tensor)
             or means.dim() != 2

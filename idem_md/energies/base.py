@@ -10,7 +10,7 @@ import torch
 
 from ..checks import all_finite, check_positions
 from ..errors import BudgetExhausted, EnergyError
-from ..torch_state import users_torch
+from ..torch_state import default_torch
 
 __all__ = ["Energy"]
 
@@ -63,9 +63,7 @@ class Energy(ABC):
 
     def _evaluate_as_written(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`evaluate`, with torch as whoever wrote it expects."""
-        if not self.users_code:
-            return self.evaluate(x)
-        with users_torch():
+        with default_torch(self.users_code):
             return self.evaluate(x)
 
     @abstractmethod

@@ -71,7 +71,7 @@ class LennardJones(Energy):
             "epsilon": flat(self.epsilon),
             "r_min": flat(self.r_min),
             "trap": self.trap,
-            "species": None if self.species is None else torch.tensor(self.species, dtype=torch.uint8),
+            "species": None if self.species is None else torch.tensor(self.species, dtype=torch.uint8, device="cpu"),
         }
 
     def _by_species(self, name: str, value):
