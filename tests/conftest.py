@@ -55,6 +55,33 @@ def tiny_toml():
     return text
 
 
+SMALLEST = """
+system = "{}"
+[buffer]
+size = 16
+fresh = 2
+relax_steps = 5
+warmup_steps = 20
+refine_steps = 2
+sampling_steps = 4
+[target]
+name = "buffer"
+[optimizer]
+batch = 8
+iterations = 2
+inner_steps = 4
+[network]
+channels = 8
+layers = 1
+"""
+
+
+@pytest.fixture(scope="session")
+def smallest_toml():
+    """A configuration for a system of that name, as small as it goes: for the way through, not for what comes out."""
+    return SMALLEST.format
+
+
 @pytest.fixture
 def tiny_presets(monkeypatch):
     """Training in a second wherever a preset is asked for."""

@@ -35,25 +35,6 @@ SMALLER = {
     "--nfe 50 --out": "--nfe 4 --unweighted --out",
     "idem-md tune runs/argon13 ": "idem-md tune runs/argon13 --steps 5 ",
 }
-TINY = """
-system = "{}"
-[buffer]
-size = 16
-fresh = 2
-relax_steps = 5
-warmup_steps = 20
-refine_steps = 2
-sampling_steps = 4
-[target]
-name = "buffer"
-[optimizer]
-batch = 8
-iterations = 2
-inner_steps = 4
-[network]
-channels = 8
-layers = 1
-"""
 # At least so many effective samples are worth printing, where a page draws them from a shipped network.
 WORTH = 100
 
@@ -89,12 +70,12 @@ def run(line, monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, smallest_toml):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     for name in ("cu13", "argon13", "dw4"):
-        (tmp_path / f"{name}.toml").write_text(TINY.format(name))
+        (tmp_path / f"{name}.toml").write_text(smallest_toml(name))
     registries = [found for found in gc.get_objects() if type(found) is Registry]
     before = [dict(registry) for registry in registries]
     yield tmp_path
@@ -120,6 +101,7 @@ def test_all_that_a_page_shows_runs(page, folder, monkeypatch, capsys):
         text = smaller(text)
         if title:
             (folder / title).write_text(text)
+            sys.modules.pop(Path(title).stem, None)  # another page or test may have one of that name
         if language == "bash" and title:  # the script of a queue
             for task in range(2):
                 environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(task)}

@@ -24,7 +24,8 @@ def tensors(path):
     return idem_md.training.load_checkpoint(path).denoiser.state_dict()
 
 
-def test_training(tmp_path):
+def test_training(tmp_path, tiny_toml):
+    (tmp_path / "tiny.toml").write_text(tiny_toml(30))
     killed("train", tmp_path / "whole", 0, 0)
     seen = killed("train", tmp_path / "killed", 10, 0.4)
     assert len(seen) == 11

@@ -25,33 +25,13 @@ def atoms():
 def nothing():
     return None
 """
-# As small as it goes: for the way through, not for what comes out.
-TINY = """
-system = "cu13"
-[buffer]
-size = 16
-fresh = 2
-relax_steps = 5
-warmup_steps = 20
-refine_steps = 2
-sampling_steps = 4
-[target]
-name = "buffer"
-[optimizer]
-batch = 8
-iterations = 2
-inner_steps = 4
-[network]
-channels = 8
-layers = 1
-"""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, smallest_toml):
     folder = tmp_path_factory.mktemp("own")
     (folder / "copper.py").write_text(COPPER)
-    (folder / "tiny.toml").write_text(TINY)
+    (folder / "tiny.toml").write_text(smallest_toml("cu13"))
     return folder
 
 

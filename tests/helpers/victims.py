@@ -11,21 +11,12 @@ import numpy as np
 import torch
 
 import idem_md
-from idem_md.training import Distillation, distill, save_checkpoint
-
-TINY = {
-    "system": "lj13",
-    "seed": 3,
-    "network": {"channels": 16, "layers": 2, "n_basis": 12},
-    "target": {"chains": 2, "chain_steps": 4},
-    "buffer": {"size": 64, "fresh": 8, "sampling_steps": 4, "warmup_steps": 40, "refine_steps": 10},
-    "optimizer": {"batch": 16, "inner_steps": 4, "iterations": 30},
-}
+from idem_md.training import Distillation, distill, load_config, save_checkpoint
 
 
 def train(folder):
-    """A run of some seconds, from where it stands."""
-    config = idem_md.TrainingConfig.parse(TINY, "tiny")
+    """A run of some seconds, from where it stands, by the configuration beside its folder."""
+    config = load_config(folder.parent / "tiny.toml")
     idem_md.train(config, folder, resume=(folder / "state.safetensors").exists())
 
 
