@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = [
     "build_jump",
     "build_springs",
     "build_stretch",
+    "checkpoint_path",
     "load_checkpoint",
     "migrate",
     "read_tensors",
@@ -47,12 +49,13 @@ __all__ = [
 ]
 
 FORMAT = "idem-md"
+SHIPPED = Path(__file__).parent / "checkpoints"
 VERSION = 3
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a JSON header as one safetensors file of the given kind ('model' or 'state')."""
-    whole = {k: v.contiguous() for k, v in tensors.items()}
+    whole = {k: v.cpu().contiguous() for k, v in tensors.items()}
     text = json.dumps(header, sort_keys=True)
     meta = {"format": FORMAT, "kind": kind, "version": str(VERSION), "json": text, "sha256": _checksum(whole, text)}
     write_atomic(path, save(whole, meta))
@@ -256,6 +259,31 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "dear": None if checkpoint.dear is None else checkpoint.dear.table(),
     }
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
+
+
+def checkpoint_path(source) -> Path:
+    """Where the checkpoint of a named system, a run folder or a file lies.
+
+    Raises
+    ------
+    UsageError
+        Neither a shipped system nor an existing path.
+    """
+    if not isinstance(source, (str, os.PathLike)) or not str(source):
+        raise UsageError(f"system: expected a name, a run folder or a checkpoint file, got {source!r}")
+    path = Path(source)
+    if str(source) in SYSTEMS:
+        path = SHIPPED / str(source) / "model.safetensors"
+        if not path.exists():
+            raise UsageError(f"system: no checkpoint is shipped for {source!r}; train one with idem-md train {source}")
+        return path
+    if os.path.isdir(path):
+        return path / "model.safetensors"
+    if not os.path.exists(path):
+        raise UsageError(
+            f"system: expected one of {', '.join(SYSTEMS)}, a run folder or a checkpoint file, got {str(source)!r}"
+        )
+    return path
 
 
 @own_torch

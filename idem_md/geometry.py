@@ -11,7 +11,15 @@ import math
 
 import torch
 
-__all__ = ["centred", "cubic_lattice", "gaussian_log_density", "standard_normal", "subspace_dimension"]
+__all__ = [
+    "centred",
+    "cubic_lattice",
+    "gaussian_log_density",
+    "normal",
+    "standard_normal",
+    "subspace_dimension",
+    "uniform",
+]
 
 
 def centred(x: torch.Tensor) -> torch.Tensor:
@@ -33,9 +41,19 @@ def subspace_dimension(n_atoms: int, n_dims: int) -> int:
     return max(n_atoms - 1, 1) * n_dims
 
 
-def standard_normal(shape, generator: torch.Generator, dtype=torch.float64) -> torch.Tensor:
+def normal(shape, generator: torch.Generator, dtype: torch.dtype, device) -> torch.Tensor:
+    """Standard normal numbers, drawn where the generator is and then moved: the same ones on every device."""
+    return torch.randn(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
+
+
+def uniform(shape, generator: torch.Generator, dtype: torch.dtype, device) -> torch.Tensor:
+    """Numbers between 0 and 1, likewise."""
+    return torch.rand(shape, generator=generator, dtype=dtype, device=generator.device).to(device)
+
+
+def standard_normal(shape, generator: torch.Generator, dtype=torch.float64, device="cpu") -> torch.Tensor:
     """Standard normal noise of ``shape`` (B, N, D), projected on the mean-free subspace."""
-    return centred(torch.randn(shape, generator=generator, dtype=dtype))
+    return centred(normal(shape, generator, dtype, device))
 
 
 def gaussian_log_density(x: torch.Tensor, mean: torch.Tensor, variance) -> torch.Tensor:
@@ -55,5 +73,5 @@ def gaussian_log_density(x: torch.Tensor, mean: torch.Tensor, variance) -> torch
     torch.Tensor, shape (B,)
     """
     d = subspace_dimension(x.shape[1], x.shape[2])
-    v = torch.as_tensor(variance, dtype=x.dtype)
+    v = torch.as_tensor(variance, dtype=x.dtype, device=x.device)
     return -0.5 * ((x - mean) ** 2).sum((1, 2)) / v - 0.5 * d * torch.log(2 * math.pi * v)

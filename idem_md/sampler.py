@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from .chains import first_step
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from .checks import check_choice, check_fits, check_int
 from .diffusion import (
     PROPOSALS,
@@ -28,11 +27,12 @@ from .diffusion import (
 from .energies import NativeAnnealing
 from .ensemble import ForwardWeights, WeightedEnsemble, warn
 from .errors import FileFormatError, UsageError
+from .native import check_device
 from .provenance import provenance
-from .systems import SYSTEMS, System
+from .systems import System
 from .torch_state import own_torch
 
-__all__ = ["Sampler", "checkpoint_path", "load_sampler", "methods"]
+__all__ = ["Sampler", "load_sampler", "methods"]
 
 # Network evaluations, where nothing has been measured that they could be chosen by.
 NFE = 25
@@ -42,37 +42,11 @@ RAW_NFE = 4
 MOST_NFE = 100_000
 # Positions in double precision, and once more while parts are put together.
 BYTES_A_COORDINATE = 16
-SHIPPED = Path(__file__).parent / "checkpoints"
 
 
 def methods() -> tuple[str, ...]:
     """What `Sampler.sample` takes as ``method``: ``auto``, and those of the kernels that are registered."""
     return "auto", *dict.fromkeys(kind.method for kind in PROPOSALS.values())
-
-
-def checkpoint_path(source) -> Path:
-    """Where the checkpoint of a named system, a run folder or a file lies.
-
-    Raises
-    ------
-    UsageError
-        Neither a shipped system nor an existing path.
-    """
-    if not isinstance(source, (str, os.PathLike)) or not str(source):
-        raise UsageError(f"system: expected a name, a run folder or a checkpoint file, got {source!r}")
-    path = Path(source)
-    if str(source) in SYSTEMS:
-        path = SHIPPED / str(source) / "model.safetensors"
-        if not path.exists():
-            raise UsageError(f"system: no checkpoint is shipped for {source!r}; train one with idem-md train {source}")
-        return path
-    if os.path.isdir(path):
-        return path / "model.safetensors"
-    if not os.path.exists(path):
-        raise UsageError(
-            f"system: expected one of {', '.join(SYSTEMS)}, a run folder or a checkpoint file, got {str(source)!r}"
-        )
-    return path
 
 
 class _Route(NamedTuple):
@@ -96,14 +70,22 @@ class Sampler:
         What to sample, by default what the checkpoint was trained for. Another potential of the same atoms will do:
         the weights see to it that averages are those of this system, at the price of effective samples.
 
+    device : torch.device or str
+        ``cpu`` or ``cuda``: where network, paths and native chains run. Random numbers are drawn for as many samples at
+        a time as suits the device, so a seed gives other samples there.
+
     Raises
     ------
     UsageError
-        Another number or order of kinds of atoms than the checkpoint's.
+        Another number or order of kinds of atoms than the checkpoint's; a device that cannot be used.
     """
 
-    def __init__(self, checkpoint: Checkpoint, system: System | None = None):
+    def __init__(self, checkpoint: Checkpoint, system: System | None = None, device: torch.device | str = "cpu"):
         self.checkpoint = checkpoint
+        self.device = check_device("device", device)
+        self._denoiser = checkpoint.denoiser
+        if self.device.type != "cpu":
+            self._denoiser = copy.deepcopy(checkpoint.denoiser).to(self.device)
         self.system = checkpoint.system if system is None else system
         kinds, n_dims = checkpoint.system.kinds, checkpoint.system.n_dims
         if self.system.n_dims != n_dims:
@@ -135,7 +117,7 @@ class Sampler:
         check_choice("method", method, methods())
         if nfe is not None:
             check_int("nfe", nfe, 2, MOST_NFE)
-        if method == "consistency" and checkpoint.denoiser.jump is None:
+        if method == "consistency" and not checkpoint.denoiser.has_jumps:
             raise UsageError("method: expected diffusion, the checkpoint has no jumps; see idem-md distill")
         own = self.system is checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
         able = known if method == "auto" else [method]
@@ -213,7 +195,7 @@ class Sampler:
         system = self.system if temperature_K is None else self.system.at(temperature_K)
         nfe = RAW_NFE if nfe is None and not weighted else nfe
         spared = not weighted and nfe == 1
-        if not weighted and method == "auto" and kernel is None and self.checkpoint.denoiser.jump is not None:
+        if not weighted and method == "auto" and kernel is None and self.checkpoint.denoiser.has_jumps:
             method = "consistency"
         nfe, plan = self._chosen(2 if spared else nfe, method, kernel, last_step)
         route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
@@ -300,10 +282,10 @@ class Sampler:
             self.system.energy(),
             route.levels,
             self.checkpoint.system.sigma_data,
-            torch.from_numpy(x[order]),
+            torch.from_numpy(x[order]).to(self.device),
             torch.Generator().manual_seed(check_int("seed", seed, 0, 2**32 - 1)),
         )
-        return ForwardWeights(log_w.numpy())
+        return ForwardWeights(log_w.cpu().numpy())
 
     def _chosen(
         self, nfe: int | None, method: str, kernel: str | None, last_step: str | None
@@ -321,7 +303,7 @@ class Sampler:
     def _route(self, nfe: int, plan: SamplingPlan) -> _Route:
         if plan.moves and plan.move_step is None:
             plan = replace(plan, move_step=first_step(self.checkpoint.system.sigma_data))
-        proposal = plan.proposal(self.checkpoint.denoiser, self.checkpoint.accuracy)
+        proposal = plan.proposal(self._denoiser, self.checkpoint.accuracy)
         levels = plan.levels(nfe, *self.checkpoint.noise_range)
         return _Route(plan, proposal, plan.build(), levels)
 
@@ -340,9 +322,10 @@ class Sampler:
         _, proposal, ending, levels, weighted, spared = route
         sigma_data = self.checkpoint.system.sigma_data
         if weighted:
-            drawn = sample_paths(proposal, ending, energies, levels, sigma_data, n, generator, tell)
+            drawn = sample_paths(proposal, ending, energies, levels, sigma_data, n, generator, tell, self.device)
         else:
-            drawn = [raw_paths(proposal, ending, energies[0], levels, sigma_data, n, generator, tell, spared)]
+            arguments = (levels, sigma_data, n, generator, tell, spared, self.device)
+            drawn = [raw_paths(proposal, ending, energies[0], *arguments)]
         ensembles = []
         for system, energy, paths in zip(systems, energies, drawn):
             record = provenance(
@@ -353,6 +336,7 @@ class Sampler:
                 checkpoint=self.checkpoint.digest,
                 training=self.checkpoint.training_cost,
                 seed=seed,
+                device=self.device.type,
                 method=route.proposal.method,
                 kernel=route.plan.kernel,
                 last_step=route.plan.last_step,
@@ -369,7 +353,7 @@ class Sampler:
 
 
 @own_torch
-def load_sampler(source, system: System | None = None) -> Sampler:
+def load_sampler(source, system: System | None = None, device: torch.device | str = "cpu") -> Sampler:
     """The sampler of a shipped system (``"lj13"``), a run folder or a checkpoint file.
 
     Of a run that was killed before it wrote its model: that after the last whole iteration.
@@ -379,11 +363,13 @@ def load_sampler(source, system: System | None = None) -> Sampler:
     source : str or path
     system : System, optional
         Needed for a potential that is not built in; see `Sampler`.
+    device : torch.device or str
+        See `Sampler`.
 
     Raises
     ------
     UsageError
-        No such system or path.
+        No such system or path, or a device that cannot be used.
     FileFormatError
         Not a checkpoint.
     """
@@ -391,7 +377,7 @@ def load_sampler(source, system: System | None = None) -> Sampler:
     if not path.exists() and (path.parent / "state.safetensors").exists():
         from .training import recover  # a run that was killed
 
-        return Sampler(recover(path.parent), system)
+        return Sampler(recover(path.parent), system, device)
     if not path.exists():
         raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
-    return Sampler(load_checkpoint(path), system)
+    return Sampler(load_checkpoint(path), system, device)

@@ -9,4 +9,4 @@ __all__ = ["draw_seed"]
 
 def draw_seed(generator: torch.Generator) -> int:
     """A seed for a native stream."""
-    return int(torch.randint(2**62, (), generator=generator))
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -270,7 +270,7 @@ def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path):
 
     # Three hundred steps are worth something: against the Euler steps of a fresh head.
     error = torch.tensor(whole.provenance["distillation"]["jump_error"])
-    fresh = load_checkpoint(idem_md.sampler.checkpoint_path("lj13")).denoiser
+    fresh = load_checkpoint(idem_md.checkpoint.checkpoint_path("lj13")).denoiser
     fresh.jump = build_jump("painn", {**SMALL, "lowest": 0.5}, fresh.net, fresh.sigma_data)
     euler = torch.tensor(jump_error(fresh, (64, 13, 3), 0.5, 3.0, generator())["jump_error"])
     assert error.diagonal().abs().max() < 1e-5
@@ -355,7 +355,7 @@ def test_methods_are_chosen_by_what_was_measured(lj13_sampler):
     assert bare.choose() == (25, checkpoint.frugal_plan())
     with pytest.raises(UsageError, match="kernel: expected one for the method 'consistency', got 'ddpm'"):
         sampler.sample(10, method="consistency", kernel="ddpm")
-    no_jumps = replace(checkpoint, denoiser=load_checkpoint(idem_md.sampler.checkpoint_path("lj55")).denoiser)
+    no_jumps = replace(checkpoint, denoiser=load_checkpoint(idem_md.checkpoint.checkpoint_path("lj55")).denoiser)
     with pytest.raises(UsageError, match="method: expected diffusion, the checkpoint has no jumps"):
         idem_md.Sampler(no_jumps).sample(10, method="consistency")
     with pytest.raises(UsageError, match="the checkpoint has no jumps"):

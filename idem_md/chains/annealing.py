@@ -51,16 +51,16 @@ class Schedule:
         return 1 + self.stages * self.moves
 
     def betas(self) -> torch.Tensor:
-        """Shape (T+1,), float64."""
-        return (torch.arange(self.stages + 1, dtype=torch.float64) / self.stages) ** self.power
+        """Shape (T+1,), float64, on the CPU."""
+        return (torch.arange(self.stages + 1, dtype=torch.float64, device="cpu") / self.stages) ** self.power
 
     def step_sizes(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Of each stage, shape (T,)."""
+        """Of each stage, shape (T,), on the CPU."""
         if len(self.steps) == 1:
-            return torch.full((self.stages,), self.steps[0], dtype=dtype)
-        at = torch.arange(1, self.stages + 1, dtype=torch.float64) / self.stages * (len(self.steps) - 1)
+            return torch.full((self.stages,), self.steps[0], dtype=dtype, device="cpu")
+        at = torch.arange(1, self.stages + 1, dtype=torch.float64, device="cpu") / self.stages * (len(self.steps) - 1)
         low = at.floor().clamp(max=len(self.steps) - 2).long()
-        logs = torch.log(torch.tensor(self.steps, dtype=torch.float64))
+        logs = torch.log(torch.tensor(self.steps, dtype=torch.float64, device="cpu"))
         return torch.exp(logs[low] + (at - low) * (logs[low + 1] - logs[low])).to(dtype)
 
 
@@ -145,9 +145,11 @@ def _anneal(
     """The chains of `run_annealing` in plain torch, for any energy."""
     variance, sigma, end = ends
     generator = torch.Generator().manual_seed(seed)
-    x = mean + math.sqrt(variance) * standard_normal(x_t.shape, generator, x_t.dtype) if start is None else start
+    x = start
+    if x is None:
+        x = mean + math.sqrt(variance) * standard_normal(x_t.shape, generator, x_t.dtype, x_t.device)
     state = ChainState(x, *energy(x))
-    log_w = torch.zeros(len(x), dtype=torch.float64)
+    log_w = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     betas, shares = betas.tolist(), []
     for k, (low, high) in enumerate(zip(betas, betas[1:])):
         near, far = ((state.x - c).double().square().sum((1, 2)) for c in (x_t, mean))
@@ -155,7 +157,7 @@ def _anneal(
         stiffness = high / sigma**2 + (1 - high) / variance
         restraint = Restraint(mean + (high / sigma**2 / stiffness) * (x_t - mean), x.new_tensor(stiffness))
         beta = x.new_tensor(high * end)
-        run = walk(energy, state, steps[k], beta, moves, draw_seed(generator), restraint, False)
+        run = walk(energy, state, steps[k].to(x.device), beta, moves, draw_seed(generator), restraint, False)
         state = ChainState(run.x, run.u, run.f)
         shares.append(run.acceptance)
     return AnnealRun(state.x, state.u, log_w, torch.stack(shares, 1))

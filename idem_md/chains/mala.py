@@ -9,7 +9,7 @@ import torch
 
 from ..checks import check_int, check_positions
 from ..energies import ChainRun, Energy, NativeChains
-from ..geometry import centred, standard_normal
+from ..geometry import centred, standard_normal, uniform
 from ..torch_state import own_torch
 from .kernel import ChainState, chain_numbers
 
@@ -120,13 +120,13 @@ def walk(
     accepted = torch.zeros_like(u)
     mean_x, mean_f = torch.zeros_like(x), torch.zeros_like(x)
     for _ in range(n_steps):
-        eps = standard_normal(x.shape, generator, x.dtype).to(x.device)
+        eps = standard_normal(x.shape, generator, x.dtype, x.device)
         y = x + h3 * force + torch.sqrt(2 * h3) * eps
         u_y, f_y = energy(y)
         big_u_y, force_y = total(y, u_y, f_y)
         reverse = ((x - y - h3 * force_y) ** 2).sum((1, 2)) / (4 * h)
         log_ratio = big_u - big_u_y + 0.5 * (eps**2).sum((1, 2)) - reverse
-        take = torch.log(torch.rand(len(x), generator=generator, dtype=x.dtype)).to(x.device) < log_ratio
+        take = torch.log(uniform(len(x), generator, x.dtype, x.device)) < log_ratio
         x, f, force = (torch.where(take[:, None, None], a, b) for a, b in ((y, x), (f_y, f), (force_y, force)))
         u, big_u = torch.where(take, u_y, u), torch.where(take, big_u_y, big_u)
         accepted += take

@@ -36,7 +36,7 @@ def relax(
         Called before every step; may raise.
     """
     x, dtype = x.to(torch.float64, copy=True), x.dtype  # squared forces of near overlaps overflow in float32
-    todo = torch.arange(len(x))
+    todo = torch.arange(len(x), device=x.device)
     for _ in range(n_steps):
         on_step()
         u, f = energy(x[todo])
@@ -56,11 +56,11 @@ def quench(energy: Energy, x: torch.Tensor) -> torch.Tensor:
     """
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        u, f = energy(torch.from_numpy(flat).reshape(1, *x.shape[1:]))
-        return float(u[0]), -f.reshape(-1).numpy()
+        u, f = energy(torch.from_numpy(flat).reshape(1, *x.shape[1:]).to(x.device))
+        return float(u[0]), -f.reshape(-1).cpu().numpy()
 
     out = []
-    for start in x.double().flatten(1).numpy():
+    for start in x.double().flatten(1).cpu().numpy():
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-12})
         out.append(found.fun if found.success else np.nan)
-    return torch.tensor(out, dtype=torch.float64)
+    return x.new_tensor(out, dtype=torch.float64)

@@ -27,7 +27,8 @@ def finite_start(energy: Energy, x: torch.Tensor) -> ChainState:
     ok = torch.isfinite(u)
     if not bool(ok.any()):
         raise EnergyError(f"start: expected at least one configuration of finite energy among {len(x)}, got none")
-    fill = torch.where(ok, torch.arange(len(x)), ok.nonzero()[torch.arange(len(x)) % int(ok.sum()), 0])
+    rows = torch.arange(len(x), device=x.device)
+    fill = torch.where(ok, rows, ok.nonzero()[rows % int(ok.sum()), 0])
     return ChainState(x[fill], u[fill], f[fill])
 
 
@@ -38,6 +39,7 @@ def noise_start(
     relax_steps: int,
     generator: torch.Generator,
     on_step: Callable[[], None] = lambda: None,
+    device: torch.device | str = "cpu",
 ) -> ChainState:
     """``n`` configurations of noise of the given extent, relaxed; float32.
 
@@ -48,5 +50,5 @@ def noise_start(
     relax_steps : int
         See `relax`, which is also given ``on_step``.
     """
-    x = (scale * standard_normal((n, energy.n_atoms, energy.n_dims), generator)).float()
+    x = (scale * standard_normal((n, energy.n_atoms, energy.n_dims), generator, device=device)).float()
     return finite_start(energy, relax(energy, x, relax_steps, on_step=on_step))

@@ -9,7 +9,7 @@ import torch
 from ..checks import check_int, check_positions
 from ..energies import Energy, NativeChains, TemperingRun
 from ..errors import UsageError
-from ..geometry import centred
+from ..geometry import centred, uniform
 from ..seeds import draw_seed
 from ..torch_state import own_torch
 from .kernel import ChainState, chain_numbers
@@ -72,11 +72,11 @@ def _exchange(energy: Energy, x, step, beta, n_rounds: int, n_steps: int, seed: 
     """`run_tempering` in plain torch, for any energy."""
     c, r = x.shape[:2]
     generator = torch.Generator().manual_seed(seed)
-    acceptance, seen = x.new_zeros(c, r), torch.zeros(c, r, dtype=torch.bool)
+    acceptance, seen = x.new_zeros(c, r), x.new_zeros(c, r, dtype=torch.bool)
     swaps, trips, trace = x.new_zeros(c, r - 1), x.new_zeros(c), x.new_empty(c, n_rounds, r)
     u, f = energy(x.flatten(0, 1))
     u, f = u.reshape(c, r), f.reshape(x.shape)
-    rows = torch.arange(c)[:, None]
+    rows = torch.arange(c, device=x.device)[:, None]
     for k in range(n_rounds):
         start = ChainState(x.flatten(0, 1), u.flatten(), f.flatten(0, 1))
         run = walk(energy, start, step.repeat(c), beta.repeat(c), n_steps, draw_seed(generator), None, False)
@@ -84,15 +84,15 @@ def _exchange(energy: Energy, x, step, beta, n_rounds: int, n_steps: int, seed: 
         acceptance += run.acceptance.reshape(c, r)
         for i in range(k % 2, r - 1, 2):
             log_ratio = (beta[i] - beta[i + 1]) * (u[:, i] - u[:, i + 1])
-            take = torch.log(torch.rand(c, generator=generator, dtype=x.dtype)) < log_ratio
-            order = torch.arange(r).repeat(c, 1)
+            take = torch.log(uniform(c, generator, x.dtype, x.device)) < log_ratio
+            order = torch.arange(r, device=x.device).repeat(c, 1)
             order[take, i], order[take, i + 1] = i + 1, i
             x, u, f, seen = (a[rows, order] for a in (x, u, f, seen))
             swaps[:, i] += take
         trips += seen[:, 0]
         seen[:, 0], seen[:, -1] = False, True
         trace[:, k] = u
-    attempts = torch.tensor([(n_rounds + 1 - i % 2) // 2 for i in range(r - 1)], dtype=x.dtype)
+    attempts = x.new_tensor([(n_rounds + 1 - i % 2) // 2 for i in range(r - 1)])
     acceptance = acceptance / n_rounds if n_rounds else acceptance * torch.nan
     return TemperingRun(x, u, f, acceptance, swaps / attempts, trips, trace)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import folder_option, made, picture, print_json
+from .console import DEVICE, folder_option, made, picture, print_json
 from .potential import cores
 from .progress import working
 
@@ -31,7 +31,6 @@ def callback(context: typer.Context) -> None:
 System = Annotated[str, typer.Option(help="A Lennard-Jones system.")]
 Batch = Annotated[int | None, typer.Option(help="Configurations or chains.")]
 Repeats = Annotated[int, typer.Option(help="Calls timed; the median is given.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Reference = Annotated[bool, typer.Option(help="Also time plain torch.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of Markdown.")]
@@ -60,7 +59,7 @@ def target(
     batch: Batch = None,
     samples: Annotated[int | None, typer.Option(help="K, draws a score.")] = None,
     repeats: Repeats = 5,
-    device: Device = "cpu",
+    device: Annotated[str, DEVICE] = "cpu",
     reference: Reference = True,
 ) -> None:
     """The importance-sampled score target against vmap of grad of logsumexp."""
@@ -72,7 +71,7 @@ def energy(
     system: System = "lj13",
     batch: Batch = None,
     repeats: Repeats = 5,
-    device: Device = "cpu",
+    device: Annotated[str, DEVICE] = "cpu",
     reference: Reference = True,
 ) -> None:
     """Energies with forces against autograd."""
@@ -85,7 +84,7 @@ def mala(
     batch: Batch = None,
     samples: Annotated[int | None, typer.Option(help="Steps a chain.")] = None,
     repeats: Repeats = 5,
-    device: Device = "cpu",
+    device: Annotated[str, DEVICE] = "cpu",
     reference: Reference = True,
 ) -> None:
     """Langevin chains against a torch loop."""
@@ -98,7 +97,7 @@ def anneal(
     batch: Batch = None,
     samples: Annotated[int | None, typer.Option(help="Steps a chain.")] = None,
     repeats: Repeats = 5,
-    device: Device = "cpu",
+    device: Annotated[str, DEVICE] = "cpu",
     reference: Reference = True,
 ) -> None:
     """Annealed importance sampling against a torch loop."""

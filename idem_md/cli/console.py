@@ -11,9 +11,20 @@ from typing import Any
 
 import typer
 
-__all__ = ["OVERWRITE", "Stop", "check_png", "folder_option", "made", "picture", "print_json", "refuse_to_overwrite"]
+__all__ = [
+    "DEVICE",
+    "OVERWRITE",
+    "Stop",
+    "check_png",
+    "folder_option",
+    "made",
+    "picture",
+    "print_json",
+    "refuse_to_overwrite",
+]
 
 
+DEVICE = typer.Option("--device", help="cpu or cuda.")
 OVERWRITE = typer.Option("--overwrite", help="Replace files that are there.")
 
 

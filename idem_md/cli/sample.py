@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import OVERWRITE, check_png, picture, print_json, refuse_to_overwrite
+from .console import DEVICE, OVERWRITE, check_png, picture, print_json, refuse_to_overwrite
 from .potential import CalculatorOption, XmlOption, own_system
 from .progress import sampling, working
 from .results import print_table, result, spread
@@ -69,6 +69,7 @@ def sample(
     plot: Annotated[
         Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
     ] = None,
+    device: Annotated[str, DEVICE] = "cpu",
     overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -88,10 +89,10 @@ def sample(
                 refuse_to_overwrite(path, overwrite)  # before the work, not after it
         if plot is not None:
             check_png("plot", plot)
-        sampler = load_sampler(system)
+        sampler = load_sampler(system, device=device)
         known = sampler.checkpoint.system
         own = own_system(known.name, calculator, xml, None, known.units)
-        sampler = sampler if own is None else Sampler(sampler.checkpoint, own)
+        sampler = sampler if own is None else Sampler(sampler.checkpoint, own, device)
         options = (nfe, seed, method, kernel, last_step, last_step_calls)
         tell = sampling(work, n, not unweighted)
         if len(temperatures) > 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Stop, folder_option, picture, print_json
+from .console import DEVICE, Stop, folder_option, picture, print_json
 from .potential import CalculatorOption, XmlOption, own_system
 from .progress import working
 
@@ -71,6 +71,7 @@ def train(
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin, for your own potential.")] = None,
+    device: Annotated[str, DEVICE] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
@@ -101,6 +102,7 @@ def train(
                     overwrite=overwrite,
                     minutes=minutes,
                     max_energy_calls=max_energy_calls,
+                    device=device,
                     stop=lambda: stop.asked,
                     on_step=display.step,
                     on_iteration=display.iteration,

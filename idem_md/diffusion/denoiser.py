@@ -77,6 +77,11 @@ class Denoiser(nn.Module):
         return self.c_skip(s) * x + self.c_out(s) * f.to(x.dtype)
 
     @property
+    def has_jumps(self) -> bool:
+        """Whether `jumped` can be called without a jump of its own."""
+        return self.jump is not None
+
+    @property
     def has_springs(self) -> bool:
         """Whether `with_precision` can be called."""
         return self.springs is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..geometry import centred, standard_normal, subspace_dimension
+from ..geometry import centred, normal, standard_normal, subspace_dimension
 from .gaussians import Gaussian
 
 __all__ = ["Elastic", "Precision", "cholesky"]
@@ -92,12 +92,12 @@ class Elastic(Gaussian):
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
         """See `Gaussian`: sqrt(v) z_1 + sqrt(c) P^(-T/2) z_2."""
-        shape, dtype = self.mean.shape, self.mean.dtype
-        z = torch.randn(shape, generator=generator, dtype=dtype).flatten(1)[..., None]
+        shape, dtype, device = self.mean.shape, self.mean.dtype, self.mean.device
+        z = normal(shape, generator, dtype, device).flatten(1)[..., None]
         stretched = torch.linalg.solve_triangular(self._factor.mT, z, upper=True).reshape(shape)
         y = self.mean + math.sqrt(self.scale) * centred(stretched)
         if self.variance:
-            y = y + math.sqrt(self.variance) * standard_normal(shape, generator, dtype)
+            y = y + math.sqrt(self.variance) * standard_normal(shape, generator, dtype, device)
         return y
 
     def log_density(self, y: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,8 @@ class Isotropic(Gaussian):
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
         """See `Gaussian`."""
-        return self.mean + self.variance**0.5 * standard_normal(self.mean.shape, generator, self.mean.dtype)
+        noise = standard_normal(self.mean.shape, generator, self.mean.dtype, self.mean.device)
+        return self.mean + self.variance**0.5 * noise
 
     def log_density(self, y: torch.Tensor) -> torch.Tensor:
         """See `Gaussian`."""

@@ -49,6 +49,7 @@ def sample_paths(
     n: int,
     generator: torch.Generator,
     progress: Callable[[torch.Tensor], None] = lambda _: None,
+    device: torch.device | str = "cpu",
 ) -> list[Paths]:
     """Draw ``n`` weighted samples of each of several potentials, from the same paths.
 
@@ -73,10 +74,12 @@ def sample_paths(
     generator : torch.Generator
     progress : callable (log weights)
         Called with the log weights of the samples finished since the last call, those of the first potential.
+    device : torch.device or str
+        Where the denoiser is. Random numbers are the generator's; the results come back to the CPU.
     """
     levels = [float(s) for s in levels]
     parts: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in energies]
-    for starts in _blocks(last_step, energies[0], levels[0] ** 2 + sigma_data**2, n):
+    for starts in _blocks(last_step, energies[0], levels[0] ** 2 + sigma_data**2, n, device):
         looks, weights = [], []
         for start in starts:
             x = start.sample(generator)
@@ -96,9 +99,8 @@ def sample_paths(
             log_w = above + end.log_ratio
             ok = torch.isfinite(end.x).flatten(1).all(1) & torch.isfinite(log_w)
             u = torch.where(ok, end.u, torch.inf)
-            done.append(
-                (torch.where(ok[:, None, None], end.x, torch.nan), u, torch.where(ok, log_w - u, -torch.inf), ok)
-            )
+            x = torch.where(ok[:, None, None], end.x, torch.nan)
+            done.append(tuple(a.cpu() for a in (x, u, torch.where(ok, log_w - u, -torch.inf), ok)))
         progress(parts[0][-1][2])
     columns = ([torch.cat(column) for column in zip(*done)] for done in parts)
     return [Paths(x, u, log_w, len(levels), int((~ok).sum())) for x, u, log_w, ok in columns]
@@ -115,6 +117,7 @@ def raw_paths(
     generator: torch.Generator,
     progress: Callable[[torch.Tensor], None] = lambda _: None,
     spared: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Paths:
     """Draw ``n`` end points of the same paths, without weights: no step is ever looked at from below.
 
@@ -134,7 +137,7 @@ def raw_paths(
     """
     levels = [float(s) for s in levels]
     parts: list[tuple[torch.Tensor, ...]] = []
-    for starts in _blocks(last_step, energy, levels[0] ** 2 + sigma_data**2, n):
+    for starts in _blocks(last_step, energy, levels[0] ** 2 + sigma_data**2, n, device):
         looks = []
         for start in starts:
             look = proposal.look(start.sample(generator), levels[0])
@@ -145,20 +148,21 @@ def raw_paths(
         ok = torch.isfinite(end.x).flatten(1).all(1) & ~torch.isnan(end.u)
         u = torch.where(ok, end.u, torch.inf)
         x, weightless = torch.where(ok[:, None, None], end.x, torch.nan), torch.zeros_like(u)
-        parts.append((x, u, torch.where(torch.isfinite(u), weightless, -torch.inf), ok))
+        parts.append(tuple(a.cpu() for a in (x, u, torch.where(torch.isfinite(u), weightless, -torch.inf), ok)))
         progress(parts[-1][2])
     x, u, log_w, ok = (torch.cat(column) for column in zip(*parts))
     return Paths(x, u, log_w, len(levels) - spared, int((~ok).sum()))
 
 
-def _blocks(last_step: LastStep, energy: Energy, variance: float, n: int) -> Iterator[list[Isotropic]]:
+def _blocks(last_step: LastStep, energy: Energy, variance: float, n: int, device) -> Iterator[list[Isotropic]]:
     """Distributions of the starting points of ``n`` paths: as many at a time as the last step takes, and of those as
     many together as the network looks at."""
-    block, batch = last_step.block(energy), batch_size(energy.n_atoms, energy.n_dims)
+    where = torch.device(device).type
+    block, batch = last_step.block(energy, where), batch_size(energy.n_atoms, energy.n_dims, where)
     for first in range(0, n, block):
         size = min(block, n - first)
         shapes = [(min(batch, size - k), energy.n_atoms, energy.n_dims) for k in range(0, size, batch)]
-        yield [Isotropic(torch.zeros(shape, dtype=torch.float64), variance) for shape in shapes]
+        yield [Isotropic(torch.zeros(shape, dtype=torch.float64, device=device), variance) for shape in shapes]
 
 
 @torch.no_grad()
@@ -183,10 +187,10 @@ def forward_paths(
     x_0 : torch.Tensor, shape (n, N, D), float64
     """
     lowest = min(float(s) for s in levels)
-    x = x_0 + lowest * standard_normal(x_0.shape, generator)
+    x = x_0 + lowest * standard_normal(x_0.shape, generator, device=x_0.device)
     above = forward_log_weights(proposal, levels, sigma_data, x, generator)
     parts = []
-    block = last_step.block(energy)
+    block = last_step.block(energy, x.device.type)
     for start, end in zip(x.split(block), x_0.split(block)):
         parts.append(last_step.retrace(energy, look_in_chunks(proposal, start, lowest), end, generator))
     return above + torch.cat(parts)
@@ -206,9 +210,9 @@ def forward_log_weights(
     """
     upward = sorted(float(s) for s in levels)
     parts = []
-    for start in x.split(batch_size(*x.shape[1:])):
+    for start in x.split(batch_size(x.shape[1], x.shape[2], x.device.type)):
         look = proposal.look(start, upward[0])
-        log_w = torch.zeros(len(start), dtype=torch.float64)
+        log_w = start.new_zeros(len(start))
         for s, t in zip(upward, upward[1:]):
             up = proposal.up(look, t)
             y = up.sample(generator)

@@ -10,6 +10,7 @@ import torch
 
 from ..checks import check_float, check_int
 from ..errors import UsageError
+from ..geometry import uniform
 
 __all__ = ["noise_grid", "stratified_log_uniform"]
 
@@ -43,12 +44,14 @@ def noise_grid(
         share = np.concatenate([[0.0], np.cumsum(rate[1:] + rate[:-1])])
         inner = np.exp(np.interp(np.arange(n - 2, 0, -1) / (n - 1) * share[-1], share, at))
         return sigma_max, *inner.tolist(), sigma_min
-    ramp = torch.linspace(0, 1, n, dtype=torch.float64)
+    ramp = torch.linspace(0, 1, n, dtype=torch.float64, device="cpu")
     levels = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     return tuple(levels.tolist())
 
 
 def stratified_log_uniform(n: int, lo: float, hi: float, generator: torch.Generator) -> torch.Tensor:
-    """``n`` values, log-uniform in [lo, hi], one in each of n equal strata, in random order; float32."""
-    u = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+    """``n`` values, log-uniform in [lo, hi], one in each of n equal strata, in random order; float32, where
+    the generator is."""
+    where = generator.device
+    u = (torch.randperm(n, generator=generator, device=where) + uniform(n, generator, torch.float32, where)) / n
     return torch.exp(math.log(lo) + u * math.log(hi / lo))

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ..geometry import centred, subspace_dimension
+from ..geometry import centred, normal, subspace_dimension
 from .elastic import Precision, cholesky
 from .gaussians import Gaussian
 
@@ -30,14 +30,15 @@ class Stretched(Gaussian):
 
     def __init__(self, mean: torch.Tensor, stretch: Precision, variance: float, ratio: float | torch.Tensor):
         self.mean, self.stretch, self.variance = mean, stretch, variance
-        self._squared = torch.as_tensor(ratio, dtype=mean.dtype).reshape(-1) ** 2
+        self._squared = torch.as_tensor(ratio, dtype=mean.dtype, device=mean.device).reshape(-1) ** 2
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
         """See `Gaussian`."""
         shape, matrix = self.mean.shape, self.stretch.matrix
         ok = torch.isfinite(matrix).flatten(1).all(1)[:, None, None]
-        values, vectors = torch.linalg.eigh(torch.where(ok, matrix, torch.eye(matrix.shape[1], dtype=matrix.dtype)))
-        z = torch.randn(shape, generator=generator, dtype=self.mean.dtype).flatten(1)
+        identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+        values, vectors = torch.linalg.eigh(torch.where(ok, matrix, identity))
+        z = normal(shape, generator, matrix.dtype, matrix.device).flatten(1)
         scale = torch.sqrt(self.variance * (1 + self._squared[:, None] * values) / (1 + values))
         y = torch.where(ok, vectors, torch.nan) @ (scale * z)[..., None]
         return self.mean + centred(y.reshape(shape))

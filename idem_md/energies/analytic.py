@@ -39,7 +39,7 @@ class DoubleWell(Energy):
 
     def evaluate(self, x):
         """See `Energy.evaluate`."""
-        i, j = torch.triu_indices(self.n_atoms, self.n_atoms, offset=1)
+        i, j = torch.triu_indices(self.n_atoms, self.n_atoms, offset=1, device=x.device)
         dx = x[:, i] - x[:, j]
         r = dx.norm(dim=-1)
         t = r - self.d0

@@ -149,8 +149,8 @@ def lennard_jones_reference(
     """`LennardJones` in plain torch, forces by the closed form; the reference that the kernels are tested against."""
     b, n, _ = x.shape
     if species is not None:
-        kind = torch.as_tensor(species, dtype=torch.int64)
-        epsilon, r_min = (torch.as_tensor(a, dtype=x.dtype)[kind][:, kind] for a in (epsilon, r_min))
+        kind = torch.as_tensor(species, dtype=torch.int64, device=x.device)
+        epsilon, r_min = (torch.as_tensor(a, dtype=x.dtype, device=x.device)[kind][:, kind] for a in (epsilon, r_min))
     dx = x[:, :, None] - x[:, None]
     s2 = (dx**2).sum(-1) / r_min**2
     self_pair = torch.eye(n, dtype=torch.bool, device=x.device)

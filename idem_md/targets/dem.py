@@ -3,6 +3,7 @@ companion."""
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -49,7 +50,7 @@ def dem_scores(energy: Energy, x: torch.Tensor, sigma: torch.Tensor, n_samples: 
     size = max(CONFIGURATIONS_AT_ONCE // n_samples, 1)
     parts = []
     for x_b, sigma_b in zip(x.split(size), sigma.split(size)):
-        eps = standard_normal((len(x_b) * n_samples, *x.shape[1:]), generator, x.dtype)
+        eps = standard_normal((len(x_b) * n_samples, *x.shape[1:]), generator, x.dtype, x.device)
         parts.append(dem_scores_reference(energy, x_b, sigma_b, eps.reshape(len(x_b), n_samples, *x.shape[1:])))
     return DemScores(*(torch.cat(column) for column in zip(*parts)))
 
@@ -94,7 +95,7 @@ def dem_scores_reference(energy, x: torch.Tensor, sigma: torch.Tensor, eps: torc
     c = dot(f, g) - (s_tsi * s_dsi).sum((1, 2))
     den = v_t + v_d - 2 * c
     alpha = torch.where(torch.isfinite(den) & (den > 0), (v_d - c) / den, 0.0).clamp(0, 1)
-    log_mean_exp = torch.logsumexp(-u, 1) - torch.log(torch.tensor(float(k), dtype=u.dtype))
+    log_mean_exp = torch.logsumexp(-u, 1) - math.log(k)
     ess = torch.where(empty, 0.0, 1 / (w**2).sum(1).clamp(min=1e-300))
     return DemScores(s_tsi, s_dsi, alpha, log_mean_exp, ess)
 

@@ -51,7 +51,11 @@ class IterationReport:
 
 
 def init(
-    config: TrainingConfig, system: System, energy: Energy, guard: Callable[[], None] = lambda: None
+    config: TrainingConfig,
+    system: System,
+    energy: Energy,
+    guard: Callable[[], None] = lambda: None,
+    device: torch.device | str = "cpu",
 ) -> TrainingState:
     """Fresh weights and a buffer of noise, relaxed and refined on the energy.
 
@@ -59,6 +63,8 @@ def init(
     ----------
     guard : callable ()
         Called now and then; may raise.
+    device : torch.device or str
+        Where networks and buffer are to be.
 
     Raises
     ------
@@ -82,9 +88,9 @@ def init(
     generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        denoiser = build_denoiser(config.network, system)
+        denoiser = build_denoiser(config.network, system).to(device)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard)
+    start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
     # As much of the second half of the rounds as there is room for; what chains see before is not in equilibrium.
     kept = min(math.ceil(b.size / walkers), rounds - rounds // 2) - 1
     seen: deque[ChainState] = deque(maxlen=max(kept, 0))
@@ -131,16 +137,22 @@ def _renew_buffer(config: TrainingConfig, energy: Energy, state: TrainingState, 
             state.system.sigma_data,
             b.fresh,
             state.generator,
+            device=state.device,
         )[0]
         ok = torch.isfinite(paths.positions).flatten(1).all(1)
         report.raw_failed = paths.failed
         report.raw_median_energy = float(paths.energies.median())
         ceiling = float(buffer.samples.u.max())
-        buffer.put(energy, relax(energy, paths.positions[ok].float(), b.relax_steps, ceiling))
+        buffer.put(energy, relax(energy, paths.positions[ok].float().to(state.device), b.relax_steps, ceiling))
     if b.refine_steps:
         report.acceptance = buffer.refine(energy, state.mala_step, b.refine_steps, draw_seed(state.generator))
         state.mala_step = tune_step(state.mala_step, report.acceptance)
     report.buffer_mean_energy = float(buffer.samples.u.double().mean())
+
+
+def _drawn(below: int, n: int, generator: torch.Generator) -> torch.Tensor:
+    """``n`` indices."""
+    return torch.randint(below, (n,), generator=generator, device=generator.device)
 
 
 def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, force_scale: float) -> Batch:
@@ -148,14 +160,14 @@ def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, fo
     size, lo, hi = config.optimizer.batch, config.noise.sigma_min, config.noise.sigma_max
     generator = state.generator
     if config.buffer.train_on == "prior":
-        x_0 = hi * standard_normal((size, energy.n_atoms, energy.n_dims), generator, torch.float32)
+        x_0 = hi * standard_normal((size, energy.n_atoms, energy.n_dims), generator, torch.float32, state.device)
         f_0 = torch.full_like(x_0, torch.nan)
     else:
         samples = state.buffer.samples
-        idx = torch.randint(len(state.buffer), (size,), generator=generator)
+        idx = _drawn(len(state.buffer), size, generator)
         x_0, f_0 = samples.x[idx], samples.f[idx]
-    sigma = stratified_log_uniform(size, lo, hi, generator)
-    x_t = x_0 + sigma[:, None, None] * standard_normal(x_0.shape, generator, torch.float32)
+    sigma = stratified_log_uniform(size, lo, hi, generator).to(state.device)
+    x_t = x_0 + sigma[:, None, None] * standard_normal(x_0.shape, generator, torch.float32, state.device)
     return Batch(x_t, sigma, x_0, f_0, force_scale, state.mala_step)
 
 
@@ -164,7 +176,7 @@ def _loss(config: TrainingConfig, denoiser, energy: Energy, target: Target, batc
     same."""
     wanted = target(energy, batch, generator)
     scale = denoiser.c_out(batch.sigma)[:, None, None]
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.optimizer.precision == "bf16"):
+    with torch.autocast(batch.x_t.device.type, torch.bfloat16, enabled=config.optimizer.precision == "bf16"):
         denoised = denoiser(batch.x_t, batch.sigma)
     return (((denoised - centred(wanted)) / scale) ** 2).mean((1, 2))
 
@@ -197,7 +209,7 @@ def outer_iteration(
     _renew_buffer(config, energy, state, report)
     force_scale = state.buffer.force_scale()
     target = TARGETS.find(config.target.name)(config.target)
-    totals = torch.zeros(2, LOSS_BINS, dtype=torch.float64)
+    totals = torch.zeros(2, LOSS_BINS, dtype=torch.float64, device="cpu")
     parameters = list(state.denoiser.parameters())
     for k in range(o.inner_steps):
         if stop():
@@ -226,12 +238,13 @@ def outer_iteration(
             for copied, buffer in zip(state.ema.buffers(), state.denoiser.buffers()):
                 copied.copy_(buffer)
         bins = ((torch.log(batch.sigma / lo) / math.log(hi / lo)) * LOSS_BINS).long().clamp(0, LOSS_BINS - 1)
-        totals[0].index_add_(0, bins, loss_B.detach().double())
-        totals[1].index_add_(0, bins, torch.ones(o.batch, dtype=torch.float64))
+        bins = bins.cpu()
+        totals[0].index_add_(0, bins, loss_B.detach().double().cpu())
+        totals[1].index_add_(0, bins, totals.new_ones(o.batch))
     state.iteration += 1
     report.loss = float(totals[0].sum() / totals[1].sum())
     report.loss_by_sigma = (totals[0] / totals[1].clamp(min=1)).tolist()
-    report.sigma_edges = torch.exp(torch.linspace(math.log(lo), math.log(hi), LOSS_BINS + 1)).tolist()
+    report.sigma_edges = torch.exp(torch.linspace(math.log(lo), math.log(hi), LOSS_BINS + 1, device="cpu")).tolist()
     return report
 
 
@@ -244,12 +257,13 @@ def measure_accuracy(
     Uses a generator of its own, so that measuring does not change the training that may follow.
     """
     generator = torch.Generator().manual_seed(config.seed + 1)
-    grid = torch.exp(torch.linspace(math.log(config.noise.sigma_min), math.log(config.noise.sigma_max), levels))
+    lowest, highest = math.log(config.noise.sigma_min), math.log(config.noise.sigma_max)
+    grid = torch.exp(torch.linspace(lowest, highest, levels, device="cpu"))
     mse = []
     for sigma in grid:
-        idx = torch.randint(len(state.buffer), (samples,), generator=generator)
+        idx = _drawn(len(state.buffer), samples, generator)
         x_0 = state.buffer.samples.x[idx]
-        x_t = x_0 + sigma * standard_normal(x_0.shape, generator, torch.float32)
-        d = state.ema(x_t, sigma.expand(samples))
+        x_t = x_0 + sigma * standard_normal(x_0.shape, generator, torch.float32, x_0.device)
+        d = state.ema(x_t, sigma.expand(samples).to(x_0.device))
         mse.append(float(((d - x_0).double() ** 2).sum((1, 2)).mean() / subspace_dimension(*x_0.shape[1:])))
     return DenoiserAccuracy(tuple(grid.tolist()), tuple(mse))

@@ -39,7 +39,7 @@ class RingBuffer:
         if room:
             pairs = ((s.x, new.x), (s.u, new.u), (s.f, new.f))
             self.samples = s = ChainState(*(torch.cat([old, more[:room]]) for old, more in pairs))
-        where = (self.next + torch.arange(len(new.u[room:]))) % len(self)
+        where = (self.next + torch.arange(len(new.u[room:]), device=s.x.device)) % len(self)
         s.x[where], s.u[where], s.f[where] = new.x[room:], new.u[room:], new.f[room:]
         self.next = int((self.next + len(where)) % len(self))
 
@@ -56,7 +56,7 @@ class RingBuffer:
         if self.walkers == self.size:
             self.samples, run = MALA(step).step(energy, s, n_steps, seed)
         else:
-            newest = (self.next - 1 - torch.arange(self.walkers)) % len(self)
+            newest = (self.next - 1 - torch.arange(self.walkers, device=s.x.device)) % len(self)
             state, run = MALA(step).step(energy, ChainState(s.x[newest], s.u[newest], s.f[newest]), n_steps, seed)
             self.append(state)
         return float(run.acceptance.mean())

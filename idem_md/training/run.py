@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpo
 from ..energies import Energy
 from ..errors import BudgetExhausted, FileFormatError, UsageError
 from ..files import locked, write_atomic
+from ..native import check_device
 from ..provenance import hardware, versions
 from ..systems import SYSTEMS, System, get_system
 from ..torch_state import own_torch
@@ -43,11 +45,13 @@ def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finish
         "finished": finished,
         "seconds": state.seconds,
         "energy_calls": calls,
+        "device": state.device.type,
         "threads": torch.get_num_threads(),
         "hardware": hardware(),
         "versions": versions(),
     }
-    return Checkpoint(state.ema, measure_accuracy(config, state), config.model_dump(), state.system, provenance)
+    accuracy, ema = measure_accuracy(config, state), copy.deepcopy(state.ema).cpu()
+    return Checkpoint(ema, accuracy, config.model_dump(), state.system, provenance)
 
 
 def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:
@@ -154,6 +158,7 @@ def train(
     overwrite: bool = False,
     minutes: float | None = None,
     max_energy_calls: int | None = None,
+    device: torch.device | str = "cpu",
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[], None] = lambda: None,
     on_iteration: OnIteration = lambda *_: None,
@@ -176,6 +181,8 @@ def train(
         Budget of wall time, earlier sessions of the same run included.
     max_energy_calls : int, optional
         Budget of energy calls; never exceeded.
+    device : torch.device or str
+        ``cpu`` or ``cuda``, for networks, buffer and native energies. A run may be resumed on another.
     stop : callable () -> bool
         Asked before every step, and now and then while the first buffer is made; if true the run ends at its last saved
         state.
@@ -196,7 +203,7 @@ def train(
     IdemError
         The training diverged.
     """
-    budget = Budget(minutes, max_energy_calls)
+    budget, device = Budget(minutes, max_energy_calls), check_device("device", device)
     system = get_system(config.system if system is None else system)
     if system.name != config.system:
         raise UsageError(f"system: expected the configuration's {config.system!r}, got {system.name!r}")
@@ -210,17 +217,19 @@ def train(
     with _in_folder(folder):
         _write_config(config, folder, resume, overwrite)
         try:
-            return _run(config, folder, system, energy, budget, resume, stop, on_step, on_iteration)
+            return _run(config, folder, system, energy, budget, device, resume, stop, on_step, on_iteration)
         except BaseException:
             if not (folder / STATE).exists():  # nothing to go on from
                 (folder / CONFIG).unlink(missing_ok=True)
             raise
 
 
-def _begin(config: TrainingConfig, folder: Path, system: System, energy: Energy, budget: Budget, stop) -> TrainingState:
+def _begin(
+    config: TrainingConfig, folder: Path, system: System, energy: Energy, budget: Budget, device: torch.device, stop
+) -> TrainingState:
     """The first state of a run, saved."""
     start = time.perf_counter()
-    state = init(config, system, energy, budget.guard(stop))
+    state = init(config, system, energy, budget.guard(stop), device)
     state.filled = (time.perf_counter() - start, energy.calls)
     save_state(folder / STATE, config, state, energy.calls, [])
     return state
@@ -232,6 +241,7 @@ def _run(
     system: System,
     energy: Energy,
     budget: Budget,
+    device: torch.device,
     resume: bool,
     stop: Callable[[], bool],
     on_step: Callable[[], None],
@@ -240,10 +250,10 @@ def _run(
     path, journal = folder / STATE, _Journal(folder / CALLS)
     start = time.perf_counter()
     if resume:
-        state, energy.calls, log = load_state(path, config, system)
+        state, energy.calls, log = load_state(path, config, system, device)
         energy.calls += journal.lost(energy.calls)
     else:
-        state, log = _begin(config, folder, system, energy, budget, stop), []
+        state, log = _begin(config, folder, system, energy, budget, device, stop), []
     earlier = state.seconds
     finished = True
     energy.on_count = journal.note
@@ -256,7 +266,7 @@ def _run(
         if report is None:
             # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
             # What it cost is not forgotten.
-            state, _, log = load_state(path, config, system)
+            state, _, log = load_state(path, config, system, device)
             state.seconds, finished = seconds, False
             save_state(path, config, state, energy.calls, log)
             break

@@ -58,6 +58,11 @@ class TrainingState:
     seconds: float = 0.0
     filled: tuple[float, int] = (0.0, 0)
 
+    @property
+    def device(self) -> torch.device:
+        """Where networks and buffer are; the generator is on the CPU."""
+        return self.buffer.samples.x.device
+
 
 class SavedRun(NamedTuple):
     """What `load_state` returns: the state, the energy calls so far, and the log."""
@@ -120,8 +125,8 @@ def _check(header: Mapping[str, Any], samples: ChainState, config: TrainingConfi
     check_int("next", header["next"], 0, n - 1)
 
 
-def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
-    """Read a state.
+def load_state(path: Path, config: TrainingConfig, system: System, device: torch.device | str = "cpu") -> SavedRun:
+    """Read a state, wherever it was made.
 
     Raises
     ------
@@ -139,14 +144,14 @@ def load_state(path: Path, config: TrainingConfig, system: System) -> SavedRun:
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
-        denoiser, ema = build_denoiser(config.network, system), build_denoiser(config.network, system)
+        denoiser, ema = (build_denoiser(config.network, system).to(device) for _ in range(2))
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
         optimizers = make_optimizers(config.optimizer, denoiser)
         load_optimizers(optimizers, tensors)
         generator = torch.Generator()
         generator.set_state(tensors["generator"])
-        samples = ChainState(tensors["buffer.x"], tensors["buffer.u"], tensors["buffer.f"])
+        samples = ChainState(*(tensors[f"buffer.{name}"].to(device) for name in ("x", "u", "f")))
         _check(header, samples, config, system)
         seconds, calls = header["filled"]
         state = TrainingState(

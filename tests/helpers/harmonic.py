@@ -42,6 +42,7 @@ class SpringDenoiser:
 class JumpingDenoiser(SpringDenoiser):
     """With its flow, by default the exact one, down to level 0.05, and how that stretches."""
 
+    has_jumps = True
     jump = SimpleNamespace(options=SimpleNamespace(lowest=0.05))
     stretch = True
 

@@ -19,7 +19,9 @@ from .nested import choose
 __all__ = ["AnnealedLastStep"]
 
 # Samples in plain torch at a time, and bytes of the vectors between all of their atoms.
-MOST, PAIRS = 4096, 2**26
+MOST, PAIRS = {"cpu": 4096, "cuda": 2**16}, {"cpu": 2**26, "cuda": 2**32}
+# Chains of native code on a GPU, one a thread.
+THREADS = 2**17
 
 
 @register_last_step("annealed")
@@ -63,11 +65,11 @@ class AnnealedLastStep(LastStep):
         schedule = {**options["schedule"], "stages": max((calls // chains - 1) // moves, 1), "moves": moves}
         return {**options, "schedule": schedule, "chains": chains}
 
-    def block(self, energy: Energy) -> int:
+    def block(self, energy: Energy, device: str = "cpu") -> int:
         """See `LastStep`: in plain torch many, which share what a stage costs, as far as pairs of atoms fit."""
         if isinstance(energy, NativeAnnealing):
-            return super().block(energy)
-        return max(min(MOST, PAIRS // (8 * energy.n_atoms**2 * energy.n_dims)), 1)
+            return max(THREADS // self.chains, 1) if device == "cuda" else super().block(energy)
+        return max(min(MOST[device], PAIRS[device] // (8 * energy.n_atoms**2 * energy.n_dims)), 1)
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """See `LastStep`; chains run in float32."""
@@ -78,7 +80,7 @@ class AnnealedLastStep(LastStep):
             run = self._run(energy, look, ok, self.chains, seed)
             log_w = run.log_w.reshape(-1, self.chains)
             chosen, log_mean = choose(log_w, generator)
-            chosen += self.chains * torch.arange(len(log_w))
+            chosen += self.chains * torch.arange(len(log_w), device=chosen.device)
             x[ok] = run.x[chosen].to(x.dtype)
             # In the precision of the path: a weight may not depend on the rounding of the chains.
             u[ok] = energy(x[ok])[0]

@@ -47,9 +47,10 @@ class LastStep(ABC):
 
     takes_calls: ClassVar[bool] = False
 
-    def block(self, energy: Energy) -> int:
-        """Samples that are best finished at a time; beyond `proposals.batch_size` they come as a plain `Look`."""
-        return batch_size(energy.n_atoms, energy.n_dims)
+    def block(self, energy: Energy, device: str = "cpu") -> int:
+        """Samples that are best finished at a time on a device of that type; beyond `proposals.batch_size` they come as
+        a plain `Look`."""
+        return batch_size(energy.n_atoms, energy.n_dims, device)
 
     @classmethod
     def build(cls, options: Mapping[str, Any]) -> LastStep:
@@ -83,7 +84,7 @@ def log_ratio(look: Look, posterior: Gaussian, x: torch.Tensor) -> torch.Tensor:
 def energies_where_finite(energy: Energy, x: torch.Tensor) -> torch.Tensor:
     """Energies (B,) of the configurations that are finite, +inf for the others."""
     ok = torch.isfinite(x).flatten(1).all(1)
-    u = torch.full((len(x),), torch.inf, dtype=x.dtype)
+    u = x.new_full((len(x),), torch.inf)
     if bool(ok.any()):
         u[ok] = energy(x[ok])[0]
     return u

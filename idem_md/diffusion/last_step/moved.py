@@ -33,9 +33,9 @@ class MovedLastStep(LastStep):
         self.last_step = last_step
         self.moves, self.step = check_int("moves", moves, 1), check_float("step", step, above=0.0)
 
-    def block(self, energy: Energy) -> int:
+    def block(self, energy: Energy, device: str = "cpu") -> int:
         """See `LastStep`."""
-        return self.last_step.block(energy)
+        return self.last_step.block(energy, device)
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
         """See `LastStep`; chains run in float32."""

@@ -10,6 +10,7 @@ import torch
 
 from ...checks import check_int
 from ...energies import Energy
+from ...geometry import uniform
 from ..gaussians import Gaussian
 from ..proposals import Look
 from .base import Ending, LastStep, energies_where_finite, log_ratio, register_last_step
@@ -26,7 +27,7 @@ def choose(log_w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tenso
     top = log_w.amax(1, keepdim=True)
     w = torch.exp(log_w - torch.where(torch.isfinite(top), top, 0.0))
     edges = w.cumsum(1)
-    at = torch.rand(len(w), 1, generator=generator, dtype=torch.float64) * edges[:, -1:]
+    at = uniform((len(w), 1), generator, w.dtype, w.device) * edges[:, -1:]
     chosen = torch.searchsorted(edges, at, right=True)[:, 0].clamp(max=w.shape[1] - 1)
     return torch.where(edges[:, -1] > 0, chosen, 0), torch.logsumexp(log_w, 1) - math.log(log_w.shape[1])
 
@@ -58,7 +59,7 @@ class NestedLastStep(LastStep):
         x = torch.stack([down.sample(generator) for _ in range(self.draws)], 1)
         u, log_w = self._weighted(energy, look, down, x)
         chosen, log_mean = choose(log_w, generator)
-        rows = torch.arange(len(x))
+        rows = torch.arange(len(x), device=x.device)
         # Failed paths have candidates that are not finite: they stay so, with weight zero.
         return Ending(x[rows, chosen], u[rows, chosen], log_mean + u[rows, chosen])
 

@@ -28,16 +28,13 @@ __all__ = ["Consistency", "ConsistencyLook", "IsotropicConsistency", "KnowsJumps
 ETAS = 0.9, 0.97, 0.99
 
 
-class _Jump(Protocol):
-    options: Any  # with ``lowest``, the lowest level
-
-
 @runtime_checkable
 class KnowsJumps(Protocol):
     """A denoiser that also knows where the flow leads from a point that it has looked at, and how it stretches."""
 
-    jump: _Jump | None
-    stretch: Any
+    # Properties, as submodules are not what Python 3.12 counts as members of a protocol.
+    @property
+    def has_jumps(self) -> bool: ...
 
     @property
     def has_springs(self) -> bool: ...
@@ -112,7 +109,7 @@ class IsotropicConsistency(Proposal):
     @classmethod
     def suits(cls, denoise: Any) -> bool:
         """See `Proposal`: one with jumps."""
-        return isinstance(denoise, KnowsJumps) and denoise.jump is not None
+        return isinstance(denoise, KnowsJumps) and denoise.has_jumps
 
     @classmethod
     def fitted(
@@ -129,9 +126,9 @@ class IsotropicConsistency(Proposal):
         for t, s in zip(levels, levels[1:]):
             able = [proposal for proposal in tried if proposal.jumps_to(s)]
             if able:
-                x = x_0 + t * standard_normal(x_0.shape, generator)
+                x = x_0 + t * standard_normal(x_0.shape, generator, device=x_0.device)
                 looks = [tried[0].look(chunk, t) for chunk in x.split(batch_size(*x.shape[1:]))]
-                noise = [standard_normal(look.x.shape, generator) for look in looks]
+                noise = [standard_normal(look.x.shape, generator, device=look.x.device) for look in looks]
                 losses = [(*proposal._loss(looks, noise, s), proposal.eta(s)) for proposal in able]
                 finite = [loss for loss in losses if math.isfinite(loss[0])]
                 if not finite:
