@@ -9,13 +9,13 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from .errors import UsageError
 
-__all__ = ["atomic_set", "locked", "plain_path", "write_atomic"]
+__all__ = ["atomic_set", "locked", "own_folder", "plain_path", "write_atomic"]
 
 PREFIX = ".idem-md-"
 OWNER = "owner"
@@ -145,3 +145,27 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         handle.close()
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """`locked`, the folder made if it is missing; one that was made for nothing goes again.
+
+    Raises
+    ------
+    UsageError
+        It cannot be made or written to, or another process works in it.
+    """
+    made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
+    try:
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder))
+            except OSError as error:
+                raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror or error})") from None
+            yield
+    finally:
+        for empty in made:
+            if os.path.isdir(empty) and not any(empty.iterdir()):
+                empty.rmdir()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import DEVICE, folder_option, made, picture, print_json
+from .console import DEVICE, folder_option, picture, print_json
 from .potential import cores
 from .progress import working
 
@@ -184,7 +184,7 @@ def methods(
     all. Rows that are there are not measured again."""
     with working() as work:
         from ..benchmarks import measure_methods, methods_table
-        from ..files import write_atomic
+        from ..files import own_folder, write_atomic
         from ..report import plot_methods
         from ..sampler import load_sampler
 
@@ -193,12 +193,13 @@ def methods(
         for sampler in samplers:
             name = sampler.system.name
             work.phase(f"measuring {name}")
-            folder = made(out / name)
-            rows = found[name] = []
-            for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
-                rows.append(row)
-                work.say(f"{name}, {row['kernel']}, {row['last_step']}, {row['nfe']}: {100 * row['ess_fraction']:.1f}%")
-            write_atomic(folder / "table.md", methods_table(rows).encode())
+            folder, rows = out / name, found.setdefault(name, [])
+            with own_folder(folder):
+                for row in measure_methods(sampler, folder / "rows.jsonl", n, seed):
+                    rows.append(row)
+                    share = f"{100 * row['ess_fraction']:.1f}%"
+                    work.say(f"{name}, {row['kernel']}, {row['last_step']}, {row['nfe']}: {share}")
+                write_atomic(folder / "table.md", methods_table(rows).encode())
         with picture("out", out / "ess.png") as target:
             plot_methods(found, target)
     if as_json:

@@ -17,7 +17,6 @@ __all__ = [
     "Stop",
     "check_png",
     "folder_option",
-    "made",
     "picture",
     "print_json",
     "refuse_to_overwrite",
@@ -52,17 +51,6 @@ def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
     taken = [path for path in check_writable(out).values() if path.exists()]
     if taken and not overwrite:
         raise UsageError(f"out: expected a name that is not taken, there is {taken[0]}; replace it with --overwrite")
-
-
-def made(folder: Path) -> Path:
-    """The folder that ``--out`` names, made if it is missing; raises `UsageError` if it cannot be."""
-    from ..errors import UsageError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror})") from None
-    return folder
 
 
 def check_png(name: str, path: Path) -> None:

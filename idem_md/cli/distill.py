@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Stop, folder_option, made, print_json
+from .console import Stop, folder_option, print_json
 from .progress import working
 from .tune import model_folder, plan_line, shipped_samples
 
@@ -43,7 +43,7 @@ def distill(
         from ..checks import check_int
         from ..energies.foreign import ForeignEnergy
         from ..errors import Interrupted, UsageError
-        from ..files import locked
+        from ..files import own_folder
         from ..sampler import load_sampler
         from ..systems import SYSTEMS
         from ..training import Distillation
@@ -54,8 +54,8 @@ def distill(
         settings = Distillation(steps=steps, lowest=lowest, seed=seed)
         n = check_int("n", n, 100)
         sampler = load_sampler(source)
-        folder = made(model_folder(source, out))
-        work.held.enter_context(locked(folder))
+        folder = model_folder(source, out)
+        work.held.enter_context(own_folder(folder))
         state, model, stop = folder / "distillation.safetensors", folder / "model.safetensors", Stop()
         if state.exists() and not resume:
             raise UsageError(

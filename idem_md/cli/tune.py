@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import folder_option, made, print_json
+from .console import folder_option, print_json
 from .potential import CalculatorOption, XmlOption, own_system
 from .progress import Work, by_share, working
 
@@ -124,7 +124,7 @@ def tune(
     """
     with working() as work:
         from ..checks import check_int
-        from ..files import locked
+        from ..files import own_folder
         from ..sampler import load_sampler
         from ..systems import SYSTEMS
         from ..training.finish import run_samples
@@ -135,7 +135,7 @@ def tune(
         checkpoint = load_sampler(source).checkpoint
         folder = model_folder(source, out)
         own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system.units)
-        work.held.enter_context(locked(made(folder)))
+        work.held.enter_context(own_folder(folder))
         samples = shipped_samples(source, n, seed + 1, work) if source in SYSTEMS else run_samples(Path(source))
         tuned = finish(work, checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws, own)
     model = folder / "model.safetensors"

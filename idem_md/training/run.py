@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, weights_digest
 from ..energies import Energy
 from ..errors import BudgetExhausted, FileFormatError, UsageError
-from ..files import locked, write_atomic
+from ..files import own_folder, write_atomic
 from ..native import check_device
 from ..provenance import hardware, versions
 from ..systems import SYSTEMS, System, get_system
@@ -130,24 +129,6 @@ def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite:
     write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
 
 
-@contextmanager
-def _in_folder(folder: Path) -> Iterator[None]:
-    """Make the folder, and let nobody else work in it; one that was made for nothing goes again."""
-    made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
-    try:
-        with ExitStack() as stack:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(folder))
-            except OSError as error:
-                raise UsageError(f"out: cannot write to the folder {folder} ({error.strerror or error})") from None
-            yield
-    finally:
-        for empty in made:
-            if os.path.isdir(empty) and not any(empty.iterdir()):
-                empty.rmdir()
-
-
 @own_torch
 def train(
     config: TrainingConfig,
@@ -214,7 +195,7 @@ def train(
     folder = Path(folder)
     energy = system.energy()
     energy.max_calls = max_energy_calls
-    with _in_folder(folder):
+    with own_folder(folder):
         _write_config(config, folder, resume, overwrite)
         try:
             return _run(config, folder, system, energy, budget, device, resume, stop, on_step, on_iteration)
