@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
+import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
-__all__ = ["Provenance", "bare", "finite_or_none", "hardware", "provenance", "versions"]
+__all__ = ["Provenance", "bare", "finite_or_none", "hardware", "provenance", "sources", "versions"]
 
 
 class Provenance(TypedDict, total=False):
@@ -69,6 +73,23 @@ def hardware() -> str:
 def versions() -> dict[str, str]:
     """Versions of this package and of others that numbers may depend on."""
     return {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj")}
+
+
+def sources() -> str:
+    """Which code this is: the commit, with a plus if files have changed since, or without a checkout the version and a
+    digest of the files."""
+    root = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    with suppress(OSError, subprocess.CalledProcessError):
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # it may lie in a checkout of something else
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return f"{version('idem-md')}, {digest.hexdigest()[:12]}"
 
 
 def provenance(system: str, parameters: dict[str, Any], energy_calls: int, start: float, **facts) -> Provenance:

@@ -1,19 +1,22 @@
 """The meter, the metrics' protocols, baselines, and the table from nothing: closed forms where there are any."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from idem_md import ResultError, UsageError
+from idem_md import IdemError, ResultError, UsageError, train
 from idem_md.analysis import Reference, mode_weights, negative_log_likelihood, plain_w2, raw_metrics
 from idem_md.baselines import ENGINES
 from idem_md.benchmarks import compare_networks, held_out_error, measure_score, raw_table, read_meter, reproduce
-from idem_md.checkpoint import build_denoiser
+from idem_md.benchmarks.target_figures import measure_estimators, plot_bias_by_energy, plot_estimators
+from idem_md.checkpoint import build_denoiser, load_checkpoint
 from idem_md.diffusion import Denoiser
 from idem_md.energies import GaussianMixture, Harmonic
 from idem_md.geometry import standard_normal
+from idem_md.provenance import sources
 from idem_md.targets import BufferTarget
 from idem_md.training import preset
 
@@ -160,8 +163,24 @@ def test_score_output_is_the_score():
         Denoiser(torch.nn.Module(), 0.7, "noise")
 
 
-def test_the_table_from_nothing(tmp_path, monkeypatch):
-    """A sketch of a run: everything is trained once, written, and found again."""
+def test_estimators_have_the_noise_that_a_prototype_measured(tmp_path):
+    """At K = 1024 that of S_T, S_D and the mix, per coordinate, by an independent prototype."""
+    rows = measure_estimators(draws=(256, 1024), points=16, repeats=32, chains=8, steps=800)
+    plot_estimators(tmp_path / "estimators.png", rows)
+    assert (tmp_path / "estimators.png").read_bytes().startswith(b"\x89PNG")
+    prototype = {0.01: (0.2, 4.6, 0.2), 0.1: (27, 7.5, 6.3), 0.2: (117, 4.6, 4.6), 0.8: (12, 0.94, 0.90)}
+    for row in rows[1::2]:
+        assert row.draws == 1024
+        noise, bias = list(row.noise.values()), list(row.bias.values())
+        for got, expected in zip(noise, prototype[row.sigma]):
+            assert expected / 1.7 < got < expected * 1.7, row
+        assert noise[2] <= 1.05 * min(noise[:2]) + 0.1 * row.scale  # the mix is never much worse than either
+        assert all(b < row.scale + n for b, n in zip(bias, noise))
+
+
+@pytest.fixture
+def sketch(monkeypatch):
+    """Trainings of a second, and figures that take no measurements."""
     full = preset("gmm40")
     small = full.model_copy(
         update={
@@ -170,21 +189,70 @@ def test_the_table_from_nothing(tmp_path, monkeypatch):
             "optimizer": full.optimizer.model_copy(update={"inner_steps": 20, "iterations": 3}),
         }
     )
-    monkeypatch.setattr("idem_md.benchmarks.reproduction.preset", lambda *_: small)
+    monkeypatch.setattr("idem_md.benchmarks.pieces.preset", lambda *_: small)
+    quick = partial(plot_bias_by_energy, points=4, repeats=3)
+    monkeypatch.setattr("idem_md.benchmarks.reproduction.plot_bias_by_energy", quick)
+    monkeypatch.setattr("idem_md.benchmarks.weights.METHODS_NFES", {"analytic": (6, 12)})
+    return small
+
+
+def test_the_table_from_nothing(tmp_path, sketch):
+    """A sketch of a run: everything is measured once, written, and found again."""
     said = []
     rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, n=64, on_run=said.append)
-    assert [r["settings"] for r in rows] == ["exact, second set", "refined", "published: iDEM"]
-    assert rows[1]["training_energy_calls"] > 0 and "plain_w2" in rows[1]
-    assert json.loads((tmp_path / "rows.json").read_text())[1]["seed"] == 0
-    assert (tmp_path / "table.md").read_text() == raw_table(rows)
-    for name in ("gmm40-energies.png", "gmm40-samples.png", "gmm40-scores.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    settings = ["exact, second set", "shipped, raw, 6", "shipped, raw, 25", "shipped, weighted", "shipped, best method"]
+    assert [r["settings"] for r in rows] == [*settings, "refined", "published: iDEM"]
+    trained, text = rows[5], (tmp_path / "table.md").read_text()
+    assert trained["training_energy_calls"] > 0 and "plain_w2" in trained and trained["code"] == sources()
+    assert json.loads((tmp_path / "rows.json").read_text()) == rows
+    assert text.startswith(raw_table(rows)) and "not run" not in text and f"Code {sources()} on" in text
+    for name in ("energies", "samples", "scores", "bias"):
+        assert (tmp_path / f"gmm40-{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"gmm40-{name}.png, drawn in" in text
     before = (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns
-    again = reproduce(["gmm40"], ["refined"], 1, tmp_path, n=64)
-    assert again[1]["energy_w2"] == rows[1]["energy_w2"]
+    again = []
+    assert reproduce(["gmm40"], ["refined"], 1, tmp_path, n=64, on_run=again.append) == rows
+    assert said and not [what for what in again if not what.startswith("figure")]
     assert (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns == before
+    other = reproduce(["gmm40"], ["refined"], 1, tmp_path, n=60)
+    assert other[1]["n"] == 60  # another question has another answer
     with pytest.raises(UsageError, match="systems: expected some of"):
         reproduce(["argon"], out=tmp_path)
+
+
+def test_the_table_is_made_in_pieces(tmp_path, sketch, monkeypatch):
+    """A budget that ends in the midst of a training: the table says so, and the next call goes on with it."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    trained = []
+
+    def interrupted(config, folder, *, stop, **options):
+        def on_iteration(*_):
+            trained.append(str(folder))
+            now[0] += 40.0
+
+        return train(config, folder, stop=stop, on_iteration=on_iteration, **options)
+
+    monkeypatch.setattr("idem_md.benchmarks.pieces.train", interrupted)
+    rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, budget_minutes=1.0, n=64)
+    assert len(trained) == 2 and [r["settings"] for r in rows if r.get("missing")] == [
+        "shipped, best method",
+        "refined",
+    ]
+    assert "| refined | " in (tmp_path / "table.md").read_text() and "1 of 1 not run" in raw_table(rows)
+    rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, budget_minutes=1e6, n=64)
+    assert len(trained) == 3 and not [r for r in rows if r.get("missing")]
+    assert load_checkpoint(tmp_path / "gmm40-refined-0" / "model.safetensors").provenance["iterations"] == 3
+
+
+def test_a_training_that_fails_does_not_end_the_table(tmp_path, sketch, monkeypatch):
+    def diverges(*_, **__):
+        raise IdemError("training diverged: of course")
+
+    monkeypatch.setattr("idem_md.benchmarks.pieces.train", diverges)
+    rows = reproduce(["gmm40"], ["refined"], 2, tmp_path, n=64)
+    assert [r["failure"] for r in rows if r["settings"] == "refined"] == ["training diverged: of course"] * 2
+    assert "2 of 2 failed" in (tmp_path / "table.md").read_text()
 
 
 def test_a_failed_seed_shows_in_the_table():
@@ -192,5 +260,5 @@ def test_a_failed_seed_shows_in_the_table():
         {"system": "lj13", "settings": "idem", "seed": s, **m}
         for s, m in enumerate(({"energy_w2": 2.0}, {"failure": "all exploded"}))
     ]
-    assert "| 2.00; 1 of 2 seeds failed |" in raw_table(rows)
-    assert "| 1 of 1 seeds failed |" in raw_table([rows[1], {**rows[0], "settings": "refined"}])
+    assert "| 2.00; 1 of 2 failed |" in raw_table(rows)
+    assert "| 1 of 1 failed |" in raw_table([rows[1], {**rows[0], "settings": "refined"}])

@@ -1,106 +1,69 @@
-"""One table from nothing: train, sample, measure, per system, preset and seed, beside the published numbers."""
+"""One table that anyone can make again, in as many pieces of time as it takes, beside the published numbers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..analysis import Reference, raw_metrics
-from ..baselines import reference_engine
 from ..checks import check_float, check_int
-from ..energies import GaussianMixture, Modes
-from ..ensemble import WeightedEnsemble, load_ensemble
-from ..errors import ResultError, UsageError
+from ..energies import GaussianMixture
+from ..ensemble import load_ensemble
+from ..errors import UsageError
 from ..files import atomic_set, write_atomic
-from ..report.figures import plot_energies
+from ..provenance import bare, hardware, sources
+from ..report.figures import plot_energies, plot_methods
 from ..sampler import load_sampler
 from ..systems import get_system
-from ..tables import tomllib
-from ..training import preset, train
+from ..training import preset
 from .mixture_figures import plot_mixture, plot_scores
+from .pieces import PROTOCOLS, RAW_NFES, Piece, methods_file, pieces_of, raw_file, reference_sets
+from .target_figures import plot_bias_by_energy, plot_estimators
+from .weights import methods_table, read_methods
 
-__all__ = ["PROTOCOLS", "raw_table", "reference_sets", "reproduce"]
+__all__ = ["raw_table", "reproduce"]
 
-# System -> budget, protocol and published numbers.
-PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(
-    files(__package__).joinpath("published.toml").read_text(encoding="utf-8")
-)
-
-
-def reference_sets(system: str, folder: Path, n: int = 10_000) -> tuple[WeightedEnsemble, WeightedEnsemble]:
-    """Two independent exact sets, kept in ``folder`` once made: parallel tempering, or a formula where there is one.
-
-    The same as ``idem-md baseline SYSTEM --engine pt|exact -n N --seed 0|1``.
-    """
-    engine = reference_engine(system)
-    sets = []
-    for seed in (0, 1):
-        path = folder / f"{system}-{engine.name}-{seed}.dcd"
-        if not path.with_suffix(".npz").exists():  # which is written last
-            folder.mkdir(parents=True, exist_ok=True)
-            engine.run(system, n, seed=seed).save(path)
-        sets.append(load_ensemble(path))
-    return sets[0], sets[1]
+# Order of work: what takes seconds, then trainings, seed by seed, then what takes long.
+LAST = "shipped, best method"
 
 
-def _centres(system: str):
-    energy = get_system(system).energy()
-    return energy.means if isinstance(energy, Modes) else None
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(system: str, label: str, seed: int | None, metrics: Mapping[str, Any], **facts) -> dict[str, Any]:
-    return {"system": system, "settings": label, "seed": seed, **metrics, **facts}
+def _kept(path: Path, piece: Piece) -> dict[str, Any] | None:
+    """The row of an earlier call, if it was of the same settings."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return row if row["asked"] == dict(piece.asked) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _measure(source, system: str, label: str, seed: int, reference: Reference, n: int | None):
-    """Raw metrics of one checkpoint, with its costs; where the protocol says so also after a few Langevin steps."""
-    sampler, protocol = load_sampler(source), PROTOCOLS[system]["raw"]
-    kernel, nfe = protocol["kernel"], protocol["nfe"]
-    raw = sampler.sample(n or protocol["n"], nfe, seed=1000 + seed, kernel=kernel, last_step="plain")
-    metrics = raw_metrics(raw.positions, raw.energies, reference, _centres(system))
-    if protocol["mala_steps"]:
-        moved = raw.refine(protocol["mala_steps"], seed=seed, resample=False)
-        after = raw_metrics(moved.positions, moved.energies, reference, aligned=False, plain=False)
-        metrics["energy_w2_after_mala"] = after["energy_w2"]
-    cost = sampler.checkpoint.provenance
-    facts = {
-        "training_seconds": cost["seconds"],
-        "training_energy_calls": cost["energy_calls"],
-        "training_threads": cost["threads"],
-        "sampling_seconds": raw.provenance["seconds"],
-        "nfe": nfe,
-        "kernel": kernel,
-        "hardware": raw.provenance["hardware"],
-    }
-    return _row(system, label, seed, metrics, **facts), raw
-
-
-def _draw(system: str, out: Path, reference: WeightedEnsemble, shown: Mapping[str, WeightedEnsemble], source) -> None:
-    """The figures of a system, all or none."""
-    energy = get_system(system).energy()
-    names = ("energies", "samples", "scores") if isinstance(energy, GaussianMixture) else ("energies",)
-    with atomic_set({name: out / f"{system}-{name}.png" for name in names}) as new:
-        plot_energies({"exact": reference, **shown}, new["energies"])
-        if isinstance(energy, GaussianMixture):
-            plot_mixture(energy, shown, new["samples"])
-            plot_scores(energy, load_sampler(source).checkpoint.denoiser, new["scores"])
+def _order(piece: Piece) -> tuple[int, int]:
+    if piece.seed is not None:
+        return 1, piece.seed
+    return (2 if piece.settings == LAST else 0), 0
 
 
 def reproduce(
     systems: Sequence[str],
-    presets: Sequence[str] = ("refined", "idem"),
+    presets: Sequence[str] = ("refined", "idem", "pdem"),
     seeds: int = 3,
     out: Path = Path("runs/reproduce"),
     minutes: float | None = None,
+    budget_minutes: float | None = None,
     n: int | None = None,
     on_run: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Train what is not there yet, sample, measure; writes ``table.md``, ``rows.json`` and figures to ``out``.
+    """Measure what is not there yet; writes ``table.md``, ``rows.json`` and figures to ``out``.
+
+    Shipped networks, raw and weighted, and networks trained from nothing. What a call has no time for is said in the
+    table; the next call goes on.
 
     Parameters
     ----------
@@ -109,100 +72,178 @@ def reproduce(
     seeds : int
         0, 1, ... for each.
     out : Path
-        Keeps the training runs, which a second call resumes or finds done, and the reference sets.
+        Keeps rows, training runs, samples and reference sets.
     minutes : float, optional
         Wall time of a training; by default that of `PROTOCOLS`.
+    budget_minutes : float, optional
+        Wall time of this call. Trainings are interrupted; the sampling of a row is not.
     n : int, optional
-        Raw samples of each checkpoint; by default what the protocols ask for, 2000 or, for GMM-40, 10,000.
+        Samples of each row; by default what the protocols ask for.
     on_run : callable (str), optional
         Told what is going on.
 
     Returns
     -------
     list of dict
-        What ``rows.json`` holds: the noise floor, each run, and the published numbers.
+        What ``rows.json`` holds: the noise floor, each piece, with ``missing`` where it has not been measured, and the
+        published numbers.
     """
     seeds, n = check_int("seeds", seeds, 1), None if n is None else check_int("n", n, 2)
+    deadline = math.inf
     if minutes is not None:
         check_float("minutes", minutes, above=0.0)
+    if budget_minutes is not None:
+        deadline = time.monotonic() + 60 * check_float("budget_minutes", budget_minutes, above=0.0)
     for system in systems:
         if system not in PROTOCOLS:
             raise UsageError(f"systems: expected some of {', '.join(PROTOCOLS)}, got {system!r}")
         for name in presets:
             preset(system, name)
-    rows = []
+    pieces = [p for system in systems for p in pieces_of(system, tuple(presets), seeds, minutes, n, out)]
+    rows = {}
+    for piece in sorted(pieces, key=_order):
+        rows[piece.name] = _measured(piece, out, deadline, on_run)
+    table = [rows[piece.name] for piece in pieces]
     for system in systems:
-        protocol = PROTOCOLS[system]
-        on_run(f"{system}: reference sets")
-        exact, second = reference_sets(system, out / "reference")
-        reference, size = Reference.of(exact), n or protocol["raw"]["n"]
-        floor = raw_metrics(second.positions[:size], second.energies[:size], reference, _centres(system))
-        rows.append(_row(system, "exact, second set", None, floor))
-        shown: dict[str, WeightedEnsemble] = {}
-        for name in presets:
-            for seed in range(seeds):
-                folder = out / f"{system}-{name}-{seed}"
-                on_run(f"{system}: {name}, seed {seed}")
-                if not (folder / "model.safetensors").exists():
-                    train(
-                        preset(system, name, seed),
-                        folder,
-                        resume=(folder / "state.safetensors").exists(),
-                        minutes=protocol["minutes"] if minutes is None else minutes,
-                    )
-                try:
-                    row, raw = _measure(folder, system, name, seed, reference, n)
-                    shown.setdefault(name, raw)
-                except ResultError as error:  # every sample exploded: that belongs into the table
-                    row = _row(system, name, seed, {"failure": str(error)})
-                rows.append(row)
-        rows += [_row(system, f"published: {name}", None, numbers) for name, numbers in protocol["published"].items()]
-        _draw(system, out, exact, shown, out / f"{system}-{presets[0]}-0")
-    write_atomic(out / "rows.json", json.dumps([_jsonable(r) for r in rows], indent=1, allow_nan=False).encode())
-    write_atomic(out / "table.md", raw_table(rows).encode())
-    return rows
+        numbers = PROTOCOLS[system]["published"]
+        table += [{"system": system, "settings": f"published: {k}", "seed": None, **v} for k, v in numbers.items()]
+    drawn = dict(_figures(systems, presets, out, deadline, on_run))
+    text = raw_table(table) + _methods(systems, out) + _figure_list(drawn)
+    write_atomic(out / "rows.json", json.dumps(table, indent=1, allow_nan=False).encode())
+    write_atomic(out / "table.md", text.encode())
+    return table
 
 
-def _jsonable(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+def _measured(piece: Piece, out: Path, deadline: float, on_run: Callable[[str], None]) -> dict[str, Any]:
+    """A row that is there, or one that is now; or that it is missing."""
+    path = out / "rows" / f"{piece.name}.json"
+    row: dict[str, Any] = {
+        "system": piece.system,
+        "settings": piece.settings,
+        "seed": piece.seed,
+        "asked": dict(piece.asked),
+    }
+    kept = _kept(path, piece)
+    if kept is not None:
+        return kept
+    if time.monotonic() < deadline:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        on_run(f"{piece.system}: {piece.settings}" + ("" if piece.seed is None else f", seed {piece.seed}"))
+        start, code = time.perf_counter(), sources()
+        found = piece.measure(deadline)
+        if found is not None:
+            row = {**row, "code": code, "hardware": hardware(), "seconds": time.perf_counter() - start, **found}
+            row = json.loads(json.dumps({k: _finite(v) for k, v in row.items()}, default=bare))
+            write_atomic(path, json.dumps(row, indent=1, allow_nan=False).encode())
+            return row
+    return row | {"missing": True}
+
+
+def _figures(
+    systems: Sequence[str], presets: Sequence[str], out: Path, deadline: float, on_run: Callable[[str], None]
+) -> Iterator[tuple[str, float]]:
+    """Draw what there are samples for; yields names and seconds."""
+    jobs: dict[str, Callable[[Path], object]] = {}
+    for system in systems:
+        files = {name: raw_file(out, system, name) for name in (*presets, *(f"shipped-{k}" for k in RAW_NFES))}
+        shown = {name: load_ensemble(path) for name, path in files.items() if path.exists()}
+        if not shown:
+            continue
+        exact = reference_sets(system, out / "reference")[0]
+        jobs[f"{system}-energies"] = partial(plot_energies, {"exact": exact, **shown})
+        energy = get_system(system).energy()
+        if isinstance(energy, GaussianMixture):
+            jobs[f"{system}-samples"] = partial(plot_mixture, energy, shown)
+            jobs[f"{system}-scores"] = partial(plot_scores, energy, load_sampler(system).checkpoint.denoiser)
+            jobs[f"{system}-bias"] = plot_bias_by_energy
+        if system == "lj13":
+            jobs[f"{system}-estimators"] = plot_estimators
+    methods = {system: read_methods(methods_file(out, system)) for system in systems}
+    methods = {system: rows for system, rows in methods.items() if rows}
+    if methods:
+        jobs["ess-by-evaluations"] = partial(plot_methods, methods)
+    for name, draw in jobs.items():
+        path = out / f"{name}.png"
+        # These two are measurements of their own, of nothing that changes from call to call.
+        if time.monotonic() > deadline or (path.exists() and name.endswith(("-bias", "-estimators"))):
+            continue
+        on_run(f"figure {path.name}")
+        start = time.perf_counter()
+        with atomic_set({"": path}) as new:
+            draw(new[""])
+        yield path.name, time.perf_counter() - start
 
 
 # Key -> heading and format.
 COLUMNS = {
+    "nfe": ("evaluations", ".0f"),
     "energy_w2": ("E-W2 (kT)", ".2f"),
     "plain_w2": ("plain W2", ".2f"),
     "aligned_w2": ("aligned W2", ".2f"),
     "total_variation": ("TV of distances", ".3f"),
     "modes": ("modes", ".0f"),
     "mode_tv": ("TV of modes", ".3f"),
-    "exploded": ("exploded", ".0f"),
+    "exploded_share": ("exploded", ".2%"),
     "energy_w2_after_mala": ("E-W2 after MALA", ".2f"),
+    "ess_fraction": ("effective", ".2%"),
+    "log_z": ("log Z", ".3f"),
+    "mean_energy": ("mean energy (kT)", ".2f"),
     "training_seconds": ("training (s)", ".0f"),
-    "training_energy_calls": ("energy calls", ".2e"),
+    "training_energy_calls": ("its energy calls", ".2e"),
+    "sampling_seconds": ("sampling (s)", ".0f"),
+    "sampling_energy_calls": ("its energy calls", ".2e"),
 }
 
 
 def _cell(key: str, members: Sequence[Mapping[str, Any]]) -> str:
     """Mean (smallest – largest) over the seeds."""
     spec = COLUMNS[key][1]
-    values = [r[key] for r in members if key in r]
-    failed = sum("failure" in r for r in members)
-    note = f"{failed} of {len(members)} seeds failed" if failed and key == "energy_w2" else ""
+    values = [r[key] for r in members if r.get(key) is not None]
+    note = ""
+    if key == "energy_w2":
+        missing, failed = (sum(bool(r.get(k)) for r in members) for k in ("missing", "failure"))
+        notes = [f"{k} of {len(members)} {what}" for k, what in ((failed, "failed"), (missing, "not run")) if k]
+        note = "; ".join(notes)
     if not values:
         return note or "–"
-    mean = format(float(np.mean(values)), spec)
-    spread = f" ({min(values):{spec}} – {max(values):{spec}})" if len(values) > 1 else ""
-    return mean + spread + (f"; {note}" if note else "")
+    text = format(sum(values) / len(values), spec)
+    if len(values) > 1:
+        text += f" ({min(values):{spec}} – {max(values):{spec}})"
+    elif (error := members[0].get(f"{key}_err")) is not None:
+        text += f" ± {error:{spec}}"
+    return text + (f"; {note}" if note else "")
 
 
 def raw_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of `reproduce` as Markdown; runs of one preset as mean (smallest – largest) over their seeds."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["system"], row["settings"]), []).append(row)
-    keys = [key for key in COLUMNS if any(key in r for r in rows)]
-    headings = ["system", "settings", *(COLUMNS[key][0] for key in keys)]
-    lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
-    for (system, settings), members in groups.items():
-        lines.append(f"| {system} | {settings} | {' | '.join(_cell(key, members) for key in keys)} |")
-    return "\n".join(lines) + "\n"
+    """Rows of `reproduce` as Markdown, a table a system; runs of one preset as mean (smallest – largest) over their
+    seeds, and below which code and machine they are of."""
+    parts = []
+    for system in dict.fromkeys(row["system"] for row in rows):
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            if row["system"] == system:
+                groups.setdefault(row["settings"], []).append(row)
+        here = [row for members in groups.values() for row in members]
+        keys = [key for key in COLUMNS if any(r.get(key) is not None for r in here)]
+        keys = keys if "energy_w2" in keys else ["energy_w2", *keys]
+        lines = [f"## {system}", "", "| | " + " | ".join(COLUMNS[key][0] for key in keys) + " |"]
+        lines.append("|" + "---|" * (len(keys) + 1))
+        for settings, members in groups.items():
+            lines.append(f"| {settings} | {' | '.join(_cell(key, members) for key in keys)} |")
+        made = [f"{row['code']} on {row['hardware']}" for row in here if "code" in row]
+        notes = [f"Code {where}: {made.count(where)} rows." for where in dict.fromkeys(made)]
+        parts.append("\n".join([*lines, "", *notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _methods(systems: Sequence[str], out: Path) -> str:
+    text = ""
+    for system in systems:
+        if rows := read_methods(methods_file(out, system)):
+            text += f"\n## {system}: effective samples by method\n\n{methods_table(rows)}"
+    return text
+
+
+def _figure_list(drawn: Mapping[str, float]) -> str:
+    lines = [f"- {name}, drawn in {seconds:.0f} s" for name, seconds in drawn.items()]
+    return "\n## Figures\n\n" + "\n".join(lines) + "\n" if lines else ""

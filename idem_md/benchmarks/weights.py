@@ -21,7 +21,7 @@ from ..files import write_atomic
 from ..provenance import finite_or_none
 from ..sampler import Sampler
 
-__all__ = ["measure_methods", "measure_weights", "methods_table"]
+__all__ = ["measure_methods", "measure_weights", "methods_table", "read_methods"]
 
 # Network evaluations of the table of methods.
 METHODS_NFES = {
@@ -137,7 +137,7 @@ def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0)
     """
     n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
     denoiser = sampler.checkpoint.denoiser
-    weights, rows = weights_digest(denoiser), _read(out)
+    weights, rows = weights_digest(denoiser), read_methods(out)
     done = {row["key"]: row for row in rows}
     exact: WeightedEnsemble | None = None
     for asked in ("plan", "plain"):
@@ -159,7 +159,7 @@ def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0)
                 yield row
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_methods(path: Path) -> list[dict[str, Any]]:
     """Rows of an earlier measurement, if there was one."""
     if not path.exists():
         return []
