@@ -70,7 +70,7 @@ def reproduce(
     systems, presets : sequences of str
         Names; presets get equal wall time.
     seeds : int
-        0, 1, ... for each.
+        0, 1, ... for each; none: only the shipped networks.
     out : Path
         Keeps rows, training runs, samples and reference sets.
     minutes : float, optional
@@ -88,7 +88,7 @@ def reproduce(
         What ``rows.json`` holds: the noise floor, each piece, with ``missing`` where it has not been measured, and the
         published numbers.
     """
-    seeds, n = check_int("seeds", seeds, 1), None if n is None else check_int("n", n, 2)
+    seeds, n = check_int("seeds", seeds, 0), None if n is None else check_int("n", n, 2)
     deadline = math.inf
     if minutes is not None:
         check_float("minutes", minutes, above=0.0)
