@@ -35,6 +35,8 @@ class Provenance(TypedDict, total=False):
     training: dict[str, float]
     seed: int
     seeds: list[int]
+    chunks: list[list[int]]
+    device: str
     nfe: int
     energy_calls: int
     failed: int

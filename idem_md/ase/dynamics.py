@@ -150,6 +150,7 @@ class BoltzmannSampler(Dynamics):
             **{
                 **records[-1],
                 "seed": self.seed,
+                "chunks": [],  # batches have streams of their own
                 "batches": len(records),
                 "energy_calls": sum(r["energy_calls"] for r in records),
                 "failed": sum(r["failed"] for r in records),

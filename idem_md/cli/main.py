@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import IdemError, WeightWarning
-from . import analyse, baseline, bench, check, compare, distill, info, sample, systems, train, tune
+from . import analyse, baseline, bench, check, compare, distill, info, merge, sample, systems, train, tune
 
 __all__ = ["app", "main"]
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 for command in (
     systems.systems,
     sample.sample,
+    merge.merge,
     check.check,
     train.train,
     tune.tune,

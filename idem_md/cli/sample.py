@@ -17,17 +17,24 @@ if TYPE_CHECKING:
 
 __all__ = ["sample"]
 
+# Samples of a call that asks for effective ones.
+MOST = 1_000_000
+# By which it is seen how many it will take.
+PILOT = 250
+
 
 def sample(
     system: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
     ],
-    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
+    n: Annotated[
+        int | None, typer.Option("-n", help="Number of samples, by default 1000; with --ess the most that are drawn.")
+    ] = None,
     nfe: Annotated[
         int | None,
         typer.Option(help="Network evaluations a sample; by default those with the most effective samples a second."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples, in however many processes.")] = 0,
     out: Annotated[Path | None, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = None,
     method: Annotated[
         str, typer.Option(help="diffusion, consistency, or auto: that with the most effective samples a second.")
@@ -70,23 +77,48 @@ def sample(
         Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
     ] = None,
     device: Annotated[str, DEVICE] = "cpu",
+    workers: Annotated[int | None, typer.Option(help="Processes that draw; by default this one.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/M",
+            help="The share of job K of M, 0/8 to 7/8 for eight of them, of -n samples; see idem-md merge.",
+        ),
+    ] = None,
+    ess: Annotated[float | None, typer.Option(help="Draw until there are so many effective samples.")] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Go on where the samples in --out end, and add to them.")
+    ] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     with working() as work:
         from ..checks import check_int
+        from ..ensemble import load_ensemble
         from ..errors import UsageError
         from ..sampler import Sampler, load_sampler
 
-        check_int("n", n, 1)
+        n = check_int("n", (1000 if ess is None else MOST) if n is None else n, 1)
         if unweighted and temperature is not None and "," in temperature:
             raise UsageError(f"temperature: expected a single one with --unweighted, got {temperature!r}")
         temperatures = [] if temperature is None else _kelvins(temperature)
         outs = [out] if len(temperatures) < 2 else [_at(out, t) for t in temperatures]
         for path in outs:
             if path is not None:
-                refuse_to_overwrite(path, overwrite)  # before the work, not after it
+                refuse_to_overwrite(path, overwrite or append)  # before the work, not after it
+        chosen = {"nfe": nfe, "method": method, "kernel": kernel, "last_step": last_step, "moves": moves}
+        chosen |= {"last_step_calls": last_step_calls, "temperature": temperature, "unweighted": unweighted}
+        given = {"workers": workers, "shard": shard, "ess": ess, "append": append or None}
+        if len(temperatures) > 1 and (asked := [name for name, value in given.items() if value is not None]):
+            raise UsageError(f"{asked[0]}: expected none with several temperatures")
+        if append and out is None:
+            raise UsageError("append: expected --out with the samples to go on from, got none")
+        if shard is not None and (append or ess is not None):
+            raise UsageError("shard: expected none beside --append and --ess, got both")
+        if append and (changed := [name for name, value in chosen.items() if value not in (None, "auto", False)]):
+            raise UsageError(f"{changed[0]}: expected none beside --append, which goes by the plan of the samples")
+        after = load_ensemble(out) if append and out is not None else None
         if plot is not None:
             check_png("plot", plot)
         sampler = load_sampler(system, device=device)
@@ -99,9 +131,21 @@ def sample(
             ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
         else:
             kelvin = temperatures[0] if temperatures else None
-            ensembles = [
-                sampler.sample(n, *options, temperature_K=kelvin, progress=tell, moves=moves, weighted=not unweighted)
-            ]
+            whole = after
+            if whole is None:
+                whole = sampler.sample(
+                    n if ess is None else min(n, PILOT),
+                    *options,
+                    temperature_K=kelvin,
+                    progress=tell,
+                    moves=moves,
+                    weighted=not unweighted,
+                    executor=workers,
+                    shard=_shard(shard),
+                )
+            if (after is not None or ess is not None) and (left := n if after is not None else n - len(whole)):
+                whole = sampler.extend(whole, left, ess, seed, tell, workers)
+            ensembles = [whole]
         means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
         results = [result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
         if plot is not None:
@@ -120,6 +164,16 @@ def sample(
         print_json({"temperatures": results} if scan else results[0])
     else:
         _print_scan(results)
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    from ..errors import UsageError
+
+    try:
+        k, m = (0, 1) if text is None else (int(part) for part in text.split("/"))
+    except ValueError:
+        raise UsageError(f"shard: expected K/M, two whole numbers, got {text!r}") from None
+    return k, m
 
 
 def _kelvins(text: str) -> list[float]:

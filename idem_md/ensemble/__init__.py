@@ -5,6 +5,7 @@ from .diagnostics import TRUSTED_ESS, TRUSTED_K, warn
 from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums
 from .files import check_writable
 from .forward import ForwardWeights
+from .joining import next_chunk
 from .weighted import KINDS, WeightedEnsemble, load_ensemble
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "WeightedEnsemble",
     "check_writable",
     "load_ensemble",
+    "next_chunk",
     "warn",
 ]

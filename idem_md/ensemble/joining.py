@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import UsageError
 from ..provenance import Provenance, bare
+from ..seeds import Run, runs_of, stream_of
 
 if TYPE_CHECKING:
+    from ..systems import System
     from .weighted import WeightedEnsemble
 
-__all__ = ["concatenate"]
+__all__ = ["concatenate", "next_chunk"]
 
 # Of independent samples; frames of a chain, or resampled ones, know of each other.
 JOINABLE = ("importance", "equilibrium", "raw")
@@ -24,11 +27,58 @@ ARRAYS = ("positions", "energies", "log_weights")
 SUMMED = ("energy_calls", "seconds", "failed")
 
 
-def _facts(e: WeightedEnsemble) -> dict[str, str]:
+def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> dict[str, str]:
     """As JSON, in which tuples are lists whether they have been in a file or not."""
-    facts: dict[str, Any] = {"system": e.system.describe(), "kind": e.kind}
-    facts |= {key: e.provenance.get(key) for key in SAME}
+    facts: dict[str, Any] = {"system": system.describe(), "kind": kind}
+    facts |= {key: provenance.get(key) for key in SAME}
     return {key: json.dumps(value, sort_keys=True, default=bare) for key, value in facts.items()}
+
+
+def _refuse_others(name: str, ours: dict[str, str], theirs: dict[str, str]) -> None:
+    for key, expected in ours.items():
+        if theirs[key] != expected:
+            raise UsageError(f"{name}: expected the same {key}, {expected}, got {theirs[key]}")
+
+
+def next_chunk(known: WeightedEnsemble, system: System, kind: str, record: Mapping[str, Any]) -> int:
+    """The first chunk with which samples of that record go on where an ensemble ends.
+
+    Raises
+    ------
+    UsageError
+        They would not belong together, or it does not say which chunks it has.
+    """
+    _refuse_others("after", _facts(system, kind, record), _facts(known.system, known.kind, known.provenance))
+    parts = _parts(0, known)
+    if not parts:
+        raise UsageError("after: expected an ensemble that says which chunks of samples it has, this one does not")
+    return max((part.chunk + 1 for part in parts if part.seed == record["seed"]), default=0)
+
+
+class _Part(NamedTuple):
+    """Rows of one of the ensembles that were drawn by one stream."""
+
+    seed: int
+    chunk: int
+    owner: int
+    rows: slice
+
+
+def _parts(k: int, e: WeightedEnsemble) -> list[_Part]:
+    """By the chunks that its provenance names; none, if it names none."""
+    try:
+        runs = [Run(*map(operator.index, run)) for run in e.provenance.get("chunks", ())]
+        n = sum(run.size * len(run.indices) for run in runs)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"parts: expected chunks in the provenance of part {k}, they are damaged ({error})") from None
+    if runs and (n != len(e) or min(run.size for run in runs) < 1):
+        raise UsageError(f"parts: expected the {n} samples that the provenance of part {k} speaks of, got {len(e)}")
+    parts, start = list[_Part](), 0
+    for run in runs:
+        for index in run.indices:
+            parts.append(_Part(run.seed, index, k, slice(start, start + run.size)))
+            start += run.size
+    return parts
 
 
 def _seeds(e: WeightedEnsemble) -> list[int]:
@@ -36,26 +86,43 @@ def _seeds(e: WeightedEnsemble) -> list[int]:
     return p["seeds"] if "seeds" in p else [p["seed"]] if "seed" in p else []
 
 
-def concatenate(parts: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
+def _refuse_repeats(numbers: Iterable[tuple[int, str]]) -> None:
+    """Raise `UsageError` where random numbers, given with what to call them, are used twice."""
+    seen: dict[int, str] = {}
+    for number, name in numbers:
+        if number in seen:
+            raise UsageError(
+                f"parts: expected different random numbers, got {name} beside {seen[number]}: the same samples again"
+            )
+        seen[number] = name
+
+
+def concatenate(ensembles: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
     """See `WeightedEnsemble.concatenate`."""
-    parts = list(parts)
-    if not parts:
+    ensembles = list(ensembles)
+    if not ensembles:
         raise UsageError("parts: expected one ensemble or more, got none")
-    first = parts[0]
+    first = ensembles[0]
     if first.kind not in JOINABLE:
         raise UsageError(f"parts: expected ensembles of the kinds {', '.join(JOINABLE)}, got {first.kind!r}")
-    facts = _facts(first)
-    for k, other in enumerate(parts):
-        for key, theirs in _facts(other).items():
-            if theirs != facts[key]:
-                raise UsageError(f"parts: expected the {key} of part 0 in part {k}, {facts[key]}, got {theirs}")
-    seeds: list[int] = [seed for e in parts for seed in _seeds(e)]
-    twice = [seed for seed in seeds if seeds.count(seed) > 1]
-    if twice:
-        raise UsageError(f"parts: expected different seeds, got {twice[0]} twice: the same samples again")
-    records: list[dict[str, Any]] = [dict(e.provenance) for e in parts]
-    record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds")}
+    facts = [_facts(e.system, e.kind, e.provenance) for e in ensembles]
+    for k, theirs in enumerate(facts):
+        _refuse_others(f"parts: part {k}", facts[0], theirs)
+    seeds = [seed for e in ensembles for seed in _seeds(e)]
+    records: list[dict[str, Any]] = [dict(e.provenance) for e in ensembles]
+    record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds", "chunks")}
     record |= {key: sum(r.get(key, 0) for r in records) for key in SUMMED if key in record}
-    x, u, log_w = (np.concatenate([getattr(e, name) for e in parts]) for name in ARRAYS)
-    whole = Provenance(**record, seeds=seeds)  # type: ignore[typeddict-item]
-    return type(first)(x, u, log_w, first.system, whole, first.kind)
+    split = [_parts(k, e) for k, e in enumerate(ensembles)]
+    if all(split):
+        # In the order in which one process would have drawn them.
+        seeds = list(dict.fromkeys(seeds))
+        parts = sorted((p for some in split for p in some), key=lambda p: (seeds.index(p.seed), p.chunk))
+        names = ((stream_of(p.seed, p.chunk), f"seed {p.seed}, chunk {p.chunk} in part {p.owner}") for p in parts)
+        _refuse_repeats(names)
+        record["chunks"] = [list(run) for run in runs_of((p.seed, p.chunk, p.rows.stop - p.rows.start) for p in parts)]
+    else:
+        parts = [_Part(0, 0, k, slice(0, len(e))) for k, e in enumerate(ensembles)]
+        _refuse_repeats((seed, f"seed {seed}") for seed in seeds)
+    record |= {"seed": seeds[0]} if len(seeds) == 1 else {"seeds": seeds}
+    x, u, log_w = (np.concatenate([getattr(ensembles[p.owner], name)[p.rows] for p in parts]) for name in ARRAYS)
+    return type(first)(x, u, log_w, first.system, Provenance(**record), first.kind)  # type: ignore[typeddict-item]

@@ -219,17 +219,18 @@ class WeightedEnsemble:
     def concatenate(cls, parts: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
         """Independent samples that were drawn apart as one ensemble; log weights have one zero, and stay as they are.
 
-        Costs and failures are added up; the provenance has ``seeds`` for ``seed``.
+        Costs and failures are added up; the provenance has ``seeds`` for several. Shards of one seed come in the order
+        of their chunks, as if one process had drawn them.
 
         Parameters
         ----------
         parts : sequence of WeightedEnsemble
-            Of one system, method, checkpoint and plan, with different seeds.
+            Of one system, method, checkpoint and plan, with different seeds or different chunks of one.
 
         Raises
         ------
         UsageError
-            None, parts that do not belong together, the same seed twice, or samples that are not independent.
+            None, parts that do not belong together, the same random numbers twice, or samples that are not independent.
         """
         return concatenate(parts)
 

@@ -19,7 +19,7 @@ from .nested import choose
 __all__ = ["AnnealedLastStep"]
 
 # Samples in plain torch at a time, and bytes of the vectors between all of their atoms.
-MOST, PAIRS = {"cpu": 4096, "cuda": 2**16}, {"cpu": 2**26, "cuda": 2**32}
+MOST, PAIRS = {"cpu": 1024, "cuda": 2**16}, {"cpu": 2**26, "cuda": 2**32}
 # Chains of native code on a GPU, one a thread.
 THREADS = 2**17
 

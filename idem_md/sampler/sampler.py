@@ -5,59 +5,36 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from concurrent.futures import Executor
+from typing import Any
 
 import numpy as np
 import torch
 
-from .chains import first_step
-from .checkpoint import Checkpoint, checkpoint_path, load_checkpoint
-from .checks import check_choice, check_fits, check_int
-from .diffusion import (
+from ..checkpoint import Checkpoint
+from ..checks import check_fits, check_float, check_int
+from ..diffusion import (
     PROPOSALS,
-    LastStep,
-    Proposal,
     SamplingPlan,
-    best_plan,
     forward_paths,
-    raw_paths,
-    sample_paths,
 )
-from .energies import NativeAnnealing
-from .ensemble import ForwardWeights, WeightedEnsemble, warn
-from .errors import FileFormatError, UsageError
-from .native import check_device
-from .provenance import provenance
-from .systems import System
-from .torch_state import own_torch
+from ..energies import NativeAnnealing
+from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk, warn
+from ..errors import UsageError
+from ..native import check_device
+from ..provenance import provenance
+from ..seeds import runs_of
+from ..systems import System
+from ..torch_state import own_torch
+from .chunks import Drawing, Drawn, Wanted, gather, rounds
+from .routes import NFE, Route, choose_plan, methods, route_of
 
-__all__ = ["Sampler", "load_sampler", "methods"]
+__all__ = ["Sampler", "methods"]
 
-# Network evaluations, where nothing has been measured that they could be chosen by.
-NFE = 25
 # Of raw samples.
 RAW_NFE = 4
-# More levels than that differ by rounding only.
-MOST_NFE = 100_000
 # Positions in double precision, and once more while parts are put together.
 BYTES_A_COORDINATE = 16
-
-
-def methods() -> tuple[str, ...]:
-    """What `Sampler.sample` takes as ``method``: ``auto``, and those of the kernels that are registered."""
-    return "auto", *dict.fromkeys(kind.method for kind in PROPOSALS.values())
-
-
-class _Route(NamedTuple):
-    """How samples are drawn: plan and options put together."""
-
-    plan: SamplingPlan
-    proposal: Proposal
-    ending: LastStep
-    levels: Sequence[float]
-    weighted: bool = True
-    spared: bool = False
 
 
 class Sampler:
@@ -113,21 +90,8 @@ class Sampler:
         UsageError
             A parameter out of range, or a method that the checkpoint has nothing for.
         """
-        checkpoint, known = self.checkpoint, list(self.checkpoint.plans)
-        check_choice("method", method, methods())
-        if nfe is not None:
-            check_int("nfe", nfe, 2, MOST_NFE)
-        if method == "consistency" and not checkpoint.denoiser.has_jumps:
-            raise UsageError("method: expected diffusion, the checkpoint has no jumps; see idem-md distill")
-        own = self.system is checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
-        able = known if method == "auto" else [method]
-        plans = {(m, k): p for m in able for k, p in checkpoint.plans.get(m, {}).items()}
-        if not own or not plans:
-            return nfe or NFE, checkpoint.frugal_plan("diffusion" if method == "auto" else method)
-        if nfe is not None:
-            plans = {(m, nfe): checkpoint.plan(nfe, m) for m in able}
-        best = best_plan(plans)
-        return best[1], plans[best]
+        own = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
+        return choose_plan(self.checkpoint, own, nfe, method)
 
     def plan(self, nfe: int | None = None, method: str = "auto") -> SamplingPlan:
         """The plan of `choose`."""
@@ -147,6 +111,8 @@ class Sampler:
         progress: Callable[[np.ndarray], None] | None = None,
         moves: int | None = None,
         weighted: bool = True,
+        executor: Executor | int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> WeightedEnsemble:
         """Draw ``n`` samples with importance weights.
 
@@ -157,7 +123,7 @@ class Sampler:
             Network evaluations a sample, at least 2; by default those of the plan with the most effective samples a
             second, see `choose`.
         seed : int
-            Same seed, same machine: same samples.
+            Same seed, same machine: same samples, in however many processes.
         method : str
             ``diffusion``: the reverse diffusion. ``consistency``: jumps along the probability flow, where they have
             been learnt. ``auto``: what `choose` takes. The provenance says which.
@@ -181,6 +147,13 @@ class Sampler:
             Otherwise the ensemble is ``raw``: end points of the paths, the plan's last step and moves included, and
             nothing that says how good they are. Then ``auto`` takes consistency where there are jumps, which will do
             with few evaluations, even one; four if ``nfe`` is not given.
+        executor : concurrent.futures.Executor or int, optional
+            Where chunks are drawn: ``Client.get_executor()`` of Dask, ``mpi4py.futures.MPIPoolExecutor``, a pool of
+            yours, or so many processes that are started for this call. Every chunk has random numbers of its own, so
+            the samples are the same, and a chunk whose worker dies is drawn again.
+        shard : tuple of int
+            (k, m), with 0 <= k < m: every m-th chunk of the ``n`` samples from the k-th on, for one of m jobs, whose
+            ensembles `WeightedEnsemble.concatenate` puts together.
 
         Raises
         ------
@@ -199,7 +172,54 @@ class Sampler:
             method = "consistency"
         nfe, plan = self._chosen(2 if spared else nfe, method, kernel, last_step)
         route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
-        return self._draw([system], n, seed, route._replace(weighted=weighted, spared=spared), progress)[0]
+        route = route._replace(weighted=weighted, spared=spared)
+        return self._draw([system], n, seed, route, progress, executor, shard)[0]
+
+    @own_torch
+    def extend(
+        self,
+        ensemble: WeightedEnsemble,
+        n: int,
+        ess: float | None = None,
+        seed: int | None = None,
+        progress: Callable[[np.ndarray], None] | None = None,
+        executor: Executor | int | None = None,
+    ) -> WeightedEnsemble:
+        """More samples of the kind that an ensemble has, put together with those.
+
+        Parameters
+        ----------
+        ensemble : WeightedEnsemble
+            By `sample`, with this checkpoint; from it come system, plan and number of evaluations.
+        n : int
+            How many more.
+        ess : float, optional
+            As many of them as it takes to have so many effective samples in all.
+        seed : int, optional
+            By default that of the ensemble, whose random numbers go on where they ended.
+        progress, executor
+            As for `sample`.
+
+        Raises
+        ------
+        UsageError
+            A parameter out of range, or an ensemble that cannot be gone on with.
+        """
+        p, weighted = ensemble.provenance, ensemble.kind != "raw"
+        missing = [key for key in ("plan", "nfe", "chunks") if not p.get(key)]
+        if missing:
+            raise UsageError(f"ensemble: expected samples of a sampler, there is no {missing[0]} in the provenance")
+        if ess is not None and not weighted:
+            raise UsageError(f"ess: expected none for samples without weights, got {ess}")
+        spared = not weighted and p["nfe"] == 1
+        route = self._route(2 if spared else p["nfe"], SamplingPlan.of(p["plan"]))._replace(
+            weighted=weighted, spared=spared
+        )
+        # Read from a file it may not know its energy.
+        system = self.system.at(ensemble.system.units.temperature_kelvin)
+        system = self.system if ensemble.system.name == self.system.name else system
+        seed = p.get("seed", p.get("seeds", [0])[-1]) if seed is None else seed
+        return self._draw([system], n, seed, route, progress, executor, ess=ess, after=ensemble)[0]
 
     @own_torch
     def scan(
@@ -300,84 +320,75 @@ class Sampler:
         frugal = self.checkpoint.frugal_plan("diffusion" if method == "auto" else method)
         return (nfe or NFE, frugal) if last_step == frugal.last_step else chosen
 
-    def _route(self, nfe: int, plan: SamplingPlan) -> _Route:
-        if plan.moves and plan.move_step is None:
-            plan = replace(plan, move_step=first_step(self.checkpoint.system.sigma_data))
-        proposal = plan.proposal(self._denoiser, self.checkpoint.accuracy)
-        levels = plan.levels(nfe, *self.checkpoint.noise_range)
-        return _Route(plan, proposal, plan.build(), levels)
+    def _route(self, nfe: int, plan: SamplingPlan) -> Route:
+        return route_of(self.checkpoint, self._denoiser, nfe, plan)
 
-    def _draw(self, systems: Sequence[System], n: int, seed: int, route: _Route, progress) -> list[WeightedEnsemble]:
-        n = check_int("n", n, 1)
+    def _draw(
+        self,
+        systems: Sequence[System],
+        n: int,
+        seed: int,
+        route: Route,
+        progress: Callable[[np.ndarray], None] | None,
+        executor: Executor | int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        ess: float | None = None,
+        after: WeightedEnsemble | None = None,
+    ) -> list[WeightedEnsemble]:
+        n, start = check_int("n", n, 1), time.perf_counter()
         check_fits("n", n, BYTES_A_COORDINATE * self.system.n_atoms * self.system.n_dims * len(systems))
-        seed = check_int("seed", seed, 0, 2**32 - 1)  # beyond, torch repeats its streams
-        energies = [system.energy() for system in systems]
-        start = time.perf_counter()
-        generator = torch.Generator().manual_seed(seed)
+        # Beyond, torch repeats its streams.
+        seed, k, m = check_int("seed", seed, 0, 2**32 - 1), shard[0], check_int("shard", shard[1], 1)
+        check_int("shard", k, 0, m - 1)
+        drawing = Drawing(
+            tuple(systems),
+            route.proposal,
+            route.ending,
+            route.levels,
+            self.checkpoint.system.sigma_data,
+            seed,
+            route.weighted,
+            route.spared,
+            self.device,
+        )
+        facts: dict[str, Any] = {
+            "checkpoint": self.checkpoint.digest,
+            "training": self.checkpoint.training_cost,
+            "seed": seed,
+            "device": self.device.type,
+            "method": route.proposal.method,
+            "kernel": route.plan.kernel,
+            "last_step": route.plan.last_step,
+            "plan": route.plan.table(),
+            "nfe": len(route.levels) - route.spared,
+        }
+        kind, first, sums = "importance" if route.weighted else "raw", 0, WeightSums()
+        if after is not None:
+            first = next_chunk(after, systems[0], kind, {**facts, "parameters": systems[0].energy().parameters})
+            sums.add(after.log_weights)
+        size = route.ending.block(systems[0].energy(), self.device.type)
+        wanted = None if ess is None else Wanted(check_float("ess", ess, above=0.0), sums)
 
-        def tell(log_w: torch.Tensor) -> None:
+        def tell(parts: list[Drawn]) -> None:
+            sums.add(parts[0].log_weights)
             if progress is not None:
-                progress(log_w.numpy())
+                progress(parts[0].log_weights)
 
-        _, proposal, ending, levels, weighted, spared = route
-        sigma_data = self.checkpoint.system.sigma_data
-        if weighted:
-            drawn = sample_paths(proposal, ending, energies, levels, sigma_data, n, generator, tell, self.device)
-        else:
-            arguments = (levels, sigma_data, n, generator, tell, spared, self.device)
-            drawn = [raw_paths(proposal, ending, energies[0], *arguments)]
+        done = gather(drawing, rounds(n, size, first, (k, m), wanted), executor, tell)
+        if not done and after is not None:
+            return [after]  # which has enough of them
+        if not done:
+            raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
+        facts["chunks"] = [list(run) for run in runs_of((seed, *chunk) for chunk, _ in done)]
         ensembles = []
-        for system, energy, paths in zip(systems, energies, drawn):
-            record = provenance(
-                system.name,
-                energy.parameters,
-                energy.calls,
-                start,
-                checkpoint=self.checkpoint.digest,
-                training=self.checkpoint.training_cost,
-                seed=seed,
-                device=self.device.type,
-                method=route.proposal.method,
-                kernel=route.plan.kernel,
-                last_step=route.plan.last_step,
-                plan=route.plan.table(),
-                nfe=paths.nfe,
-                failed=paths.failed,
-            )
-            x, u, log_w = (a.numpy() for a in (paths.positions, paths.energies, paths.log_weights))
-            ensemble = WeightedEnsemble(x, u, log_w, system, record, kind="importance" if weighted else "raw")
+        for i, system in enumerate(systems):
+            parts = [drawn[i] for _, drawn in done]
+            calls, failed = sum(p.energy_calls for p in parts), sum(p.failed for p in parts)
+            record = provenance(system.name, system.energy().parameters, calls, start, failed=failed, **facts)
+            x, u, log_w = (np.concatenate([p[column] for p in parts]) for column in range(3))
+            ensemble = WeightedEnsemble(x, u, log_w, system, record, kind)
+            ensemble = ensemble if after is None else WeightedEnsemble.concatenate([after, ensemble])
             if np.isfinite(ensemble.log_z):
                 warn(ensemble, "" if len(systems) == 1 else f"{system.name}: ", stacklevel=3)
             ensembles.append(ensemble)
         return ensembles
-
-
-@own_torch
-def load_sampler(source, system: System | None = None, device: torch.device | str = "cpu") -> Sampler:
-    """The sampler of a shipped system (``"lj13"``), a run folder or a checkpoint file.
-
-    Of a run that was killed before it wrote its model: that after the last whole iteration.
-
-    Parameters
-    ----------
-    source : str or path
-    system : System, optional
-        Needed for a potential that is not built in; see `Sampler`.
-    device : torch.device or str
-        See `Sampler`.
-
-    Raises
-    ------
-    UsageError
-        No such system or path, or a device that cannot be used.
-    FileFormatError
-        Not a checkpoint.
-    """
-    path = checkpoint_path(source)
-    if not path.exists() and (path.parent / "state.safetensors").exists():
-        from .training import recover  # a run that was killed
-
-        return Sampler(recover(path.parent), system, device)
-    if not path.exists():
-        raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
-    return Sampler(load_checkpoint(path), system, device)

@@ -1,0 +1,35 @@
+"""``idem-md merge``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import OVERWRITE, print_json, refuse_to_overwrite
+from .progress import working
+from .results import print_table, result
+
+__all__ = ["merge"]
+
+
+def merge(
+    files: Annotated[list[Path], typer.Argument(help="Samples of the jobs, as idem-md sample --shard wrote them.")],
+    out: Annotated[Path, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")],
+    overwrite: Annotated[bool, OVERWRITE] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Put samples of several jobs together: idem-md merge part-*.dcd --out all.dcd
+
+    In the order in which one process would have drawn them; what does not belong together is refused.
+    """
+    with working("reading"):
+        from ..ensemble import WeightedEnsemble, load_ensemble
+
+        refuse_to_overwrite(out, overwrite)
+        whole = WeightedEnsemble.concatenate([load_ensemble(path) for path in files])
+        summary = result(whole, whole.mean_energy, out)
+    if as_json:
+        return print_json(summary)
+    print_table(whole, summary)

@@ -1,0 +1,278 @@
+"""Samples in chunks, each with a random stream of its own: the same bits wherever and whenever they are drawn."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import pickle
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+
+from ..checks import check_int
+from ..diffusion import LastStep, Proposal, raw_paths, sample_paths
+from ..ensemble import WeightSums
+from ..errors import IdemError, ResultError, UsageError
+from ..seeds import chunk_generator
+from ..systems import System
+from ..torch_state import own_torch
+
+__all__ = ["Chunk", "Drawing", "Drawn", "Wanted", "chunks_of", "draw_chunks", "gather", "rounds"]
+
+# Chunks that are under way at a time for each process: one to work on, and others so that it need not wait.
+AHEAD = 3
+# Of an executor, whose processes are not known.
+WINDOW = 256
+
+
+class Chunk(NamedTuple):
+    """So many samples of the ``stream``-th stream of a seed."""
+
+    stream: int
+    size: int
+
+
+class Drawn(NamedTuple):
+    """One chunk of one system.
+
+    Attributes
+    ----------
+    positions, energies, log_weights : numpy.ndarray, shapes (k, N, D), (k,), (k,), float64
+    failed, energy_calls : int
+    """
+
+    positions: np.ndarray
+    energies: np.ndarray
+    log_weights: np.ndarray
+    failed: int
+    energy_calls: int
+
+
+def chunks_of(n: int, size: int, first: int = 0, shard: tuple[int, int] = (0, 1)) -> list[Chunk]:
+    """``n`` samples in chunks of ``size`` from index ``first`` on, the last one smaller; of these every m-th from the
+    k-th on, for a shard (k, m)."""
+    whole, rest = divmod(n, size)
+    sizes = [size] * whole + [rest] * bool(rest)
+    return [Chunk(first + k, sizes[k]) for k in range(shard[0], len(sizes), shard[1])]
+
+
+def rounds(n: int, size: int, first: int, shard: tuple[int, int], wanted: Wanted | None) -> Iterator[list[Chunk]]:
+    """Chunks to draw, all at once, or as many as seem to be wanted after each round: whole ones while there is much to
+    do."""
+    if wanted is None:
+        yield chunks_of(n, size, first, shard)
+        return
+    drawn = 0
+    while drawn < n and (count := min(wanted.samples(max(drawn, size)), n - drawn)):
+        count -= count % size if count >= size else 0
+        chunks = chunks_of(count, size, first)
+        first, drawn = first + len(chunks), drawn + count
+        yield chunks
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """So many effective samples.
+
+    Attributes
+    ----------
+    ess : float
+    sums : WeightSums
+        Of the samples so far.
+    """
+
+    ess: float
+    sums: WeightSums
+
+    def samples(self, most: int) -> int:
+        """How many more it will take, up to ``most``: of few samples nobody knows how good they are."""
+        missing, share = self.ess - self.sums.ess, self.sums.ess / max(self.sums.n, 1)
+        if missing <= 0:
+            return 0
+        return most if share * most <= missing else math.ceil(1.02 * missing / share)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """All that chunks depend on; it pickles.
+
+    Attributes
+    ----------
+    systems : tuple of System
+        That share the paths.
+    proposal, ending : Proposal, LastStep
+    levels : sequence of float
+    sigma_data : float
+    seed : int
+    weighted, spared : bool
+        See `diffusion.raw_paths`.
+    device : torch.device
+    """
+
+    systems: tuple[System, ...]
+    proposal: Proposal
+    ending: LastStep
+    levels: Sequence[float]
+    sigma_data: float
+    seed: int
+    weighted: bool
+    spared: bool
+    device: torch.device
+
+    @own_torch
+    def draw(self, chunk: Chunk) -> list[Drawn]:
+        """One chunk, of each system."""
+        generator = chunk_generator(self.seed, chunk.stream)
+        energies = [system.energy() for system in self.systems]
+        route = (self.levels, self.sigma_data, chunk.size, generator)
+        if self.weighted:
+            drawn = sample_paths(self.proposal, self.ending, energies, *route, device=self.device)
+        else:
+            drawn = [raw_paths(self.proposal, self.ending, energies[0], *route, spared=self.spared, device=self.device)]
+        return [
+            Drawn(p.positions.numpy(), p.energies.numpy(), p.log_weights.numpy(), p.failed, energy.calls)
+            for p, energy in zip(drawn, energies)
+        ]
+
+
+# What this process was last asked to draw from, by its token: it is unpacked once.
+_known: dict[str, Drawing] = {}
+
+
+def _draw_elsewhere(token: str, packed: bytes, chunk: Chunk) -> list[Drawn] | IdemError:
+    """In a worker. An error of ours comes back as it is: it is no worker that died."""
+    if token not in _known:
+        _known.clear()
+        _known[token] = pickle.loads(packed)
+    try:
+        return _known[token].draw(chunk)
+    except IdemError as error:
+        return error
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # one process a core: threads on top would only get in each other's way
+
+
+class Processes:
+    """Processes of our own, started when first needed and again after one has died."""
+
+    def __init__(self, workers: int):
+        self.workers = check_int("workers", workers, 1, 4096)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, *task: Any) -> Future:
+        """See `concurrent.futures.Executor`."""
+        if self._pool is not None:
+            try:
+                return self._pool.submit(*task)
+            except BrokenExecutor:
+                self.close()
+        # spawn: forking a process that has threads, as torch has, can deadlock.
+        self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _one_thread)
+        return self._pool.submit(*task)
+
+    def close(self) -> None:
+        """Stop them."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def draw_chunks(
+    drawing: Drawing, chunks: Iterable[Chunk], executor: Executor | Processes | None
+) -> Iterator[tuple[Chunk, list[Drawn]]]:
+    """Draw chunks here or by an executor; yields them in their order.
+
+    A chunk whose worker dies is drawn again, once, by others.
+
+    Raises
+    ------
+    UsageError
+        Something that does not pickle.
+    ResultError
+        Workers failed twice on a chunk.
+    """
+    if executor is None:
+        for chunk in chunks:
+            yield chunk, drawing.draw(chunk)
+        return
+    try:
+        packed = pickle.dumps(drawing)
+    except Exception as error:
+        raise UsageError(
+            f"executor: expected a potential that pickles, to be sent to other processes; define it at the top of a "
+            f"module ({type(error).__name__}: {error})"
+        ) from None
+    token, waiting = uuid.uuid4().hex, iter(chunks)
+    window = AHEAD * executor.workers if isinstance(executor, Processes) else WINDOW
+    under_way: deque[tuple[Chunk, Future | None]] = deque()
+    try:
+        while True:
+            while len(under_way) < window and (new := next(waiting, None)) is not None:
+                under_way.append((new, _submitted(executor, token, packed, new)))
+            if not under_way:
+                return
+            chunk, future = under_way.popleft()
+            yield chunk, _result(executor, token, packed, chunk, future)
+    finally:
+        for _, future in under_way:
+            if future is not None:
+                future.cancel()
+
+
+def _submitted(executor: Executor | Processes, token: str, packed: bytes, chunk: Chunk) -> Future | None:
+    try:
+        return executor.submit(_draw_elsewhere, token, packed, chunk)
+    except (BrokenExecutor, RuntimeError):
+        return None  # counts as lost
+
+
+def _result(
+    executor: Executor | Processes, token: str, packed: bytes, chunk: Chunk, future: Future | None
+) -> list[Drawn]:
+    found: list[Drawn] | IdemError | None = None
+    try:
+        found = None if future is None else future.result()
+    except Exception:
+        found = None
+    if found is None:  # a worker that dies takes down what the others were at
+        again = _submitted(executor, token, packed, chunk)
+        try:
+            found = None if again is None else again.result()
+        except Exception as error:
+            raise ResultError(
+                f"executor: workers failed twice on chunk {chunk.stream} ({type(error).__name__}: {error}); a script "
+                "that asks for processes needs if __name__ == '__main__':"
+            ) from None
+    if found is None:
+        raise ResultError(f"executor: expected one that takes work, chunk {chunk.stream} could not be submitted")
+    if isinstance(found, IdemError):
+        raise found
+    return found
+
+
+def gather(
+    drawing: Drawing,
+    rounds: Iterable[list[Chunk]],
+    executor: Executor | int | None,
+    tell: Callable[[list[Drawn]], None],
+) -> list[tuple[Chunk, list[Drawn]]]:
+    """All chunks of some rounds, by an executor or so many processes of our own; ``tell`` is given each as it comes."""
+    processes = Processes(executor) if isinstance(executor, int) else None
+    done = []
+    try:
+        for chunks in rounds:
+            for chunk, parts in draw_chunks(drawing, chunks, processes or cast("Executor | None", executor)):
+                done.append((chunk, parts))
+                tell(parts)
+    finally:
+        if processes is not None:
+            processes.close()
+    return done

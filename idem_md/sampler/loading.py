@@ -1,0 +1,44 @@
+"""Samplers of shipped systems, run folders and checkpoint files."""
+
+from __future__ import annotations
+
+import torch
+
+from ..checkpoint import checkpoint_path, load_checkpoint
+from ..errors import FileFormatError
+from ..systems import System
+from ..torch_state import own_torch
+from .sampler import Sampler
+
+__all__ = ["load_sampler"]
+
+
+@own_torch
+def load_sampler(source, system: System | None = None, device: torch.device | str = "cpu") -> Sampler:
+    """The sampler of a shipped system (``"lj13"``), a run folder or a checkpoint file.
+
+    Of a run that was killed before it wrote its model: that after the last whole iteration.
+
+    Parameters
+    ----------
+    source : str or path
+    system : System, optional
+        Needed for a potential that is not built in; see `Sampler`.
+    device : torch.device or str
+        See `Sampler`.
+
+    Raises
+    ------
+    UsageError
+        No such system or path, or a device that cannot be used.
+    FileFormatError
+        Not a checkpoint.
+    """
+    path = checkpoint_path(source)
+    if not path.exists() and (path.parent / "state.safetensors").exists():
+        from ..training import recover  # a run that was killed
+
+        return Sampler(recover(path.parent), system, device)
+    if not path.exists():
+        raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
+    return Sampler(load_checkpoint(path), system, device)

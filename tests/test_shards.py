@@ -1,0 +1,205 @@
+"""Samples in chunks: the same bits however they are spread, put together again, and gone on with."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from idem_md import ResultError, UsageError, WeightedEnsemble, load_sampler
+from idem_md.baselines import ENGINES
+from idem_md.errors import EnergyError
+from idem_md.sampler import Sampler
+from idem_md.sampler.chunks import chunks_of
+from idem_md.seeds import Run, runs_of, stream_of
+
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # worker processes inherit it
+import mortal  # noqa: E402
+
+# Little work: four chunks of at most 250.
+PLAIN = dict(nfe=4, kernel="analytic", last_step="plain", moves=0, seed=7)
+N = 777
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return load_sampler("dw4")
+
+
+@pytest.fixture(scope="module")
+def whole(sampler):
+    return sampler.sample(N, **PLAIN)
+
+
+def same(a, b):
+    """To the bit, with what they cost."""
+    assert a.kind == b.kind and a.provenance["chunks"] == b.provenance["chunks"]
+    for key in ("energy_calls", "failed", "seed", "nfe"):
+        assert a.provenance[key] == b.provenance[key]
+    for name in ("positions", "energies", "log_weights"):
+        assert np.array_equal(getattr(a, name), getattr(b, name), equal_nan=True)
+
+
+def test_chunks_are_named(whole):
+    assert whole.provenance["chunks"] == [[7, 0, 3, 1, 250], [7, 3, 4, 1, 27]]
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_merged_shards_are_one_process(sampler, whole, m):
+    shards = [sampler.sample(N, shard=(k, m), **PLAIN) for k in reversed(range(m))]
+    assert sum(map(len, shards)) == N and len({len(e) for e in shards}) > 1
+    same(WeightedEnsemble.concatenate(shards), whole)
+    some = WeightedEnsemble.concatenate(shards[1:])  # shards of shards
+    same(WeightedEnsemble.concatenate([shards[0], some]), whole)
+
+
+def test_processes_are_one_process(sampler, whole):
+    seen = []
+    same(sampler.sample(N, executor=2, progress=lambda w: seen.append(len(w)), **PLAIN), whole)
+    assert seen == [250, 250, 250, 27]
+
+
+def test_a_dask_cluster_is_one_process(sampler, whole):
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        same(sampler.sample(N, executor=client.get_executor(), **PLAIN), whole)
+
+
+def test_raw_samples_and_scans_have_chunks(sampler):
+    raw = sampler.sample(300, nfe=4, kernel="ddpm", weighted=False, executor=2)
+    assert raw.kind == "raw" and raw.provenance["chunks"][0][0] == 0
+    same(raw, sampler.sample(300, nfe=4, kernel="ddpm", weighted=False))
+    for e in sampler.scan(20, [290, 310], nfe=4, last_step="plain"):
+        assert e.provenance["chunks"] == [[0, 0, 1, 1, 20]]
+
+
+def of(make, monkeypatch, tmp_path):
+    monkeypatch.setenv(mortal.PARENT, str(os.getpid()))
+    monkeypatch.setenv(mortal.FLAG, str(tmp_path / "died"))
+    sampler = load_sampler("dw4")
+    return Sampler(sampler.checkpoint, replace(sampler.system, make_energy=make, name="harmonic"))
+
+
+def test_a_chunk_whose_worker_dies_is_drawn_again(monkeypatch, tmp_path):
+    sampler = of(mortal.dies_once, monkeypatch, tmp_path)
+    spread = sampler.sample(N, executor=2, **PLAIN)
+    assert (tmp_path / "died").exists()
+    same(spread, sampler.sample(N, **PLAIN))
+
+
+def test_workers_that_die_again_are_an_error(monkeypatch, tmp_path):
+    sampler = of(mortal.mortal, monkeypatch, tmp_path)
+    with pytest.raises(ResultError, match="executor: workers failed twice on chunk 0"):
+        sampler.sample(300, executor=1, **PLAIN)
+
+
+def test_errors_of_workers_are_those_of_one_process(monkeypatch, tmp_path):
+    sampler = of(mortal.raises, monkeypatch, tmp_path)
+    with pytest.raises(EnergyError, match="expected nothing better"):
+        sampler.sample(300, executor=1, **PLAIN)
+
+
+def test_what_does_not_pickle_is_refused(sampler):
+    own = Sampler(sampler.checkpoint, replace(sampler.system, make_energy=lambda: mortal.Mortal(4, 2), name="own"))
+    with pytest.raises(UsageError, match="executor: expected a potential that pickles"):
+        own.sample(300, executor=1, **PLAIN)
+
+
+@pytest.mark.parametrize("shard,message", [((2, 2), "shard: .* got 2"), ((0, 0), "shard"), ((5, 6), "at most 4")])
+def test_shards_that_are_none_are_refused(sampler, shard, message):
+    with pytest.raises(UsageError, match=message):
+        sampler.sample(N, shard=shard, **PLAIN)
+
+
+def test_going_on_is_more_of_the_same(sampler, whole):
+    first = sampler.sample(500, **PLAIN)
+    longer = sampler.extend(first, 277)
+    same(longer, whole)
+    other = sampler.extend(longer, 100, seed=8, executor=2)
+    assert other.provenance["seeds"] == [7, 8] and len(other) == N + 100
+    assert np.array_equal(other.log_weights[N:], sampler.sample(100, **(PLAIN | {"seed": 8})).log_weights)
+    assert other.provenance["energy_calls"] == N + 100
+
+
+@pytest.mark.parametrize("wanted", [200, 700])
+def test_as_many_as_it_takes(sampler, wanted):
+    """A little more than what was asked for, by its own weights; and nothing, if there is enough."""
+    first = sampler.sample(250, nfe=25, last_step="nested", seed=3)
+    e = sampler.extend(first, 100_000, ess=wanted)
+    assert max(wanted, first.ess) <= e.ess < 1.1 * wanted + first.ess
+    assert sampler.extend(e, 100, ess=wanted) is e
+    few = sampler.extend(first, 40, ess=1e9)
+    assert len(few) == 290
+
+
+def test_what_cannot_be_gone_on_with_is_refused(sampler, whole):
+    known = ENGINES["mala"].run("dw4", 10, 300)
+    for ensemble, message in (
+        (known, "ensemble: expected samples of a sampler, there is no plan"),
+        (whole.resample(), "expected the same kind"),
+        (replace(whole, provenance=whole.provenance | {"checkpoint": "other"}), "expected the same checkpoint"),
+        (replace(whole, provenance=whole.provenance | {"chunks": [[7, 0, 9, 1, 250]]}), "expected the 2250 samples"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            sampler.extend(ensemble, 10)
+    raw = sampler.sample(10, nfe=4, kernel="ddpm", weighted=False)
+    with pytest.raises(UsageError, match="ess: expected none for samples without weights"):
+        sampler.extend(raw, 10, ess=5)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"chunks": [[7, 0, 3, 1, 250], [7, 3, 4, 1, 27]]}, "got seed 7, chunk 0 in part 1 beside"),
+        ({"chunks": [[7, 4, 7, 1, 250], [7, 3, 4, 1, 27]]}, "got seed 7, chunk 3 in part 1"),
+        ({"checkpoint": "other"}, "part 1: expected the same checkpoint"),
+        ({"plan": {}}, "part 1: expected the same plan"),
+        ({"nfe": 5}, "part 1: expected the same nfe"),
+        ({"method": "consistency"}, "part 1: expected the same method"),
+        ({"parameters": {"a": 2}}, "part 1: expected the same parameters"),
+        ({"chunks": [[8, 0, 1, 1, 100]]}, "expected the 100 samples"),
+        ({"chunks": [[8, 0, 10**12, 1, 10**9]]}, "expected the 10{21} samples"),
+        ({"chunks": [[8, 0, 3, 0, 259]]}, "damaged"),
+        ({"chunks": "all"}, "damaged"),
+        ({"chunks": [[8, 0, 1.5, 1, 777]]}, "damaged"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(whole, change, message):
+    other = replace(whole, provenance=whole.provenance | {"chunks": [[8, 0, 1, 1, N]]} | change)
+    with pytest.raises(UsageError, match=message):
+        WeightedEnsemble.concatenate([whole, other])
+
+
+def test_systems_and_kinds_do_not_mix(whole):
+    chunks = {"chunks": [[8, 0, 1, 1, N]]}
+    for change in ({"kind": "raw"}, {"system": replace(whole.system, name="another")}):
+        other = replace(whole, provenance=whole.provenance | chunks, **change)
+        with pytest.raises(UsageError, match=f"part 1: expected the same {next(iter(change))}"):
+            WeightedEnsemble.concatenate([whole, other])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(1, 3)), max_size=20))
+def test_runs_are_their_chunks(chunks):
+    runs = runs_of(chunks)
+    assert [(run.seed, index, run.size) for run in runs for index in run.indices] == chunks
+    assert len(runs) <= len(chunks) and all(isinstance(run, Run) for run in runs)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 300), st.integers(1, 12), st.integers(0, 50))
+def test_shards_share_out_all_chunks(n, size, m, first):
+    chunks = chunks_of(n, size, first)
+    assert sum(chunk.size for chunk in chunks) == n and len(runs_of((0, *c) for c in chunks)) <= 2
+    shared = [chunk for k in range(m) for chunk in chunks_of(n, size, first, (k, m))]
+    assert sorted(shared) == chunks
+
+
+def test_streams_of_a_seed_are_all_different():
+    assert len({stream_of(3, k) for k in range(10_000)}) == 10_000 and stream_of(3, 0) != stream_of(4, 0)
+    assert stream_of(3, 2**32) == stream_of(3, 0)  # more chunks than anybody draws
