@@ -1,6 +1,7 @@
 """The meter, the metrics' protocols, baselines, and the table from nothing: closed forms where there are any."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from idem_md.analysis import Reference, mode_weights, negative_log_likelihood, p
 from idem_md.baselines import ENGINES
 from idem_md.benchmarks import compare_networks, held_out_error, measure_score, raw_table, read_meter, reproduce
 from idem_md.benchmarks.target_figures import measure_estimators, plot_bias_by_energy, plot_estimators
-from idem_md.checkpoint import build_denoiser, load_checkpoint
+from idem_md.checkpoint import build_denoiser, load_checkpoint, save_checkpoint
 from idem_md.diffusion import Denoiser
 from idem_md.energies import GaussianMixture, Harmonic
 from idem_md.geometry import standard_normal
@@ -243,6 +244,16 @@ def test_the_table_is_made_in_pieces(tmp_path, sketch, monkeypatch):
     rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, budget_minutes=1e6, n=64)
     assert len(trained) == 3 and not [r for r in rows if r.get("missing")]
     assert load_checkpoint(tmp_path / "gmm40-refined-0" / "model.safetensors").provenance["iterations"] == 3
+
+
+def test_a_training_whose_time_is_up_is_done(tmp_path, sketch, monkeypatch):
+    """On a slow machine before the schedule is at its end; it is not gone on with."""
+    trained = train(sketch, tmp_path / "gmm40-refined-0")
+    cut = trained.provenance | {"finished": False, "seconds": 60 * 5 * 0.97}
+    save_checkpoint(tmp_path / "gmm40-refined-0" / "model.safetensors", replace(trained, provenance=cut))
+    monkeypatch.setattr("idem_md.benchmarks.pieces.train", None)
+    row = reproduce(["gmm40"], ["refined"], 1, tmp_path, minutes=5.0, n=64)[5]
+    assert row["training_seconds"] == cut["seconds"] and "missing" not in row
 
 
 def test_a_training_that_fails_does_not_end_the_table(tmp_path, sketch, monkeypatch):

@@ -21,6 +21,7 @@ from ..sampler import Sampler, load_sampler
 from ..systems import get_system
 from ..tables import tomllib
 from ..training import preset, train
+from ..training.budgets import Budget
 from .weights import measure_methods
 
 __all__ = ["PROTOCOLS", "Piece", "RawSets", "methods_file", "pieces_of", "raw_file", "reference_sets"]
@@ -200,7 +201,8 @@ class _Measuring:
 
         def is_done() -> bool:
             p = load_checkpoint(model).provenance if model.exists() else {"finished": False, "seconds": 0.0}
-            return bool(p["finished"] or p["seconds"] >= 60 * minutes)
+            # A slow machine may come to the end of the time before that of the schedule.
+            return bool(p["finished"]) or Budget(minutes).used(p["seconds"], 0) >= 1
 
         if not is_done():
             try:
