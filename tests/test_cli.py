@@ -345,23 +345,23 @@ def test_bench_prints_json_lines(tmp_path):
 def test_shards_merge_and_append(tmp_path):
     n = 777
     base = ("sample", "dw4", "-n", n, "--nfe", 4, "--last-step", "plain", "--kernel", "analytic", "--seed", 7)
-    parts = [f"part{k}.dcd" for k in range(2)]
-    for k, part in enumerate(parts):
-        run(*base, "--shard", f"{k}/2", "--out", part, cwd=tmp_path)
-    merged = json.loads(run("merge", *parts, "--out", "all.dcd", "--json", cwd=tmp_path).stdout)
-    run(*base, "--workers", 2, "--out", "two.dcd", cwd=tmp_path)
-    merged_set, two = (idem_md.load_ensemble(tmp_path / f"{name}.dcd") for name in ("all", "two"))
-    assert np.array_equal(merged_set.positions, two.positions) and np.array_equal(
-        merged_set.log_weights, two.log_weights
-    )
-    assert merged["n"] == n and merged["files"][0] == "all.dcd"
-    assert "the same samples again" in run("merge", parts[0], "all.dcd", "--out", "b.dcd", cwd=tmp_path, code=2).stderr
-    assert "--overwrite" in run("merge", *parts, "--out", "all.dcd", cwd=tmp_path, code=2).stderr
     more = ("sample", "dw4", "-n", 23, "--seed", 7, "--out", "all.dcd", "--append")
-    assert json.loads(run(*more, "--json", cwd=tmp_path).stdout)["n"] == n + 23
-    ess = run("sample", "dw4", "--ess", 60, "--last-step", "nested", "--json", cwd=tmp_path).stdout
-    assert 60 <= json.loads(ess)["ess"] < 260
+    parts = [f"part{k}.dcd" for k in range(2)]
+
+    def load(name):
+        return idem_md.load_ensemble(tmp_path / name)
+
+    for words in (
+        *((*base, "--shard", f"{k}/2", "--out", part) for k, part in enumerate(parts)),
+        ("merge", *parts, "--out", "all.dcd"),
+        (*base, "--workers", 2, "--out", "two.dcd"),
+    ):
+        assert not run_in_process([str(word) for word in words], tmp_path)[0]
+    for name in ("positions", "log_weights"):
+        assert np.array_equal(getattr(load("all.dcd"), name), getattr(load("two.dcd"), name))
     for words, message in (
+        (("merge", parts[0], "all.dcd", "--out", "b.dcd"), "the same samples again"),
+        (("merge", *parts, "--out", "all.dcd"), "--overwrite"),
         ((*base, "--shard", "2"), "shard: expected K/M"),
         ((*base, "--shard", "0/2", "--ess", 5), "shard: expected none beside"),
         ((*more, "--nfe", 4), "nfe: expected none beside --append"),
@@ -369,4 +369,8 @@ def test_shards_merge_and_append(tmp_path):
         (("sample", "dw4", "--temperature", "290,300", "--workers", 2), "workers: expected none with several"),
         (("sample", "dw4", "--append", "--out", "none.dcd"), "none.npz"),
     ):
-        assert message in run(*words, cwd=tmp_path, code=2).stderr
+        code, said = run_in_process([str(word) for word in words], tmp_path)
+        assert code == 2 and message in said
+    ess = ("sample", "dw4", "--ess", 60, "--last-step", "nested", "--out", "ess.dcd")
+    assert not any(run_in_process([str(word) for word in words], tmp_path)[0] for words in (more, ess))
+    assert len(load("all.dcd")) == n + 23 and 60 <= load("ess.dcd").ess < 260

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,9 +74,10 @@ def test_a_dask_cluster_is_one_process(sampler, whole):
 
 
 def test_raw_samples_and_scans_have_chunks(sampler):
-    raw = sampler.sample(300, nfe=4, kernel="ddpm", weighted=False, executor=2)
+    raw = sampler.sample(300, nfe=4, kernel="ddpm", weighted=False)
     assert raw.kind == "raw" and raw.provenance["chunks"][0][0] == 0
-    same(raw, sampler.sample(300, nfe=4, kernel="ddpm", weighted=False))
+    with ThreadPoolExecutor(1) as executor:
+        same(raw, sampler.sample(300, nfe=4, kernel="ddpm", weighted=False, executor=executor))
     for e in sampler.scan(20, [290, 310], nfe=4, last_step="plain"):
         assert e.provenance["chunks"] == [[0, 0, 1, 1, 20]]
 
@@ -102,8 +104,9 @@ def test_workers_that_die_again_are_an_error(monkeypatch, tmp_path):
 
 def test_errors_of_workers_are_those_of_one_process(monkeypatch, tmp_path):
     sampler = of(mortal.raises, monkeypatch, tmp_path)
-    with pytest.raises(EnergyError, match="expected nothing better"):
-        sampler.sample(300, executor=1, **PLAIN)
+    monkeypatch.setenv(mortal.PARENT, "another")
+    with ThreadPoolExecutor(1) as executor, pytest.raises(EnergyError, match="expected nothing better"):
+        sampler.sample(300, executor=executor, **PLAIN)
 
 
 def test_what_does_not_pickle_is_refused(sampler):
@@ -122,7 +125,7 @@ def test_going_on_is_more_of_the_same(sampler, whole):
     first = sampler.sample(500, **PLAIN)
     longer = sampler.extend(first, 277)
     same(longer, whole)
-    other = sampler.extend(longer, 100, seed=8, executor=2)
+    other = sampler.extend(longer, 100, seed=8)
     assert other.provenance["seeds"] == [7, 8] and len(other) == N + 100
     assert np.array_equal(other.log_weights[N:], sampler.sample(100, **(PLAIN | {"seed": 8})).log_weights)
     assert other.provenance["energy_calls"] == N + 100
