@@ -23,8 +23,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 # In the place of numbers that take long. Results of the smaller ones are of no use; that they come is the point.
 SMALLER = {
     "-n 100000 ": "-n 400 ",
-    "-n 10000 ": "-n 100 ",
-    "-n 10000`": "-n 100`",
     "-n 2000 ": "-n 400 ",
     "minutes=1.5)": "minutes=0.25)",
     "minutes=1)": "minutes=0.25)",

@@ -1,6 +1,7 @@
 """The meter, the metrics' protocols, baselines, and the table from nothing: closed forms where there are any."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from idem_md import IdemError, ResultError, UsageError, train
 from idem_md.analysis import Reference, mode_weights, negative_log_likelihood, plain_w2, raw_metrics
 from idem_md.baselines import ENGINES
 from idem_md.benchmarks import compare_networks, held_out_error, measure_score, raw_table, read_meter, reproduce
+from idem_md.benchmarks.pieces import pieces_of
 from idem_md.benchmarks.target_figures import measure_estimators, plot_bias_by_energy, plot_estimators
 from idem_md.checkpoint import build_denoiser, load_checkpoint, save_checkpoint
 from idem_md.diffusion import Denoiser
@@ -252,8 +254,8 @@ def test_a_training_whose_time_is_up_is_done(tmp_path, sketch, monkeypatch):
     cut = trained.provenance | {"finished": False, "seconds": 60 * 5 * 0.97}
     save_checkpoint(tmp_path / "gmm40-refined-0" / "model.safetensors", replace(trained, provenance=cut))
     monkeypatch.setattr("idem_md.benchmarks.pieces.train", None)
-    row = reproduce(["gmm40"], ["refined"], 1, tmp_path, minutes=5.0, n=64)[5]
-    assert row["training_seconds"] == cut["seconds"] and "missing" not in row
+    (piece,) = (p for p in pieces_of("gmm40", ("refined",), 1, 5.0, 64, tmp_path) if p.seed == 0)
+    assert piece.name == "gmm40-refined-0" and piece.measure(math.inf)["training_seconds"] == cut["seconds"]
 
 
 def test_a_training_that_fails_does_not_end_the_table(tmp_path, sketch, monkeypatch):
@@ -261,9 +263,9 @@ def test_a_training_that_fails_does_not_end_the_table(tmp_path, sketch, monkeypa
         raise IdemError("training diverged: of course")
 
     monkeypatch.setattr("idem_md.benchmarks.pieces.train", diverges)
-    rows = reproduce(["gmm40"], ["refined"], 2, tmp_path, n=64)
-    assert [r["failure"] for r in rows if r["settings"] == "refined"] == ["training diverged: of course"] * 2
-    assert "2 of 2 failed" in (tmp_path / "table.md").read_text()
+    trainings = [p for p in pieces_of("gmm40", ("refined",), 2, None, 64, tmp_path) if p.seed is not None]
+    found = [p.measure(math.inf) for p in trainings]
+    assert found == [{"failure": "training diverged: of course"}] * 2
 
 
 def test_a_failed_seed_shows_in_the_table():
