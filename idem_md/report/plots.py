@@ -34,7 +34,8 @@ class Plot(NamedTuple):
 def _axes(figure: go.Figure, x: str, y: str, **more) -> dict[str, Any]:
     """The figure with its axes, as plotly takes it."""
     figure.update_layout(
-        xaxis={"title": {"text": x, "standoff": 8}, "automargin": True},
+        # Labels stand off, or the first may lie on that of the other axis.
+        xaxis={"title": {"text": x, "standoff": 8}, "automargin": True, "ticklabelstandoff": 8},
         yaxis={"title": {"text": y, "standoff": 8}, "automargin": True, **more},
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
