@@ -6,6 +6,13 @@ from pathlib import Path
 import idem_md
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+# A training that learns nothing to speak of.
+LITTLE = {
+    "network": {"channels": 16, "layers": 2},
+    "target": {"name": "buffer"},
+    "buffer": {"size": 32, "fresh": 4, "sampling_steps": 4, "relax_steps": 5, "warmup_steps": 40, "refine_steps": 1},
+    "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3},
+}
 
 
 def load(name):
@@ -46,23 +53,7 @@ def test_pipeline(tmp_path, capsys):
 
 def test_cu13_emt(tmp_path, capsys):
     """The whole of it with small numbers; what it gives with its own is in README."""
-    config = idem_md.TrainingConfig.parse(
-        {
-            "system": "cu13",
-            "network": {"channels": 16, "layers": 2},
-            "target": {"name": "buffer"},
-            "buffer": {
-                "size": 32,
-                "fresh": 4,
-                "sampling_steps": 4,
-                "relax_steps": 5,
-                "warmup_steps": 40,
-                "refine_steps": 1,
-            },
-            "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3},
-        },
-        "test",
-    )
+    config = idem_md.TrainingConfig.parse({"system": "cu13", **LITTLE}, "test")
     energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, refine_steps=3, config=config)
     assert all(len(u) == 20 for u in energies) and "all weights finite: True" in capsys.readouterr().out
 
@@ -100,26 +91,11 @@ def test_compare_with_md(tmp_path, monkeypatch, capsys):
 
 def test_own_clusters(tmp_path, monkeypatch, capsys):
     """With a network that learns nothing to speak of; what it gives with its own numbers is in docs/results.md."""
-    example, tables = (
-        load("own_clusters"),
-        {
-            "network": {"channels": 16, "layers": 2},
-            "target": {"name": "buffer"},
-            "buffer": {
-                "size": 32,
-                "fresh": 4,
-                "sampling_steps": 4,
-                "relax_steps": 5,
-                "warmup_steps": 40,
-                "refine_steps": 1,
-            },
-            "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3},
-        },
-    )
+    example = load("own_clusters")
     monkeypatch.setattr("idem_md.ase.cache.SPRINGS_STEPS", 5)
     monkeypatch.setattr(
         "idem_md.ase.cache.preset",
-        lambda system, _: idem_md.TrainingConfig.parse({"system": system.name, **tables}, "test"),
+        lambda system, _: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
     )
     (_, error), (_, other) = example.main("cu8au5", tmp_path, samples=20, chains=10, steps=250)
     assert 0 < other < 10 and (tmp_path / "cu8au5" / "model.safetensors").exists()

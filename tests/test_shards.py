@@ -115,6 +115,12 @@ def test_what_does_not_pickle_is_refused(sampler):
         own.sample(300, executor=1, **PLAIN)
 
 
+def test_a_number_of_processes_is_a_number(sampler):
+    for executor in (0, 1.5, "two"):
+        with pytest.raises(UsageError, match="executor: expected"):
+            sampler.sample(10, executor=executor, **PLAIN)
+
+
 @pytest.mark.parametrize("shard,message", [((2, 2), "shard: .* got 2"), ((0, 0), "shard"), ((5, 6), "at most 4")])
 def test_shards_that_are_none_are_refused(sampler, shard, message):
     with pytest.raises(UsageError, match=message):

@@ -24,7 +24,7 @@ from ..training import preset, train
 from ..training.budgets import Budget
 from .weights import measure_methods
 
-__all__ = ["PROTOCOLS", "Piece", "RawSets", "methods_file", "pieces_of", "raw_file", "reference_sets"]
+__all__ = ["PROTOCOLS", "Piece", "methods_file", "pieces_of", "raw_file", "reference_sets"]
 
 # System -> budget, protocol and published numbers.
 PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(
@@ -34,8 +34,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(
 RAW_NFES = (6, 25)
 # Seeds of samples, apart from those of training.
 SEED = 1000
-
-RawSets = dict[str, WeightedEnsemble]
 
 
 @dataclass(frozen=True)

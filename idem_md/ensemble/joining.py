@@ -46,13 +46,10 @@ def next_chunk(known: WeightedEnsemble, system: System, kind: str, record: Mappi
     Raises
     ------
     UsageError
-        They would not belong together, or it does not say which chunks it has.
+        They would not belong together, or the chunks that it says it has are not its samples.
     """
-    _refuse_others("after", _facts(system, kind, record), _facts(known.system, known.kind, known.provenance))
-    parts = _parts(0, known)
-    if not parts:
-        raise UsageError("after: expected an ensemble that says which chunks of samples it has, this one does not")
-    return max((part.chunk + 1 for part in parts if part.seed == record["seed"]), default=0)
+    _refuse_others("ensemble", _facts(system, kind, record), _facts(known.system, known.kind, known.provenance))
+    return max((part.chunk + 1 for part in _parts(0, known) if part.seed == record["seed"]), default=0)
 
 
 class _Part(NamedTuple):

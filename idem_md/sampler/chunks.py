@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import pickle
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 
 from ..checks import check_int
 from ..diffusion import LastStep, Proposal, raw_paths, sample_paths
+from ..energies.workers import Pool
 from ..ensemble import WeightSums
 from ..errors import IdemError, ResultError, UsageError
 from ..seeds import chunk_generator
@@ -156,37 +156,8 @@ def _draw_elsewhere(token: str, packed: bytes, chunk: Chunk) -> list[Drawn] | Id
         return error
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # one process a core: threads on top would only get in each other's way
-
-
-class Processes:
-    """Processes of our own, started when first needed and again after one has died."""
-
-    def __init__(self, workers: int):
-        self.workers = check_int("workers", workers, 1, 4096)
-        self._pool: ProcessPoolExecutor | None = None
-
-    def submit(self, *task: Any) -> Future:
-        """See `concurrent.futures.Executor`."""
-        if self._pool is not None:
-            try:
-                return self._pool.submit(*task)
-            except BrokenExecutor:
-                self.close()
-        # spawn: forking a process that has threads, as torch has, can deadlock.
-        self._pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _one_thread)
-        return self._pool.submit(*task)
-
-    def close(self) -> None:
-        """Stop them."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-
-
 def draw_chunks(
-    drawing: Drawing, chunks: Iterable[Chunk], executor: Executor | Processes | None
+    drawing: Drawing, chunks: Iterable[Chunk], executor: Executor | Pool | None
 ) -> Iterator[tuple[Chunk, list[Drawn]]]:
     """Draw chunks here or by an executor; yields them in their order.
 
@@ -211,7 +182,7 @@ def draw_chunks(
             f"module ({type(error).__name__}: {error})"
         ) from None
     token, waiting = uuid.uuid4().hex, iter(chunks)
-    window = AHEAD * executor.workers if isinstance(executor, Processes) else WINDOW
+    window = AHEAD * executor.workers if isinstance(executor, Pool) else WINDOW
     under_way: deque[tuple[Chunk, Future | None]] = deque()
     try:
         while True:
@@ -227,16 +198,21 @@ def draw_chunks(
                 future.cancel()
 
 
-def _submitted(executor: Executor | Processes, token: str, packed: bytes, chunk: Chunk) -> Future | None:
+def _submitted(executor: Executor | Pool, token: str, packed: bytes, chunk: Chunk) -> Future | None:
     try:
-        return executor.submit(_draw_elsewhere, token, packed, chunk)
+        return _of(executor).submit(_draw_elsewhere, token, packed, chunk)
     except (BrokenExecutor, RuntimeError):
-        return None  # counts as lost
+        if not isinstance(executor, Pool):
+            return None  # counts as lost
+    executor.close()  # and starts again
+    return _of(executor).submit(_draw_elsewhere, token, packed, chunk)
 
 
-def _result(
-    executor: Executor | Processes, token: str, packed: bytes, chunk: Chunk, future: Future | None
-) -> list[Drawn]:
+def _of(executor: Executor | Pool) -> Executor:
+    return executor.get() if isinstance(executor, Pool) else executor
+
+
+def _result(executor: Executor | Pool, token: str, packed: bytes, chunk: Chunk, future: Future | None) -> list[Drawn]:
     found: list[Drawn] | IdemError | None = None
     try:
         found = None if future is None else future.result()
@@ -265,14 +241,15 @@ def gather(
     tell: Callable[[list[Drawn]], None],
 ) -> list[tuple[Chunk, list[Drawn]]]:
     """All chunks of some rounds, by an executor or so many processes of our own; ``tell`` is given each as it comes."""
-    processes = Processes(executor) if isinstance(executor, int) else None
-    done = []
+    pool, where, done = None, cast("Executor | Pool | None", executor), []
+    if executor is not None and not isinstance(executor, Executor):
+        pool = where = Pool(check_int("executor", executor, 1, 4096))
     try:
         for chunks in rounds:
-            for chunk, parts in draw_chunks(drawing, chunks, processes or cast("Executor | None", executor)):
+            for chunk, parts in draw_chunks(drawing, chunks, where):
                 done.append((chunk, parts))
                 tell(parts)
     finally:
-        if processes is not None:
-            processes.close()
+        if pool is not None:
+            pool.close()
     return done
