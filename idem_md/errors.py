@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "Advice",
     "BudgetExhausted",
     "ConfigError",
     "EnergyError",
@@ -10,6 +11,7 @@ __all__ = [
     "IdemError",
     "Interrupted",
     "ResultError",
+    "TrainingWarning",
     "UsageError",
     "WeightWarning",
 ]
@@ -19,7 +21,15 @@ class IdemError(Exception):
     """Base of all errors raised on purpose; its message is one line a user can act on."""
 
 
-class WeightWarning(UserWarning):
+class Advice(UserWarning):
+    """Base of all warnings meant for the user, on the command line, too."""
+
+
+class TrainingWarning(Advice):
+    """A run goes on, but not as it would have."""
+
+
+class WeightWarning(Advice):
     """Averages of these samples, or their errors, are not to be trusted."""
 
 

@@ -34,7 +34,7 @@ def draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
-def stream_of(seed: int, chunk: int) -> int:
+def stream_of(seed: int | str, chunk: int) -> int:
     """The seed of a chunk of samples, below 2^32.
 
     Chunks of one seed never share a stream, and those of two only if where they begin happens to be closer than there

@@ -1,9 +1,15 @@
+import os
+
 import pytest
 import torch
 
 import idem_md
 from idem_md.energies import LennardJones
 from idem_md.training import PRESETS
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each, also for what the tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

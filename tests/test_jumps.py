@@ -227,7 +227,7 @@ def test_trajectories_follow_the_flow(lj13_sampler):
     assert torch.allclose(back, paths.x[:, 4], atol=0.01)
 
 
-FEW = Distillation(steps=300, batch=16, pool=64, renewed=32, lowest=0.5, stretch_steps=40, head=SMALL)
+FEW = Distillation(steps=300, batch=8, pool=64, renewed=32, lowest=0.5, stretch_steps=40, head=SMALL)
 
 
 def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path):

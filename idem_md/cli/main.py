@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import IdemError, WeightWarning
+from ..errors import Advice, IdemError
 from . import analyse, baseline, bench, check, compare, distill, info, merge, sample, systems, train, tune
 
 __all__ = ["app", "main"]
@@ -72,17 +72,17 @@ def _what_came(error: Exception, words: list[str]) -> str | None:
 
 
 def _advise() -> None:
-    """Warnings about weights are for the user: one line each, whatever the filters say."""
+    """Advice is for the user: one line each, whatever the filters say."""
     shown = warnings.showwarning
 
     def show(message, category, *where, **more) -> None:
-        if issubclass(category, WeightWarning):
+        if issubclass(category, Advice):
             print(f"idem-md: warning: {message}", file=sys.stderr)
         else:
             shown(message, category, *where, **more)
 
     warnings.showwarning = show
-    warnings.simplefilter("always", WeightWarning)
+    warnings.simplefilter("always", Advice)
 
 
 def main() -> None:

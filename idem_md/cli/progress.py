@@ -53,6 +53,7 @@ class Work:
         )
         self._lock, self._over = threading.RLock(), threading.Event()
         self._heard = time.monotonic()
+        self._silent = False
         self.phase(label)
 
     def _view(self) -> RenderableType:
@@ -91,8 +92,15 @@ class Work:
     def say(self, text: str) -> None:
         """A line that stays."""
         with self._lock:
+            if self._silent:
+                return
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
             self._heard = time.monotonic()
+
+    def silence(self) -> None:
+        """Another process speaks from now on."""
+        self.live.stop()
+        self._silent = True
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ import typer
 
 from .console import DEVICE, Stop, folder_option, picture, print_json
 from .potential import CalculatorOption, XmlOption, own_system
+from .processes import placed
 from .progress import working
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ def train(
     xml: XmlOption = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin, for your own potential.")] = None,
     device: Annotated[str, DEVICE] = "cpu",
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="One of several processes of torchrun or srun that train together.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
@@ -93,7 +97,9 @@ def train(
         folder = Path("runs") / settings.system if out is None else out
         display, stop = TrainingDisplay(work, settings.optimizer.inner_steps, resume), Stop()
         try:
-            with stop.listening(work.say):
+            with stop.listening(work.say), placed(device, distributed) as place:
+                if not place.first:
+                    work.silence()
                 checkpoint = run_training(
                     settings,
                     folder,
@@ -102,7 +108,8 @@ def train(
                     overwrite=overwrite,
                     minutes=minutes,
                     max_energy_calls=max_energy_calls,
-                    device=device,
+                    device=place.device,
+                    group=place.group,
                     stop=lambda: stop.asked,
                     on_step=display.step,
                     on_iteration=display.iteration,
@@ -112,6 +119,8 @@ def train(
                 raise
             work.say(str(error))
             raise typer.Exit(stop.code) from None
+        if not place.first:
+            return
         work.held.enter_context(locked(folder))  # springs and plans go there, too
         _plot(folder)
         budgeted = minutes is not None or max_energy_calls is not None

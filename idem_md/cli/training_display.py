@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ..energies import Energy
     from ..training.loop import IterationReport
     from ..training.state import TrainingState
     from .progress import Work
@@ -27,7 +26,7 @@ class TrainingDisplay:
         """After every optimiser step."""
         self.work.advance()
 
-    def iteration(self, report: IterationReport, state: TrainingState, energy: Energy) -> None:
+    def iteration(self, report: IterationReport, state: TrainingState, calls: int) -> None:
         """After every outer iteration."""
         work = self.work
         if not self.total:
@@ -36,13 +35,13 @@ class TrainingDisplay:
             self.total = state.total
             work.resize(state.total * self.inner_steps, state.iteration * self.inner_steps)
         if work.terminal:
-            work.detail = _table(report, energy.calls)
+            work.detail = _table(report, calls)
             return
         # The first iteration has none.
         raw = "" if math.isnan(report.raw_median_energy) else f"raw median {report.raw_median_energy:.2f} kT  "
         work.say(
             f"iteration {state.iteration}/{state.total}  {state.seconds:.0f} s  loss {report.loss:.4f}  {raw}"
-            f"buffer mean {report.buffer_mean_energy:.2f} kT  {energy.calls:.3g} energy calls"
+            f"buffer mean {report.buffer_mean_energy:.2f} kT  {calls:.3g} energy calls"
         )
 
 

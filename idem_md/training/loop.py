@@ -23,6 +23,7 @@ from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
 from .optimisers import make_optimizers, schedule, take_step, update_average
+from .peers import ALONE, Peers
 from .ring import RingBuffer
 from .state import TrainingState
 
@@ -36,7 +37,7 @@ MAX_SKIPPED = 0.02
 
 @dataclass
 class IterationReport:
-    """What one outer iteration saw; ``loss`` by noise level in units of the preconditioned target."""
+    """What one outer iteration saw, in all processes; ``loss`` by noise level in units of the preconditioned target."""
 
     iteration: int
     loss: float
@@ -56,6 +57,7 @@ def init(
     energy: Energy,
     guard: Callable[[], None] = lambda: None,
     device: torch.device | str = "cpu",
+    peers: Peers = ALONE,
 ) -> TrainingState:
     """Fresh weights and a buffer of noise, relaxed and refined on the energy.
 
@@ -65,6 +67,8 @@ def init(
         Called now and then; may raise.
     device : torch.device or str
         Where networks and buffer are to be.
+    peers : Peers
+        Each has the same weights, and a part of the buffer with random numbers of its own.
 
     Raises
     ------
@@ -77,7 +81,8 @@ def init(
     check_fits("buffer.size", b.size, 32 * numbers)
     # At the very least: features of every atom in every layer.
     check_fits("optimizer.batch", config.optimizer.batch, 1024 * system.n_atoms)
-    walkers = b.walkers or b.size
+    size = peers.part(b.size)
+    walkers = peers.part(b.walkers) if b.walkers else size
     rounds = WARMUP_ROUNDS if b.warmup_steps else 0
     steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
     needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1))
@@ -85,14 +90,14 @@ def init(
         raise BudgetExhausted(
             f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}"
         )
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = peers.generator(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system).to(device)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
     start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
     # As much of the second half of the rounds as there is room for; what chains see before is not in equilibrium.
-    kept = min(math.ceil(b.size / walkers), rounds - rounds // 2) - 1
+    kept = min(math.ceil(size / walkers), rounds - rounds // 2) - 1
     seen: deque[ChainState] = deque(maxlen=max(kept, 0))
 
     def on_round(now: ChainState) -> None:
@@ -103,9 +108,10 @@ def init(
         energy, start, b.mala_step, rounds, steps_a_round, lambda: draw_seed(generator), on_round=on_round
     )
     first, *others = (*seen, last)
-    buffer = RingBuffer(first, b.size, b.walkers)
+    buffer = RingBuffer(first, size, walkers)
     for samples in others:
         buffer.append(samples)
+    (step,) = peers.means(step)
     return TrainingState(
         denoiser,
         ema,
@@ -124,8 +130,28 @@ def _flat_prior(sigma: float) -> float:
     return sigma**2
 
 
-def _renew_buffer(config: TrainingConfig, energy: Energy, state: TrainingState, report: IterationReport) -> None:
-    """Samples of the averaged model, relaxed, replace the oldest; then everything is refined."""
+def _renew_buffer(
+    config: TrainingConfig, energy: Energy, state: TrainingState, report: IterationReport, peers: Peers
+) -> bool:
+    """Samples of the averaged model, relaxed, replace the oldest; then everything is refined. False if the budget of
+    energy calls ended within it."""
+    try:
+        _renew_part(config, energy, state, report, peers)
+        done = True
+    except BudgetExhausted:
+        done = False
+    report.acceptance, report.buffer_mean_energy, report.raw_median_energy, share_done = peers.means(
+        report.acceptance, float(state.buffer.samples.u.double().mean()), report.raw_median_energy, float(done)
+    )
+    if config.buffer.refine_steps and share_done == 1:
+        state.mala_step = tune_step(state.mala_step, report.acceptance)
+    return share_done == 1
+
+
+def _renew_part(
+    config: TrainingConfig, energy: Energy, state: TrainingState, report: IterationReport, peers: Peers
+) -> None:
+    """Of the buffer, this process's."""
     b, buffer = config.buffer, state.buffer
     if state.iteration > 0:
         grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
@@ -135,7 +161,7 @@ def _renew_buffer(config: TrainingConfig, energy: Energy, state: TrainingState, 
             [energy],
             grid,
             state.system.sigma_data,
-            b.fresh,
+            peers.part(b.fresh),
             state.generator,
             device=state.device,
         )[0]
@@ -146,8 +172,6 @@ def _renew_buffer(config: TrainingConfig, energy: Energy, state: TrainingState, 
         buffer.put(energy, relax(energy, paths.positions[ok].float().to(state.device), b.relax_steps, ceiling))
     if b.refine_steps:
         report.acceptance = buffer.refine(energy, state.mala_step, b.refine_steps, draw_seed(state.generator))
-        state.mala_step = tune_step(state.mala_step, report.acceptance)
-    report.buffer_mean_energy = float(buffer.samples.u.double().mean())
 
 
 def _drawn(below: int, n: int, generator: torch.Generator) -> torch.Tensor:
@@ -155,9 +179,9 @@ def _drawn(below: int, n: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randint(below, (n,), generator=generator, device=generator.device)
 
 
-def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, force_scale: float) -> Batch:
-    """Noised positions for one optimiser step, and where they came from."""
-    size, lo, hi = config.optimizer.batch, config.noise.sigma_min, config.noise.sigma_max
+def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, size: int, force_scale: float) -> Batch:
+    """``size`` noised positions for one optimiser step, and where they came from."""
+    lo, hi = config.noise.sigma_min, config.noise.sigma_max
     generator = state.generator
     if config.buffer.train_on == "prior":
         x_0 = hi * standard_normal((size, energy.n_atoms, energy.n_dims), generator, torch.float32, state.device)
@@ -187,38 +211,50 @@ def outer_iteration(
     state: TrainingState,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[], None] = lambda: None,
+    peers: Peers = ALONE,
 ) -> IterationReport | None:
     """Renew the buffer, then take ``inner_steps`` optimiser steps; advances ``state`` in place.
 
     Parameters
     ----------
     stop : callable () -> bool
-        Asked before every step; if true the iteration is abandoned and None returned, with ``state`` half-way:
-        the caller goes back to the last saved state.
+        Asked before every step.
     on_step : callable ()
+    peers : Peers
+        Each draws its part of every batch, from its part of the buffer; all take the same steps.
+
+    Returns
+    -------
+    IterationReport or None
+        None if someone was to stop, or the budget of energy calls ended within the iteration: ``state`` is half-way
+        then, and the caller goes back to the last saved one.
 
     Raises
     ------
-    BudgetExhausted
-        The budget of energy calls ended within the iteration.
     IdemError
-        The training diverged.
+        The training diverged, or another process is gone.
     """
     o, lo, hi = config.optimizer, config.noise.sigma_min, config.noise.sigma_max
     report = IterationReport(state.iteration, math.nan)
-    _renew_buffer(config, energy, state, report)
-    force_scale = state.buffer.force_scale()
+    if not _renew_buffer(config, energy, state, report, peers):
+        return None
+    (force_scale,) = peers.means(state.buffer.force_scale())
+    size = peers.part(o.batch)
     target = TARGETS.find(config.target.name)(config.target)
     totals = torch.zeros(2, LOSS_BINS, dtype=torch.float64, device="cpu")
     parameters = list(state.denoiser.parameters())
     for k in range(o.inner_steps):
-        if stop():
-            return None
-        step = state.iteration * o.inner_steps + k
-        batch = _draw_batch(config, energy, state, force_scale)
-        loss_B = _loss(config, state.denoiser, energy, target, batch, state.generator)
+        step, halt = state.iteration * o.inner_steps + k, stop()
         state.denoiser.zero_grad(set_to_none=True)
-        loss_B.mean().backward()
+        if not halt:
+            batch = _draw_batch(config, energy, state, size, force_scale)
+            try:
+                loss_B = _loss(config, state.denoiser, energy, target, batch, state.generator)
+                loss_B.mean().backward()
+            except BudgetExhausted:
+                halt = True
+        if peers.average_gradients(parameters, halt):
+            return None
         norm = torch.nn.utils.clip_grad_norm_(parameters, o.clip_norm)
         on_step()
         if not bool(torch.isfinite(norm)):
@@ -240,8 +276,10 @@ def outer_iteration(
         bins = ((torch.log(batch.sigma / lo) / math.log(hi / lo)) * LOSS_BINS).long().clamp(0, LOSS_BINS - 1)
         bins = bins.cpu()
         totals[0].index_add_(0, bins, loss_B.detach().double().cpu())
-        totals[1].index_add_(0, bins, totals.new_ones(o.batch))
+        totals[1].index_add_(0, bins, totals.new_ones(size))
     state.iteration += 1
+    totals = peers.totals(totals)
+    report.raw_failed = int(peers.totals(torch.tensor(report.raw_failed, device="cpu")))
     report.loss = float(totals[0].sum() / totals[1].sum())
     report.loss_by_sigma = (totals[0] / totals[1].clamp(min=1)).tolist()
     report.sigma_edges = torch.exp(torch.linspace(math.log(lo), math.log(hi), LOSS_BINS + 1, device="cpu")).tolist()

@@ -6,16 +6,18 @@ import copy
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, weights_digest
 from ..energies import Energy
-from ..errors import BudgetExhausted, FileFormatError, UsageError
+from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
 from ..files import own_folder, write_atomic
 from ..native import check_device
 from ..provenance import hardware, versions
@@ -24,6 +26,7 @@ from ..torch_state import own_torch
 from .budgets import Budget
 from .config import TrainingConfig
 from .loop import IterationReport, init, measure_accuracy, outer_iteration
+from .peers import ALONE, Peers, ProcessGroup, part_of
 from .state import TrainingState, load_state, save_state
 
 __all__ = ["recover", "train"]
@@ -33,10 +36,13 @@ STATE, MODEL, LOG, CONFIG = "state.safetensors", "model.safetensors", "log.jsonl
 CALLS = ".energy-calls"
 NOTED_EVERY = 1.0  # seconds
 
-OnIteration = Callable[[IterationReport, TrainingState, Energy], None]
+# With the energy calls so far, in all processes.
+OnIteration = Callable[[IterationReport, TrainingState, int], None]
 
 
-def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finished: bool) -> Checkpoint:
+def _checkpoint(
+    config: TrainingConfig, state: TrainingState, calls: int, finished: bool, processes: int = 1
+) -> Checkpoint:
     provenance = {
         "seed": config.seed,
         "iterations": state.iteration,
@@ -45,6 +51,7 @@ def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finish
         "seconds": state.seconds,
         "energy_calls": calls,
         "device": state.device.type,
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "hardware": hardware(),
         "versions": versions(),
@@ -75,17 +82,25 @@ def recover(folder: Path) -> Checkpoint:
         system = get_system(name) if name in SYSTEMS else System.described(header["system"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
-    state, calls, _ = load_state(path, config, system)
+    state, calls, _, processes = load_state(path, config, system)
     if state.iteration == 0:
         raise FileFormatError(f"{path}: expected a whole iteration, there is none yet; --resume goes on with the run")
-    return replace(_checkpoint(config, state, calls, finished=False), digest=weights_digest(state.ema))
+    checkpoint = _checkpoint(config, state, calls, False, processes)
+    return replace(checkpoint, digest=weights_digest(state.ema))
 
 
 class _Journal:
-    """Energy calls of an iteration that may never be complete, noted now and then: a kill does not make them free."""
+    """Energy calls of an iteration that may never be complete, noted now and then: a kill does not make them free.
 
-    def __init__(self, path: Path):
-        self.path, self._noted = path, -math.inf
+    A process notes its own; those of the last state count as shared out evenly.
+    """
+
+    def __init__(self, folder: Path, peers: Peers):
+        self.folder, self.path, self._noted = folder, self._of(folder, peers.rank), -math.inf
+
+    @staticmethod
+    def _of(folder: Path, rank: int) -> Path:
+        return folder / (f"{CALLS}-{rank}" if rank else CALLS)
 
     def note(self, calls: int) -> None:
         """So many so far."""
@@ -94,16 +109,24 @@ class _Journal:
             with suppress(OSError):  # on a full disk the state says so
                 self.path.write_text(f"{calls:20d}")
 
-    def lost(self, calls: int) -> int:
-        """How many more were noted than the ``calls`` of the last state."""
-        try:
-            return max(int(self.path.read_text()) - calls, 0)
-        except (OSError, ValueError):
-            return 0
+    def lost(self, calls: int, processes: int) -> int:
+        """How many more were noted than the ``calls`` of the last state, by so many processes."""
+        lost = 0
+        for rank in range(processes):
+            with suppress(OSError, ValueError):
+                noted = int(self._of(self.folder, rank).read_text())
+                lost += max(noted - part_of(calls, rank, processes), 0)
+        return lost
+
+    def restart(self, calls: int) -> None:
+        """With this process's part of those of the last state."""
+        self._noted = -math.inf
+        self.note(calls)
 
     def close(self) -> None:
         """All is in the state."""
-        self.path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"{CALLS}*"):
+            path.unlink(missing_ok=True)
 
 
 def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite: bool) -> None:
@@ -114,8 +137,9 @@ def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite:
     if resume:
         return
     if overwrite:
-        for name in (STATE, MODEL, LOG, CONFIG, CALLS):
-            (folder / name).unlink(missing_ok=True)
+        for name in (STATE, MODEL, LOG, CONFIG, f"{CALLS}*"):
+            for old in folder.glob(name):
+                old.unlink()
     if path.exists() or (folder / MODEL).exists():
         raise UsageError(
             f"out: {folder} already holds a run; resume it with --resume, replace it with --overwrite, or choose "
@@ -140,6 +164,7 @@ def train(
     minutes: float | None = None,
     max_energy_calls: int | None = None,
     device: torch.device | str = "cpu",
+    group: distributed.ProcessGroup | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[], None] = lambda: None,
     on_iteration: OnIteration = lambda *_: None,
@@ -164,11 +189,15 @@ def train(
         Budget of energy calls; never exceeded.
     device : torch.device or str
         ``cpu`` or ``cuda``, for networks, buffer and native energies. A run may be resumed on another.
+    group : torch.distributed.ProcessGroup, optional
+        Processes that train together, each of which calls this function with a device of its own and a folder that all
+        of them see: gradients are averaged; buffer, batches and budget of energy calls are shared out. By default this
+        process alone.
     stop : callable () -> bool
         Asked before every step, and now and then while the first buffer is made; if true the run ends at its last saved
         state.
     on_step, on_iteration : callable
-        For progress displays.
+        For progress displays; called in every process of a group.
 
     Raises
     ------
@@ -176,15 +205,22 @@ def train(
         The folder has a run and neither ``resume`` nor ``overwrite`` is asked for, or has none to resume; it cannot be
         written, or another process works in it.
     ConfigError, FileFormatError
-        The state does not fit.
+        The state does not fit; buffer and batch cannot be shared out evenly among the processes.
     BudgetExhausted
         A budget, or ``stop``, ends the run before its first iteration is complete.
     Interrupted
         ``stop`` was true before there was a first buffer.
     IdemError
-        The training diverged.
+        The training diverged, or another process of the group is gone.
+
+    Warns
+    -----
+    TrainingWarning
+        A run goes on with another number of processes than it had.
     """
     budget, device = Budget(minutes, max_energy_calls), check_device("device", device)
+    peers = ALONE if group is None else ProcessGroup(group, device)
+    peers.check(config)
     system = get_system(config.system if system is None else system)
     if system.name != config.system:
         raise UsageError(f"system: expected the configuration's {config.system!r}, got {system.name!r}")
@@ -194,26 +230,70 @@ def train(
         raise UsageError("out: expected a folder, got an empty name")
     folder = Path(folder)
     energy = system.energy()
-    energy.max_calls = max_energy_calls
-    with own_folder(folder):
-        _write_config(config, folder, resume, overwrite)
+    energy.max_calls = None if max_energy_calls is None else peers.part(max_energy_calls)
+    with ExitStack() as stack:
+        problem = None
+        if peers.first:
+            try:
+                stack.enter_context(own_folder(folder))
+                _write_config(config, folder, resume, overwrite)
+            except UsageError as error:
+                problem = error
+        if problem := peers.told(problem):
+            raise problem
         try:
-            return _run(config, folder, system, energy, budget, device, resume, stop, on_step, on_iteration)
+            return _run(config, folder, system, energy, budget, device, peers, resume, stop, on_step, on_iteration)
         except BaseException:
-            if not (folder / STATE).exists():  # nothing to go on from
+            if peers.first and not (folder / STATE).exists():  # nothing to go on from
                 (folder / CONFIG).unlink(missing_ok=True)
             raise
 
 
 def _begin(
-    config: TrainingConfig, folder: Path, system: System, energy: Energy, budget: Budget, device: torch.device, stop
+    config: TrainingConfig,
+    folder: Path,
+    system: System,
+    energy: Energy,
+    budget: Budget,
+    device: torch.device,
+    peers: Peers,
+    stop: Callable[[], bool],
 ) -> TrainingState:
     """The first state of a run, saved."""
     start = time.perf_counter()
-    state = init(config, system, energy, budget.guard(stop), device)
-    state.filled = (time.perf_counter() - start, energy.calls)
-    save_state(folder / STATE, config, state, energy.calls, [])
+    state = init(config, system, energy, budget.guard(stop), device, peers)
+    calls = sum(peers.all(energy.calls))
+    state.filled = (peers.told(time.perf_counter() - start), calls)
+    save_state(folder / STATE, config, state, calls, [], peers)
+    energy.calls = peers.part(calls)
     return state
+
+
+def _go_on(
+    config: TrainingConfig,
+    folder: Path,
+    system: System,
+    energy: Energy,
+    device: torch.device,
+    peers: Peers,
+    journal: _Journal,
+) -> tuple[TrainingState, list[dict]]:
+    """The last state of a run, and its log."""
+    path = folder / STATE
+    state, calls, log, processes = load_state(path, config, system, device, peers)
+    calls += peers.told(journal.lost(calls, processes))
+    energy.calls = peers.part(calls)
+    if processes != peers.size:
+        save_state(path, config, state, calls, log, peers)
+        if peers.first:
+            journal.close()
+            warnings.warn(
+                f"{folder}: a run of {processes} processes goes on with {peers.size}: other random numbers from here "
+                "on, not what it would have been to the bit",
+                TrainingWarning,
+                stacklevel=5,
+            )
+    return state, log
 
 
 def _run(
@@ -223,44 +303,45 @@ def _run(
     energy: Energy,
     budget: Budget,
     device: torch.device,
+    peers: Peers,
     resume: bool,
     stop: Callable[[], bool],
     on_step: Callable[[], None],
     on_iteration: OnIteration,
 ) -> Checkpoint:
-    path, journal = folder / STATE, _Journal(folder / CALLS)
+    path, journal = folder / STATE, _Journal(folder, peers)
     start = time.perf_counter()
     if resume:
-        state, energy.calls, log = load_state(path, config, system, device)
-        energy.calls += journal.lost(energy.calls)
+        state, log = _go_on(config, folder, system, energy, device, peers, journal)
     else:
-        state, log = _begin(config, folder, system, energy, budget, device, stop), []
-    earlier = state.seconds
+        state, log = _begin(config, folder, system, energy, budget, device, peers, stop), []
+    earlier, calls = state.seconds, sum(peers.all(energy.calls))
     finished = True
     energy.on_count = journal.note
     while state.iteration < state.total:
-        try:
-            report = outer_iteration(config, energy, state, stop, on_step)
-        except BudgetExhausted:
-            report = None
-        seconds = earlier + time.perf_counter() - start
+        report = outer_iteration(config, energy, state, stop, on_step, peers)
+        seconds = peers.told(earlier + time.perf_counter() - start)
+        calls = sum(peers.all(energy.calls))
         if report is None:
             # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
             # What it cost is not forgotten.
-            state, _, log = load_state(path, config, system, device)
+            state, _, log, _ = load_state(path, config, system, device, peers)
             state.seconds, finished = seconds, False
-            save_state(path, config, state, energy.calls, log)
+            save_state(path, config, state, calls, log, peers)
             break
         state.seconds = seconds
-        used = budget.used(seconds, energy.calls)
+        used = budget.used(seconds, calls)
         state.total = budget.shortened(
             state.iteration, state.total, used, budget.used(*state.filled), config.optimizer.decay_fraction
         )
         entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
-        entry |= {"seconds": round(seconds, 2), "energy_calls": energy.calls, "planned": state.total}
+        entry |= {"seconds": round(seconds, 2), "energy_calls": calls, "planned": state.total}
         log.append(entry)
-        save_state(path, config, state, energy.calls, log)
-        on_iteration(report, state, energy)
+        save_state(path, config, state, calls, log, peers)
+        energy.calls = peers.part(calls)
+        if peers.size > 1:
+            journal.restart(energy.calls)
+        on_iteration(report, state, calls)
         if used >= 1 and state.iteration < state.total:
             finished = False
             break
@@ -269,6 +350,9 @@ def _run(
             f"{folder}: stopped before the first iteration was complete, there is no model yet; "
             "resume goes on from here"
         )
-    _write_outputs(folder, _checkpoint(config, state, energy.calls, finished), log)
-    journal.close()
+    if peers.first:
+        whole = state if peers.size == 1 else load_state(path, config, system, device).state
+        _write_outputs(folder, _checkpoint(config, whole, calls, finished, peers.size), log)
+        journal.close()
+    peers.told(None)  # it is there
     return load_checkpoint(folder / MODEL)

@@ -17,6 +17,7 @@ from ..errors import ConfigError, FileFormatError, UsageError
 from ..systems import System
 from .config import TrainingConfig
 from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
+from .peers import ALONE, Peers
 from .ring import RingBuffer
 
 __all__ = ["SavedRun", "TrainingState", "load_state", "save_state"]
@@ -65,21 +66,28 @@ class TrainingState:
 
 
 class SavedRun(NamedTuple):
-    """What `load_state` returns: the state, the energy calls so far, and the log."""
+    """What `load_state` returns: the state, the energy calls so far, the log, and the number of processes then."""
 
     state: TrainingState
     energy_calls: int
     log: list[dict[str, Any]]
+    processes: int
 
 
-def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_calls: int, log: list[dict]) -> None:
-    """Write everything that `load_state` needs, as one safetensors file."""
+def save_state(
+    path: Path, config: TrainingConfig, state: TrainingState, energy_calls: int, log: list[dict], peers: Peers = ALONE
+) -> None:
+    """Write everything that `load_state` needs, as one safetensors file: the first process does, for all."""
+    s = state.buffer.samples
+    own = ((s.x.cpu(), s.u.cpu(), s.f.cpu()), state.buffer.next, state.generator.get_state())
+    rings, nexts, generators = zip(*peers.all(own))
+    if not peers.first:
+        return
     tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
     tensors |= optimizer_tensors(state.optimizers)
-    samples = state.buffer.samples
-    tensors |= {"buffer.x": samples.x, "buffer.u": samples.u, "buffer.f": samples.f}
-    tensors["generator"] = state.generator.get_state()
+    tensors |= {f"buffer.{name}": torch.cat(values) for name, values in zip(("x", "u", "f"), zip(*rings))}
+    tensors["generator"] = torch.stack(generators)
     header = {
         "config": config.model_dump(),
         "iteration": state.iteration,
@@ -87,7 +95,7 @@ def save_state(path: Path, config: TrainingConfig, state: TrainingState, energy_
         "mala_step": state.mala_step,
         "seconds": state.seconds,
         "filled": state.filled,
-        "next": state.buffer.next,
+        "rings": [[len(ring[0]), next] for ring, next in zip(rings, nexts)],
         "energy_calls": energy_calls,
         "log": log,
         "system": state.system.describe(),
@@ -105,7 +113,7 @@ def _refuse_another(path: Path, what: str, theirs: Mapping, ours: Mapping) -> No
             raise ConfigError(f"{path}: cannot resume: {what}{key} was {old!r} in that run, now it is {new!r}")
 
 
-def _check(header: Mapping[str, Any], samples: ChainState, config: TrainingConfig, system: System) -> None:
+def _check(header: Mapping[str, Any], rings: list, samples: ChainState, config: TrainingConfig, system: System) -> None:
     """Raise `UsageError` for numbers that no run has written."""
     total = check_int("total", header["total"], 1, config.optimizer.iterations)
     iteration = check_int("iteration", header["iteration"], 0, total)
@@ -122,11 +130,30 @@ def _check(header: Mapping[str, Any], samples: ChainState, config: TrainingConfi
         raise UsageError(f"buffer: expected up to {config.buffer.size} samples of shape {shape}, got {samples.x.shape}")
     if samples.u.shape != (n,) or not all(map(all_finite, (samples.x, samples.u, samples.f))):
         raise UsageError("buffer: expected finite positions, energies and forces")
-    check_int("next", header["next"], 0, n - 1)
+    if sum(check_int("rings", length, 1) for length, _ in rings) != n:
+        raise UsageError(f"rings: expected {n} samples in all, got {rings}")
+    for length, next in rings:
+        check_int("next", next, 0, length - 1)
 
 
-def load_state(path: Path, config: TrainingConfig, system: System, device: torch.device | str = "cpu") -> SavedRun:
-    """Read a state, wherever it was made.
+def _own_part(samples: ChainState, rings: list, peers: Peers) -> tuple[ChainState, int]:
+    """A process's samples, and where its next ones go."""
+    starts = [sum(length for length, _ in rings[:k]) for k in range(len(rings) + 1)]
+    if len(rings) == peers.size:
+        own = torch.arange(starts[peers.rank], starts[peers.rank + 1], device="cpu")
+        next = rings[peers.rank][1]
+    else:  # everyone's oldest first, and dealt out in turn
+        ages = torch.cat([(torch.arange(n, device="cpu") - next) % n / n for n, next in rings])
+        own, next = torch.argsort(ages, stable=True)[peers.rank :: peers.size], 0
+    return ChainState(samples.x[own], samples.u[own], samples.f[own]), next
+
+
+def load_state(
+    path: Path, config: TrainingConfig, system: System, device: torch.device | str = "cpu", peers: Peers = ALONE
+) -> SavedRun:
+    """Read a state, wherever it was made and by however many processes.
+
+    The buffer is shared out anew if their number is another, and the random numbers from there on are others.
 
     Raises
     ------
@@ -149,16 +176,29 @@ def load_state(path: Path, config: TrainingConfig, system: System, device: torch
         ema.load_state_dict(part("ema."))
         optimizers = make_optimizers(config.optimizer, denoiser)
         load_optimizers(optimizers, tensors)
-        generator = torch.Generator()
-        generator.set_state(tensors["generator"])
-        samples = ChainState(*(tensors[f"buffer.{name}"].to(device) for name in ("x", "u", "f")))
-        _check(header, samples, config, system)
+        samples = ChainState(*(tensors[f"buffer.{name}"] for name in ("x", "u", "f")))
+        # Older versions had one process.
+        rings = header["rings"] if "rings" in header else [[len(samples.x), header["next"]]]
+        _check(header, rings, samples, config, system)
+        generators = tensors["generator"].reshape(len(rings), -1)
+        generator = peers.generator(config.seed, header["iteration"])
+        if generators.shape[1:] != generator.get_state().shape:
+            raise UsageError(f"generator: expected one for each of {len(rings)} processes")
+        if len(rings) == peers.size:
+            generator.set_state(generators[peers.rank].clone())  # it ignores where in its storage a tensor begins
+        own, next = _own_part(samples, rings, peers)
+        buffer = RingBuffer(
+            ChainState(own.x.to(device), own.u.to(device), own.f.to(device)),
+            peers.part(config.buffer.size),
+            peers.part(config.buffer.walkers) if config.buffer.walkers else None,
+            next,
+        )
         seconds, calls = header["filled"]
         state = TrainingState(
             denoiser,
             ema.eval().requires_grad_(False),
             optimizers,
-            RingBuffer(samples, config.buffer.size, config.buffer.walkers, header["next"]),
+            buffer,
             generator,
             header["iteration"],
             header["total"],
@@ -167,7 +207,7 @@ def load_state(path: Path, config: TrainingConfig, system: System, device: torch
             header["seconds"],
             (seconds, calls),
         )
-        return SavedRun(state, header["energy_calls"], header["log"])
+        return SavedRun(state, header["energy_calls"], header["log"], len(rings))
     except ConfigError:
         raise
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:
