@@ -26,6 +26,7 @@ GROUND = {
     "torch_state": set(),
     "checks": {"errors"},
     "registry": {"errors"},
+    "rows": {"errors"},
     "tables": {"errors"},
 }
 # Room -> other rooms that it may import.

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..provenance import Provenance, bare
+from ..rows import Rows
 from ..seeds import Run, runs_of, stream_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["concatenate", "next_chunk"]
 JOINABLE = ("importance", "equilibrium", "raw")
 # What must be the same for weights to have one zero.
 SAME = ("method", "parameters", "checkpoint", "plan", "nfe")
-ARRAYS = ("positions", "energies", "log_weights")
+SCALARS = ("energies", "log_weights")
 SUMMED = ("energy_calls", "seconds", "failed")
 
 
@@ -121,5 +122,8 @@ def concatenate(ensembles: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
         parts = [_Part(0, 0, k, slice(0, len(e))) for k, e in enumerate(ensembles)]
         _refuse_repeats((seed, f"seed {seed}") for seed in seeds)
     record |= {"seed": seeds[0]} if len(seeds) == 1 else {"seeds": seeds}
-    x, u, log_w = (np.concatenate([getattr(ensembles[p.owner], name)[p.rows] for p in parts]) for name in ARRAYS)
-    return type(first)(x, u, log_w, first.system, Provenance(**record), first.kind)  # type: ignore[typeddict-item]
+    x = Rows(first.positions.shape[1:])
+    for p in parts:
+        x.append(ensembles[p.owner].positions[p.rows])
+    u, log_w = (np.concatenate([getattr(ensembles[p.owner], name)[p.rows] for p in parts]) for name in SCALARS)
+    return type(first)(x.array(), u, log_w, first.system, Provenance(**record), first.kind)  # type: ignore[typeddict-item]

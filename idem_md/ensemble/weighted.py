@@ -14,6 +14,7 @@ import numpy as np
 from ..checks import check_choice
 from ..errors import FileFormatError, UsageError
 from ..provenance import Provenance, finite_or_none
+from ..rows import blocks_of
 from ..systems import SYSTEMS, System, get_system
 from ..units import without_unit
 from . import estimators, resampling
@@ -88,7 +89,7 @@ class WeightedEnsemble:
         if np.isnan(log_w).any() or (log_w == np.inf).any():
             raise UsageError("log_weights: expected numbers below infinity, got NaN or +inf")
         alive = self.alive
-        if not np.isfinite(x[alive]).all() or not np.isfinite(u[alive]).all():
+        if not all(np.isfinite(x[rows][alive[rows]]).all() for rows in blocks_of(x)) or not np.isfinite(u[alive]).all():
             raise UsageError("positions, energies: expected finite numbers wherever the weight is not zero")
         if self.kind is None:
             plain = bool(alive.any()) and not log_w[alive].any()

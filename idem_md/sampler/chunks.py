@@ -19,6 +19,7 @@ from ..diffusion import LastStep, Proposal, raw_paths, sample_paths
 from ..energies.workers import Pool
 from ..ensemble import WeightSums
 from ..errors import IdemError, ResultError, UsageError
+from ..rows import Rows
 from ..seeds import chunk_generator
 from ..systems import System
 from ..torch_state import own_torch
@@ -52,6 +53,31 @@ class Drawn(NamedTuple):
     log_weights: np.ndarray
     failed: int
     energy_calls: int
+
+
+class Collected:
+    """Chunks of one system, put together.
+
+    Attributes
+    ----------
+    failed, energy_calls : int
+    """
+
+    def __init__(self, n_atoms: int, n_dims: int):
+        self._positions, self._energies, self._log_weights = Rows((n_atoms, n_dims)), Rows(()), Rows(())
+        self.failed, self.energy_calls = 0, 0
+
+    def add(self, part: Drawn) -> None:
+        """The next one."""
+        self._positions.append(part.positions)
+        self._energies.append(part.energies)
+        self._log_weights.append(part.log_weights)
+        self.failed += part.failed
+        self.energy_calls += part.energy_calls
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, energies and log weights."""
+        return self._positions.array(), self._energies.array(), self._log_weights.array()
 
 
 def chunks_of(n: int, size: int, first: int = 0, shard: tuple[int, int] = (0, 1)) -> list[Chunk]:
@@ -238,18 +264,22 @@ def gather(
     drawing: Drawing,
     rounds: Iterable[list[Chunk]],
     executor: Executor | int | None,
-    tell: Callable[[list[Drawn]], None],
-) -> list[tuple[Chunk, list[Drawn]]]:
-    """All chunks of some rounds, by an executor or so many processes of our own; ``tell`` is given each as it comes."""
-    pool, where, done = None, cast("Executor | Pool | None", executor), []
+    tell: Callable[[np.ndarray], None],
+) -> tuple[list[Chunk], list[Collected]]:
+    """All chunks of some rounds, by an executor or so many processes of our own, and the samples of each system;
+    ``tell`` is given the log weights of the first as they come."""
+    pool, where = None, cast("Executor | Pool | None", executor)
+    done, collected = list[Chunk](), [Collected(s.n_atoms, s.n_dims) for s in drawing.systems]
     if executor is not None and not isinstance(executor, Executor):
         pool = where = Pool(check_int("executor", executor, 1, 4096))
     try:
         for chunks in rounds:
             for chunk, parts in draw_chunks(drawing, chunks, where):
-                done.append((chunk, parts))
-                tell(parts)
+                done.append(chunk)
+                for system, part in zip(collected, parts):
+                    system.add(part)
+                tell(parts[0].log_weights)
     finally:
         if pool is not None:
             pool.close()
-    return done
+    return done, collected

@@ -23,18 +23,19 @@ from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk,
 from ..errors import UsageError
 from ..native import check_device
 from ..provenance import provenance
+from ..rows import check_room
 from ..seeds import runs_of
 from ..systems import System
 from ..torch_state import own_torch
-from .chunks import Drawing, Drawn, Wanted, gather, rounds
+from .chunks import Drawing, Wanted, gather, rounds
 from .routes import NFE, Route, choose_plan, methods, route_of
 
 __all__ = ["Sampler", "methods"]
 
 # Of raw samples.
 RAW_NFE = 4
-# Positions in double precision, and once more while parts are put together.
-BYTES_A_COORDINATE = 16
+# Energies, log weights and what statistics make of them; positions may be in a file.
+BYTES_A_SAMPLE = 64
 
 
 class Sampler:
@@ -336,7 +337,8 @@ class Sampler:
         after: WeightedEnsemble | None = None,
     ) -> list[WeightedEnsemble]:
         n, start = check_int("n", n, 1), time.perf_counter()
-        check_fits("n", n, BYTES_A_COORDINATE * self.system.n_atoms * self.system.n_dims * len(systems))
+        check_fits("n", n, BYTES_A_SAMPLE * len(systems))
+        check_room("n", n * len(systems), (self.system.n_atoms, self.system.n_dims))
         # Beyond, torch repeats its streams.
         seed, k, m = check_int("seed", seed, 0, 2**32 - 1), shard[0], check_int("shard", shard[1], 1)
         check_int("shard", k, 0, m - 1)
@@ -369,24 +371,22 @@ class Sampler:
         size = route.ending.block(systems[0].energy(), self.device.type)
         wanted = None if ess is None else Wanted(check_float("ess", ess, above=0.0), sums)
 
-        def tell(parts: list[Drawn]) -> None:
-            sums.add(parts[0].log_weights)
+        def tell(log_weights: np.ndarray) -> None:
+            sums.add(log_weights)
             if progress is not None:
-                progress(parts[0].log_weights)
+                progress(log_weights)
 
-        done = gather(drawing, rounds(n, size, first, (k, m), wanted), executor, tell)
+        done, collected = gather(drawing, rounds(n, size, first, (k, m), wanted), executor, tell)
         if not done and after is not None:
             return [after]  # which has enough of them
         if not done:
             raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
-        facts["chunks"] = [list(run) for run in runs_of((seed, *chunk) for chunk, _ in done)]
+        facts["chunks"] = [list(run) for run in runs_of((seed, *chunk) for chunk in done)]
         ensembles = []
-        for i, system in enumerate(systems):
-            parts = [drawn[i] for _, drawn in done]
-            calls, failed = sum(p.energy_calls for p in parts), sum(p.failed for p in parts)
-            record = provenance(system.name, system.energy().parameters, calls, start, failed=failed, **facts)
-            x, u, log_w = (np.concatenate([p[column] for p in parts]) for column in range(3))
-            ensemble = WeightedEnsemble(x, u, log_w, system, record, kind)
+        for system, samples in zip(systems, collected):
+            calls, parameters = samples.energy_calls, system.energy().parameters
+            record = provenance(system.name, parameters, calls, start, failed=samples.failed, **facts)
+            ensemble = WeightedEnsemble(*samples.arrays(), system, record, kind)
             ensemble = ensemble if after is None else WeightedEnsemble.concatenate([after, ensemble])
             if np.isfinite(ensemble.log_z):
                 warn(ensemble, "" if len(systems) == 1 else f"{system.name}: ", stacklevel=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from ...registry import Registry
+from ...rows import blocks_of
 from ...units import Units
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class Contents:
     def trajectory(self) -> mdtraj.Trajectory:
         """In nm, float32."""
         return to_trajectory(self.positions, self.elements, self.units)
+
+    def trajectories(self) -> Iterator[mdtraj.Trajectory]:
+        """The same in blocks, for files that are written one after the other."""
+        for rows in blocks_of(self.positions):
+            yield to_trajectory(self.positions[rows], self.elements, self.units)
 
     @property
     def angstrom(self) -> np.ndarray:

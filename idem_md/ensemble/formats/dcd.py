@@ -7,6 +7,8 @@ import os
 import struct
 from pathlib import Path
 
+import numpy as np
+
 from ...files import plain_path
 from .base import Contents, register_format, save_whole
 
@@ -20,9 +22,16 @@ HEADER = 276
 @register_format(".dcd", whole=True)
 def write_dcd(path: Path, contents: Contents) -> None:
     """Failed samples are there, as NaN."""
+    from mdtraj.formats import DCDTrajectoryFile
+
+    def save(to: str) -> None:
+        with DCDTrajectoryFile(to, "w") as handle:
+            for trajectory in contents.trajectories():
+                handle.write(trajectory.xyz * np.float32(10))
+
     n, n_atoms = len(contents.energies), len(contents.elements)
     with plain_path(path) as plain:
-        save_whole(contents.trajectory.save_dcd, plain)
+        save_whole(save, plain)
         size, wanted = os.path.getsize(plain), HEADER + n * 3 * (4 * n_atoms + 8)
         if size != wanted:  # the writer does not look at what becomes of its bytes
             raise OSError(errno.EIO, f"{size} of {wanted} bytes were written")

@@ -14,11 +14,12 @@ __all__ = ["write_pdb"]
 @register_format(".pdb")
 def write_pdb(path: Path, contents: Contents) -> None:
     """One frame, as topology."""
-    trajectory = contents.trajectory
-    # Any frame that fits the format's fixed columns serves as topology; the first one may have failed.
-    fits = np.flatnonzero(np.isfinite(trajectory.xyz).all((1, 2)) & (np.abs(trajectory.xyz) < 99).all((1, 2)))
-    frame = trajectory[int(fits[0]) if len(fits) else 0]
-    if not len(fits):
+    for trajectory in contents.trajectories():
+        # Any frame that fits the format's fixed columns serves as topology; the first one may have failed.
+        fits = np.flatnonzero((np.abs(trajectory.xyz) < 99).all((1, 2)))
+        frame = trajectory[int(fits[0]) if len(fits) else 0]
+        if len(fits):
+            break
         frame.xyz = np.zeros_like(frame.xyz)
     frame.save_pdb(str(path))
     lines = path.read_text().splitlines(keepends=True)
