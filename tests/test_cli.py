@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run
 
 import idem_md
 from idem_md.energies import lennard_jones_reference
@@ -18,12 +19,15 @@ from idem_md.energies import lennard_jones_reference
 COMMAND = str(Path(sys.executable).parent / "idem-md")
 
 
-def run(*args, cwd=None, code=0, env=None):
-    """Run the installed command in a process of its own, as a user would."""
-    env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning", **(env or {})}
-    result = subprocess.run([COMMAND, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
-    assert result.returncode == code, result.stderr
-    return result
+def test_the_installed_command_in_a_process_of_its_own(tmp_path):
+    """As a user would; the other tests save themselves the imports."""
+    env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning"}
+    command = [COMMAND, "sample", "gmm40", "-n", "50", "--out", "a.dcd", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"] == ["a.dcd", "a.pdb", "a.npz"]
+    refused = subprocess.run([*command, "--nfe", "1"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stdout == ""
 
 
 def test_systems():
@@ -259,29 +263,9 @@ def test_user_errors_are_one_line_and_code_two(tmp_path, args, message):
     (tmp_path / "foreign.safetensors").write_bytes(b"junk")
     (tmp_path / "bad.toml").write_text("system = 'lj13'\nsede = 1\n")
     before = sorted(tmp_path.iterdir())
-    result = run_in_process(args, tmp_path)
-    assert result[0] == 2
-    assert message in result[1] and len(result[1].strip().splitlines()) == 1, result[1]
+    said = run(*args, cwd=tmp_path, code=2).stderr
+    assert message in said and len(said.strip().splitlines()) == 1, said
     assert sorted(tmp_path.iterdir()) == before
-
-
-def run_in_process(args, cwd: Path):
-    """As `run`, without the seconds of imports: exit code and stderr."""
-    import contextlib
-    import io
-
-    from idem_md import cli
-
-    stream, old_argv, old_cwd = io.StringIO(), sys.argv, os.getcwd()
-    sys.argv = ["idem-md", *args]
-    os.chdir(cwd)
-    try:
-        with contextlib.redirect_stderr(stream), pytest.raises(SystemExit) as stop:
-            cli.main()
-    finally:
-        sys.argv = old_argv
-        os.chdir(old_cwd)
-    return stop.value.code, stream.getvalue()
 
 
 def test_help_names_what_can_be_chosen():
@@ -356,7 +340,7 @@ def test_shards_merge_and_append(tmp_path):
         ("merge", *parts, "--out", "all.dcd"),
         (*base, "--workers", 2, "--out", "two.dcd"),
     ):
-        assert not run_in_process([str(word) for word in words], tmp_path)[0]
+        run(*words, cwd=tmp_path)
     for name in ("positions", "log_weights"):
         assert np.array_equal(getattr(load("all.dcd"), name), getattr(load("two.dcd"), name))
     for words, message in (
@@ -369,8 +353,8 @@ def test_shards_merge_and_append(tmp_path):
         (("sample", "dw4", "--temperature", "290,300", "--workers", 2), "workers: expected none with several"),
         (("sample", "dw4", "--append", "--out", "none.dcd"), "none.npz"),
     ):
-        code, said = run_in_process([str(word) for word in words], tmp_path)
-        assert code == 2 and message in said
+        assert message in run(*words, cwd=tmp_path, code=2).stderr
     ess = ("sample", "dw4", "--ess", 60, "--last-step", "nested", "--out", "ess.dcd")
-    assert not any(run_in_process([str(word) for word in words], tmp_path)[0] for words in (more, ess))
+    for words in (more, ess):
+        run(*words, cwd=tmp_path)
     assert len(load("all.dcd")) == n + 23 and 60 <= load("ess.dcd").ess < 260

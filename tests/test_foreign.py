@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import distributed
+import failing_calculators as failing
 import numpy as np
 import openmm
 import pytest
@@ -23,9 +23,6 @@ from idem_md.energies import ASE, GaussianMixture, LennardJones, OpenMM
 from idem_md.errors import EnergyError, UsageError
 from idem_md.systems.topology import openmm_topology
 from idem_md.testing import check_energy, loose_lattice
-
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # worker processes inherit it
-import failing_calculators as failing  # noqa: E402
 
 
 def openmm_energy(name, **options):

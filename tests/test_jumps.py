@@ -3,13 +3,12 @@
 import copy
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from command import run
+from harmonic import SCALE, JumpingDenoiser, K, SpringDenoiser, mse
 
 import idem_md
 from idem_md import ConfigError, UsageError
@@ -33,9 +32,6 @@ from idem_md.geometry import centred, standard_normal, subspace_dimension
 from idem_md.training.config import OptimizerConfig
 from idem_md.training.distill import Distillation, distill, jump_error
 from idem_md.training.trajectories import draw_trajectories, follow
-
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))
-from harmonic import SCALE, JumpingDenoiser, K, SpringDenoiser, mse  # noqa: E402
 
 SMALL = {"channels": 16, "layers": 1, "n_basis": 16}
 
@@ -227,7 +223,7 @@ def test_trajectories_follow_the_flow(lj13_sampler):
     assert torch.allclose(back, paths.x[:, 4], atol=0.01)
 
 
-FEW = Distillation(steps=300, batch=8, pool=64, renewed=32, lowest=0.5, stretch_steps=40, head=SMALL)
+FEW = Distillation(steps=300, batch=8, pool=32, renewed=16, lowest=0.5, stretch_steps=40, head=SMALL)
 
 
 def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path):
@@ -364,7 +360,4 @@ def test_methods_are_chosen_by_what_was_measured(lj13_sampler):
 
 def cli(*words, cwd, code=0):
     """stderr of a command."""
-    command = [sys.executable, "-m", "idem_md.cli", *map(str, words)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stderr
+    return run(*words, cwd=cwd, code=code).stderr

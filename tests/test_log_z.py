@@ -2,12 +2,11 @@
 
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from harmonic import SCALE, K, exact
 
 import idem_md
 from idem_md import ResultError, UsageError
@@ -19,9 +18,6 @@ from idem_md.diffusion import Flow
 from idem_md.diffusion.flow import _basis
 from idem_md.energies import DoubleWell, Harmonic
 from idem_md.geometry import gaussian_log_density, standard_normal
-
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))
-from harmonic import SCALE, K, exact  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
+from command import run
 
 import idem_md
 from idem_md import UsageError
@@ -36,10 +36,7 @@ def folder(tmp_path_factory, smallest_toml):
 
 
 def cli(folder, *args, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "idem_md.cli", *map(str, args)], capture_output=True, text=True, cwd=folder, timeout=300
-    )
-    assert done.returncode == code, done.stderr
+    done = run(*args, cwd=folder, code=code)
     return done.stdout if code == 0 else done.stderr
 
 

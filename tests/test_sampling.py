@@ -1,11 +1,10 @@
 """Weighted paths against closed forms: right whatever the denoiser, the proposal and the last step."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from harmonic import SCALE, JumpingDenoiser, K, SpringDenoiser, exact, mse
 
 from idem_md.chains import Schedule
 from idem_md.diffusion import (
@@ -24,9 +23,6 @@ from idem_md.ensemble import ForwardWeights
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal, subspace_dimension
 from idem_md.training.levels import level_density
-
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))
-from harmonic import SCALE, JumpingDenoiser, K, SpringDenoiser, exact, mse  # noqa: E402
 
 ENERGY = Harmonic(4, 3, K)
 LAST = {

@@ -1,13 +1,12 @@
 """Every instance of every seam keeps its protocol, and a user can register one of their own in a few lines."""
 
 import inspect
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from harmonic import SCALE, JumpingDenoiser, K, exact, mse
 from torch import nn
 
 import idem_md
@@ -34,9 +33,6 @@ from idem_md.nets import JUMPS, NETWORKS, Network, NetworkOptions, register_netw
 from idem_md.registry import Registry
 from idem_md.targets import TARGETS, Batch, Target, TargetOptions, register_target
 from idem_md.testing import check_energy
-
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))
-from harmonic import SCALE, JumpingDenoiser, K, exact, mse  # noqa: E402
 
 REGISTRIES = (NETWORKS, JUMPS, TARGETS, PROPOSALS, LAST_STEPS, ENGINES, OBSERVABLES)
 

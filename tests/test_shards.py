@@ -1,12 +1,11 @@
 """Samples in chunks: the same bits however they are spread, put together again, and gone on with."""
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import distributed
+import mortal
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,9 +17,6 @@ from idem_md.errors import EnergyError
 from idem_md.sampler import Sampler
 from idem_md.sampler.chunks import chunks_of
 from idem_md.seeds import Run, runs_of, stream_of
-
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # worker processes inherit it
-import mortal  # noqa: E402
 
 # Little work: four chunks of at most 250.
 PLAIN = dict(nfe=4, kernel="analytic", last_step="plain", moves=0, seed=7)
