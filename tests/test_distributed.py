@@ -32,7 +32,7 @@ def peer(rank, size):
 def folder(tmp_path_factory, tiny_toml):
     """What two processes have made of one configuration."""
     folder = tmp_path_factory.mktemp("peers")
-    (folder / "tiny.toml").write_text(tiny_toml(5))
+    (folder / "tiny.toml").write_text(tiny_toml(5).replace("[optimizer]", "[optimizer]\nname = 'muon'"))
     command = [sys.executable, str(HELPERS / "peers.py")]
     processes = [
         subprocess.Popen([*command, str(rank), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

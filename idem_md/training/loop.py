@@ -268,7 +268,7 @@ def outer_iteration(
             continue
         share = schedule(o, state.total, step)
         report.learning_rate = o.learning_rate * share
-        take_step(state.optimizers, share)
+        take_step(state.optimizers, share, peers)
         update_average(state.ema, state.denoiser, o.ema, step)
         with torch.no_grad():
             for copied, buffer in zip(state.ema.buffers(), state.denoiser.buffers()):

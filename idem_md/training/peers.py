@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,6 +75,13 @@ class Peers:
         """The ``value`` of the first one."""
         return value
 
+    def mine(self, index: int) -> bool:
+        """Whether a piece of work that is dealt out in turn is for this process."""
+        return index % self.size == self.rank
+
+    def exchange(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Give everyone, in place, those of each that are `mine` there."""
+
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter], halt: bool) -> bool:
         """Put the mean gradients in the place of everyone's own, unless someone is to ``halt``; returns whether."""
         return halt
@@ -125,6 +132,12 @@ class ProcessGroup(Peers):
         with self._together():
             distributed.broadcast_object_list(values, distributed.get_global_rank(self.group, 0), group=self.group)
         return values[0]
+
+    @torch.no_grad()
+    def exchange(self, tensors: Sequence[torch.Tensor]) -> None:
+        own = [x.flatten() if self.mine(k) else x.new_zeros(x.numel()) for k, x in enumerate(tensors)]
+        for x, new in zip(tensors, self.totals(torch.cat(own)).split([len(x) for x in own])):
+            x.copy_(new.view_as(x))
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter], halt: bool) -> bool:
         # In one message, with a number more that says whether to halt.

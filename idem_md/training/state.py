@@ -79,13 +79,15 @@ def save_state(
 ) -> None:
     """Write everything that `load_state` needs, as one safetensors file: the first process does, for all."""
     s = state.buffer.samples
-    own = ((s.x.cpu(), s.u.cpu(), s.f.cpu()), state.buffer.next, state.generator.get_state())
-    rings, nexts, generators = zip(*peers.all(own))
+    steps = {k: v.cpu() for k, v in optimizer_tensors(state.optimizers, peers).items()}
+    own = ((s.x.cpu(), s.u.cpu(), s.f.cpu()), state.buffer.next, state.generator.get_state(), steps)
+    rings, nexts, generators, optimizers = zip(*peers.all(own))
     if not peers.first:
         return
     tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
-    tensors |= optimizer_tensors(state.optimizers)
+    for steps in optimizers:
+        tensors |= steps
     tensors |= {f"buffer.{name}": torch.cat(values) for name, values in zip(("x", "u", "f"), zip(*rings))}
     tensors["generator"] = torch.stack(generators)
     header = {

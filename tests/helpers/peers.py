@@ -46,10 +46,17 @@ def main(rank, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{folder / 'store'}", rank=rank, world_size=SIZE)
     group = distributed.group.WORLD
-    gradients(ProcessGroup(group, torch.device("cpu")))
+    peers = ProcessGroup(group, torch.device("cpu"))
+    gradients(peers)
     config = load_config(folder / "tiny.toml")
     seen = []
-    whole = idem_md.train(config, folder / "whole", group=group, on_iteration=lambda *a: seen.append(a[2]))
+
+    def on_iteration(_, state, calls):
+        seen.append(calls)
+        mine, *others = peers.all([p.detach() for p in (*state.denoiser.parameters(), *state.ema.parameters())])
+        assert all(torch.equal(a, b) for other in others for a, b in zip(mine, other))
+
+    whole = idem_md.train(config, folder / "whole", group=group, on_iteration=on_iteration)
     assert seen == sorted(seen) and whole.provenance["energy_calls"] == seen[-1]
     assert whole.provenance["processes"] == SIZE
     # One of the two is asked to stop.
