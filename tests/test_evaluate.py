@@ -11,8 +11,9 @@ import torch
 
 from idem_md import IdemError, ResultError, UsageError, train
 from idem_md.analysis import Reference, mode_weights, negative_log_likelihood, plain_w2, raw_metrics
-from idem_md.baselines import ENGINES
+from idem_md.baselines import ENGINES, reference_engine
 from idem_md.benchmarks import compare_networks, held_out_error, measure_score, raw_table, read_meter, reproduce
+from idem_md.benchmarks.mixture_figures import plot_mixture
 from idem_md.benchmarks.pieces import pieces_of
 from idem_md.benchmarks.target_figures import measure_estimators, plot_bias_by_energy, plot_estimators
 from idem_md.checkpoint import build_denoiser, load_checkpoint, save_checkpoint
@@ -20,6 +21,7 @@ from idem_md.diffusion import Denoiser
 from idem_md.energies import GaussianMixture, Harmonic
 from idem_md.geometry import standard_normal
 from idem_md.provenance import sources
+from idem_md.report import plot_energies, plot_histograms
 from idem_md.targets import BufferTarget
 from idem_md.training import preset
 
@@ -275,3 +277,20 @@ def test_a_failed_seed_shows_in_the_table():
     ]
     assert "| 2.00; 1 of 2 failed |" in raw_table(rows)
     assert "| 1 of 1 failed |" in raw_table([rows[1], {**rows[0], "settings": "refined"}])
+
+
+def test_every_set_is_drawn(tmp_path, monkeypatch):
+    """However many there are: colours run out, sets do not."""
+    seen = []
+    monkeypatch.setattr("idem_md.benchmarks.mixture_figures.save_png", lambda figure, _: seen.append(figure))
+    monkeypatch.setattr("idem_md.report.figures.save_png", lambda figure, _: seen.append(figure))
+    e = reference_engine("gmm40").run("gmm40", 50, seed=0)
+    sets = {f"set {k}": e for k in range(9)}
+    plot_mixture(e.system.energy(), sets, tmp_path / "a.png")
+    plot_histograms(sets, tmp_path / "b.png")
+    plot_energies(sets, tmp_path / "c.png")
+    mixture, histograms, energies = seen
+    assert [axis.get_title() for axis in mixture.axes] == [f"set {k}: 1000 raw samples" for k in range(9)]
+    for figure in (histograms, energies):
+        labels = {label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]}
+        assert all(any(label.startswith(name) for label in labels) for name in sets), labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import torch
 from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def plot_mixture(energy: GaussianMixture, ensembles: Mapping[str, WeightedEnsemb
     panels = max(len(ensembles), 1)
     figure = Figure(figsize=(4.2 * panels, 4.3), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)
-    for axis, (label, e), colour in zip(axes[0], ensembles.items(), COLOURS):
+    for axis, (label, e), colour in zip(axes[0], ensembles.items(), cycle(COLOURS)):
         _contours(axis, energy, half)
         points = e.positions[:1000, 0]
         axis.scatter(points[:, 0], points[:, 1], s=4, color=colour, alpha=0.6, linewidths=0)

@@ -24,7 +24,8 @@ __all__ = [
     "save_png",
 ]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito: told apart by colour-blind readers too
+# Okabe & Ito: told apart by colour-blind readers too.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def save_png(figure: Figure, file) -> None:
@@ -47,7 +48,7 @@ def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
     top = max(float(np.nanquantile(d, 0.9995)) for d in distances.values()) if several else 1.0
     distance_edges = np.linspace(0, 1.05 * top, 120)
-    for (label, e), colour in zip(ensembles.items(), COLOURS):
+    for (label, e), colour in zip(ensembles.items(), cycle(COLOURS)):
         w, d = e.weights, distances[label]
         alive = w > 0
         panels = ((e.energies, energy_edges, w), (d, distance_edges, w[:, None]))
@@ -89,7 +90,7 @@ def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
 
 
 def plot_energies(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
-    """Energy histograms of raw samples, the first set filled; the range is that of the first, three times its width.
+    """Energy histograms of raw samples, the first set filled; up to its width above that one.
 
     What lies outside is stated in the legend, as a share of its set.
     """
@@ -97,7 +98,7 @@ def plot_energies(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     axis = figure.subplots()
     first = next(iter(ensembles.values())).energies
     lo, hi = first.min(), first.max()
-    edges = np.linspace(lo - (hi - lo), hi + (hi - lo), 121).tolist()
+    edges = np.linspace(lo - (hi - lo) / 4, hi + (hi - lo), 91).tolist()
     for k, (label, e) in enumerate(ensembles.items()):
         outside = float(np.mean(~((e.energies >= edges[0]) & (e.energies <= edges[-1]))))
         name = label if outside == 0 else f"{label} ({100 * outside:.1f}% outside)"
