@@ -81,8 +81,7 @@ def init(
     check_fits("buffer.size", b.size, 32 * numbers)
     # At the very least: features of every atom in every layer.
     check_fits("optimizer.batch", config.optimizer.batch, 1024 * system.n_atoms)
-    size = peers.part(b.size)
-    walkers = peers.part(b.walkers) if b.walkers else size
+    size, walkers = peers.part(b.size), peers.part(b.walkers or b.size)
     rounds = WARMUP_ROUNDS if b.warmup_steps else 0
     steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
     needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1))

@@ -116,10 +116,12 @@ class ProcessGroup(Peers):
             ) from None
 
     def totals(self, values: torch.Tensor) -> torch.Tensor:
+        return self._summed(values.to(self.device, copy=True)).to(values.device)
+
+    def _summed(self, sent: torch.Tensor) -> torch.Tensor:
         with self._together():
-            sent = values.to(self.device, copy=True)
             distributed.all_reduce(sent, group=self.group)
-        return sent.to(values.device)
+        return sent
 
     def all(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.size
@@ -136,7 +138,7 @@ class ProcessGroup(Peers):
     @torch.no_grad()
     def exchange(self, tensors: Sequence[torch.Tensor]) -> None:
         own = [x.flatten() if self.mine(k) else x.new_zeros(x.numel()) for k, x in enumerate(tensors)]
-        for x, new in zip(tensors, self.totals(torch.cat(own)).split([len(x) for x in own])):
+        for x, new in zip(tensors, self._summed(torch.cat(own)).split([len(x) for x in own])):
             x.copy_(new.view_as(x))
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter], halt: bool) -> bool:
@@ -144,7 +146,7 @@ class ProcessGroup(Peers):
         parameters = list(parameters)
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         sizes = [g.numel() for g in own]
-        flat = self.totals(torch.cat([*(g.flatten() for g in own), own[0].new_tensor([float(halt)])]))
+        flat = self._summed(torch.cat([*(g.flatten() for g in own), own[0].new_tensor([float(halt)])]))
         if flat[-1] > 0:
             return True
         for p, mean in zip(parameters, (flat[:-1] / self.size).split(sizes)):

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from .budgets import Budget
 from .config import TrainingConfig
 from .loop import IterationReport, init, measure_accuracy, outer_iteration
 from .peers import ALONE, Peers, ProcessGroup, part_of
-from .state import TrainingState, load_state, save_state
+from .state import SavedRun, TrainingState, load_state, save_state
 
 __all__ = ["recover", "train"]
 
@@ -40,9 +40,7 @@ NOTED_EVERY = 1.0  # seconds
 OnIteration = Callable[[IterationReport, TrainingState, int], None]
 
 
-def _checkpoint(
-    config: TrainingConfig, state: TrainingState, calls: int, finished: bool, processes: int = 1
-) -> Checkpoint:
+def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finished: bool, processes: int) -> Checkpoint:
     provenance = {
         "seed": config.seed,
         "iterations": state.iteration,
@@ -125,8 +123,12 @@ class _Journal:
 
     def close(self) -> None:
         """All is in the state."""
-        for path in self.folder.glob(f"{CALLS}*"):
-            path.unlink(missing_ok=True)
+        _forget_calls(self.folder)
+
+
+def _forget_calls(folder: Path) -> None:
+    for path in folder.glob(f"{CALLS}*"):
+        path.unlink(missing_ok=True)
 
 
 def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite: bool) -> None:
@@ -137,9 +139,9 @@ def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite:
     if resume:
         return
     if overwrite:
-        for name in (STATE, MODEL, LOG, CONFIG, f"{CALLS}*"):
-            for old in folder.glob(name):
-                old.unlink()
+        for name in (STATE, MODEL, LOG, CONFIG):
+            (folder / name).unlink(missing_ok=True)
+        _forget_calls(folder)
     if path.exists() or (folder / MODEL).exists():
         raise UsageError(
             f"out: {folder} already holds a run; resume it with --resume, replace it with --overwrite, or choose "
@@ -230,6 +232,7 @@ def train(
         raise UsageError("out: expected a folder, got an empty name")
     folder = Path(folder)
     energy = system.energy()
+    run = _Run(config, folder, system, energy, budget, device, peers)
     energy.max_calls = None if max_energy_calls is None else peers.part(max_energy_calls)
     with ExitStack() as stack:
         problem = None
@@ -242,79 +245,69 @@ def train(
         if problem := peers.told(problem):
             raise problem
         try:
-            return _run(config, folder, system, energy, budget, device, peers, resume, stop, on_step, on_iteration)
+            return _train(run, resume, stop, on_step, on_iteration)
         except BaseException:
             if peers.first and not (folder / STATE).exists():  # nothing to go on from
                 (folder / CONFIG).unlink(missing_ok=True)
             raise
 
 
-def _begin(
-    config: TrainingConfig,
-    folder: Path,
-    system: System,
-    energy: Energy,
-    budget: Budget,
-    device: torch.device,
-    peers: Peers,
-    stop: Callable[[], bool],
-) -> TrainingState:
+@dataclass(frozen=True)
+class _Run:
+    """What does not change in the course of a run."""
+
+    config: TrainingConfig
+    folder: Path
+    system: System
+    energy: Energy
+    budget: Budget
+    device: torch.device
+    peers: Peers
+
+    def load(self) -> SavedRun:
+        """The last state."""
+        return load_state(self.folder / STATE, self.config, self.system, self.device, self.peers)
+
+    def save(self, state: TrainingState, calls: int, log: list[dict]) -> None:
+        """The next one, with the energy calls of all processes; from here on each has an even part of them."""
+        save_state(self.folder / STATE, self.config, state, calls, log, self.peers)
+        self.energy.calls = self.peers.part(calls)
+
+
+def _begin(run: _Run, stop: Callable[[], bool]) -> TrainingState:
     """The first state of a run, saved."""
     start = time.perf_counter()
-    state = init(config, system, energy, budget.guard(stop), device, peers)
-    calls = sum(peers.all(energy.calls))
-    state.filled = (peers.told(time.perf_counter() - start), calls)
-    save_state(folder / STATE, config, state, calls, [], peers)
-    energy.calls = peers.part(calls)
+    state = init(run.config, run.system, run.energy, run.budget.guard(stop), run.device, run.peers)
+    calls = sum(run.peers.all(run.energy.calls))
+    state.filled = (run.peers.told(time.perf_counter() - start), calls)
+    run.save(state, calls, [])
     return state
 
 
-def _go_on(
-    config: TrainingConfig,
-    folder: Path,
-    system: System,
-    energy: Energy,
-    device: torch.device,
-    peers: Peers,
-    journal: _Journal,
-) -> tuple[TrainingState, list[dict]]:
+def _go_on(run: _Run, journal: _Journal) -> tuple[TrainingState, list[dict]]:
     """The last state of a run, and its log."""
-    path = folder / STATE
-    state, calls, log, processes = load_state(path, config, system, device, peers)
+    peers = run.peers
+    state, calls, log, processes = run.load()
     calls += peers.told(journal.lost(calls, processes))
-    energy.calls = peers.part(calls)
+    run.energy.calls = peers.part(calls)
     if processes != peers.size:
-        save_state(path, config, state, calls, log, peers)
+        run.save(state, calls, log)
         if peers.first:
             journal.close()
             warnings.warn(
-                f"{folder}: a run of {processes} processes goes on with {peers.size}: other random numbers from here "
-                "on, not what it would have been to the bit",
+                f"{run.folder}: a run of {processes} processes goes on with {peers.size}: other random numbers from "
+                "here on, not what it would have been to the bit",
                 TrainingWarning,
                 stacklevel=5,
             )
     return state, log
 
 
-def _run(
-    config: TrainingConfig,
-    folder: Path,
-    system: System,
-    energy: Energy,
-    budget: Budget,
-    device: torch.device,
-    peers: Peers,
-    resume: bool,
-    stop: Callable[[], bool],
-    on_step: Callable[[], None],
-    on_iteration: OnIteration,
-) -> Checkpoint:
-    path, journal = folder / STATE, _Journal(folder, peers)
+def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iteration: OnIteration) -> Checkpoint:
+    config, folder, energy, budget, peers = run.config, run.folder, run.energy, run.budget, run.peers
+    journal = _Journal(folder, peers)
     start = time.perf_counter()
-    if resume:
-        state, log = _go_on(config, folder, system, energy, device, peers, journal)
-    else:
-        state, log = _begin(config, folder, system, energy, budget, device, peers, stop), []
+    state, log = _go_on(run, journal) if resume else (_begin(run, stop), [])
     earlier, calls = state.seconds, sum(peers.all(energy.calls))
     finished = True
     energy.on_count = journal.note
@@ -325,9 +318,9 @@ def _run(
         if report is None:
             # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
             # What it cost is not forgotten.
-            state, _, log, _ = load_state(path, config, system, device, peers)
+            state, _, log, _ = run.load()
             state.seconds, finished = seconds, False
-            save_state(path, config, state, calls, log, peers)
+            run.save(state, calls, log)
             break
         state.seconds = seconds
         used = budget.used(seconds, calls)
@@ -337,8 +330,7 @@ def _run(
         entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
         entry |= {"seconds": round(seconds, 2), "energy_calls": calls, "planned": state.total}
         log.append(entry)
-        save_state(path, config, state, calls, log, peers)
-        energy.calls = peers.part(calls)
+        run.save(state, calls, log)
         if peers.size > 1:
             journal.restart(energy.calls)
         on_iteration(report, state, calls)
@@ -351,7 +343,7 @@ def _run(
             "resume goes on from here"
         )
     if peers.first:
-        whole = state if peers.size == 1 else load_state(path, config, system, device).state
+        whole = state if peers.size == 1 else replace(run, peers=ALONE).load().state
         _write_outputs(folder, _checkpoint(config, whole, calls, finished, peers.size), log)
         journal.close()
     peers.told(None)  # it is there

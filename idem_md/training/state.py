@@ -192,7 +192,7 @@ def load_state(
         buffer = RingBuffer(
             ChainState(own.x.to(device), own.u.to(device), own.f.to(device)),
             peers.part(config.buffer.size),
-            peers.part(config.buffer.walkers) if config.buffer.walkers else None,
+            peers.part(config.buffer.walkers or config.buffer.size),
             next,
         )
         seconds, calls = header["filled"]
