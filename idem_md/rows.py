@@ -30,25 +30,23 @@ class Rows:
 
     def __init__(self, shape: Sequence[int]):
         self.shape = tuple(shape)
-        self._blocks: list[np.ndarray] = []
-        self._bytes = 0
+        # In one piece: thousands of small arrays that stay would keep what lies between them from being used again.
+        self._bytes = bytearray()
         self._file: IO[bytes] | None = None
 
     def append(self, block: np.ndarray) -> None:
         """Some more, shape (k, ...)."""
-        self._blocks.append(np.ascontiguousarray(block, dtype=np.float64))
-        self._bytes += block.size * 8
-        if self._file is None and self._bytes > LIMIT:
+        self._bytes += np.ascontiguousarray(block, dtype=np.float64).data.cast("B") if block.size else b""
+        if self._file is None and len(self._bytes) > LIMIT:
             self._file = tempfile.TemporaryFile()
         if self._file is not None:
-            for part in self._blocks:
-                self._file.write(part.data)
-            self._blocks.clear()
+            self._file.write(self._bytes)
+            self._bytes.clear()
 
     def array(self) -> np.ndarray:
         """All of them, shape (n, ...), at the end; its pages come from the file if there is one."""
         if self._file is None:
-            return np.concatenate([np.empty((0, *self.shape)), *self._blocks])
+            return np.frombuffer(self._bytes, np.float64).reshape(-1, *self.shape)
         with self._file:  # closed, it lives on as long as the array does
             self._file.flush()
             return np.asarray(np.memmap(self._file, np.float64, "c").reshape(-1, *self.shape))
