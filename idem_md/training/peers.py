@@ -137,9 +137,14 @@ class ProcessGroup(Peers):
 
     @torch.no_grad()
     def exchange(self, tensors: Sequence[torch.Tensor]) -> None:
-        own = [x.flatten() if self.mine(k) else x.new_zeros(x.numel()) for k, x in enumerate(tensors)]
-        for x, new in zip(tensors, self._summed(torch.cat(own)).split([len(x) for x in own])):
-            x.copy_(new.view_as(x))
+        for rank in range(min(self.size, len(tensors))):
+            part = tensors[rank :: self.size]
+            sent = torch.cat([x.flatten() for x in part])
+            with self._together():
+                distributed.broadcast(sent, distributed.get_global_rank(self.group, rank), group=self.group)
+            if rank != self.rank:
+                for x, new in zip(part, sent.split([x.numel() for x in part])):
+                    x.copy_(new.view_as(x))
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter], halt: bool) -> bool:
         # In one message, with a number more that says whether to halt.
@@ -149,6 +154,6 @@ class ProcessGroup(Peers):
         flat = self._summed(torch.cat([*(g.flatten() for g in own), own[0].new_tensor([float(halt)])]))
         if flat[-1] > 0:
             return True
-        for p, mean in zip(parameters, (flat[:-1] / self.size).split(sizes)):
+        for p, mean in zip(parameters, flat[:-1].div_(self.size).split(sizes)):
             p.grad = mean.view_as(p)
         return False
