@@ -169,7 +169,7 @@ class _Measuring:
         """Effective samples by kernel and number of evaluations, the best of them as columns."""
         path, best = methods_file(self.out, self.system), dict[str, Any]()
         path.parent.mkdir(parents=True, exist_ok=True)
-        for row in measure_methods(self.sampler(), path, self.n or self.protocol["weighted"]["n"], SEED):
+        for row in measure_methods(self.sampler(), path, self.n or self.protocol["methods"]["n"], SEED):
             best = max(best or row, row, key=lambda r: r["ess_fraction"])
             if time.monotonic() > deadline:
                 return None
@@ -241,7 +241,7 @@ def pieces_of(
 ) -> Iterator[Piece]:
     """All pieces of a system, in the order of the table."""
     m, protocol = _Measuring(system, out, n), PROTOCOLS[system]
-    raw_n, weighted_n = (n or protocol[key]["n"] for key in ("raw", "weighted"))
+    raw_n, weighted_n, methods_n = (n or protocol[key]["n"] for key in ("raw", "weighted", "methods"))
 
     def piece(settings: str, measure, seed: int | None = None, **asked) -> Piece:
         return Piece(system, settings, seed, _quietly(measure), asked)
@@ -250,8 +250,8 @@ def pieces_of(
     for nfe in RAW_NFES:
         yield piece(f"shipped, raw, {nfe}", partial(m.shipped_raw, nfe), n=raw_n)
     yield piece("shipped, weighted", m.shipped_weighted, n=weighted_n)
-    if protocol["weighted"]["methods"]:
-        yield piece("shipped, best method", m.methods, n=weighted_n)
+    if protocol["methods"]["n"]:
+        yield piece("shipped, best method", m.methods, n=methods_n)
     time_each = protocol["minutes"] if minutes is None else minutes
     for name in presets:
         for seed in range(seeds):

@@ -30,6 +30,16 @@ __all__ = ["raw_table", "reproduce"]
 # Order of work: what takes seconds, then trainings, seed by seed, then what takes long.
 LAST = "shipped, best method"
 
+HEADER = """# All systems
+
+Written by `idem-md bench reproduce`. *Shipped* networks follow the plans of their checkpoints, annealing and Langevin
+steps included, for so many network evaluations; the others were trained from nothing, by name of the preset, for equal
+wall time, and sampled without anything after the network: mean (smallest – largest) over seeds. *Exact, second set* is
+the noise floor: what one exact set gives against another. *Exploded* samples, more than 100 kT above the highest exact
+energy, are left out of the metrics. What has not been run is said.
+
+"""
+
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -108,7 +118,7 @@ def reproduce(
         numbers = PROTOCOLS[system]["published"]
         table += [{"system": system, "settings": f"published: {k}", "seed": None, **v} for k, v in numbers.items()]
     drawn = dict(_figures(systems, presets, out, deadline, on_run))
-    text = raw_table(table) + _methods(systems, out) + _figure_list(drawn)
+    text = HEADER + raw_table(table) + _methods(systems, out) + _figure_list(drawn)
     write_atomic(out / "rows.json", json.dumps(table, indent=1, allow_nan=False).encode())
     write_atomic(out / "table.md", text.encode())
     return table

@@ -272,7 +272,7 @@ def reproduce_(
     ] = "refined,idem,pdem",
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each; 0 for none, only the shipped networks.")] = 3,
     minutes: Annotated[
-        float | None, typer.Option(help="Wall time of a training; by default 5 (gmm40, dw4), 20 (lj13), 150 (lj55).")
+        float | None, typer.Option(help="Wall time of a training; by default 5 (gmm40, dw4), 20 (lj13), 40 (lj55).")
     ] = None,
     budget_minutes: Annotated[
         float | None, typer.Option(help="Wall time of this call; the next one goes on from there.")
