@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from ..checks import check_int
-from ..errors import ConfigError, IdemError
+from ..errors import ConfigError, IdemError, UsageError
 from ..seeds import stream_of
 from .config import TrainingConfig
 
@@ -98,12 +98,20 @@ class ProcessGroup(Peers):
     group : torch.distributed.ProcessGroup
     device : torch.device
         Where this one computes, and what it exchanges lies.
+
+    Raises
+    ------
+    UsageError
+        This process is not of the group, or the group cannot exchange what lies on the device.
     """
 
     def __init__(self, group: distributed.ProcessGroup, device: torch.device):
         self.group, self.device = group, device
         self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
         check_int("group", self.rank, 0)  # -1 is outside
+        backends = distributed.get_backend_config(group)  # "cpu:gloo,cuda:nccl"
+        if device.type not in {pair.partition(":")[0] for pair in backends.split(",")}:
+            raise UsageError(f"group: expected a backend for the device {device.type!r}, got {backends}")
 
     @contextmanager
     def _together(self) -> Iterator[None]:

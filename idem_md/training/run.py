@@ -205,7 +205,7 @@ def train(
     ------
     UsageError
         The folder has a run and neither ``resume`` nor ``overwrite`` is asked for, or has none to resume; it cannot be
-        written, or another process works in it.
+        written, or another process works in it. Or this process is not of the group, or its backend not for the device.
     ConfigError, FileFormatError
         The state does not fit; buffer and batch cannot be shared out evenly among the processes.
     BudgetExhausted

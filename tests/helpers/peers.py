@@ -48,6 +48,12 @@ def main(rank, folder):
     group = distributed.group.WORLD
     peers = ProcessGroup(group, torch.device("cpu"))
     gradients(peers)
+    try:
+        ProcessGroup(group, torch.device("meta"))
+    except idem_md.UsageError as error:
+        assert "expected a backend for the device 'meta'" in str(error)
+    else:
+        raise AssertionError("a device without a backend")
     config = load_config(folder / "tiny.toml")
     seen = []
 
