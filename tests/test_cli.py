@@ -97,8 +97,9 @@ def test_sample_writes_files_and_json(tmp_path):
 def trained(tmp_path_factory, tiny_toml):
     folder = tmp_path_factory.mktemp("train")
     (folder / "tiny.toml").write_text(tiny_toml())
-    made = json.loads(run("train", "tiny.toml", "--out", "run", "--springs-steps", 3, "--json", cwd=folder).stdout)
+    made = json.loads(run("train", "tiny.toml", "--out", "run", "--springs-steps", 0, "--json", cwd=folder).stdout)
     assert made["model"] == str(Path("run", "model.safetensors")) and made["finished"] and made["iterations"] == 3
+    run("tune", "run", "--steps", 3, "--nfe", 25, "--pilot", 100, cwd=folder)
     return folder
 
 
@@ -318,9 +319,9 @@ def test_bench_prints_json_lines(tmp_path):
         cwd=tmp_path,
     ).stdout
     assert [json.loads(line)["sigma"] for line in lines.splitlines()] == [0.05, 0.1]
-    few = ("-n", 30, "--nfe", 4, "--flow-n", 5, "--mbar-n", 10)
-    lines = [json.loads(line) for line in run("bench", "log-z", "dw4", *few, cwd=tmp_path).stdout.splitlines()]
-    assert [line["route"] for line in lines] == ["exact", "paths", "flow", "mbar"]
+    few = ("-n", 30, "--nfe", 4, "--flow-n", 2, "--mbar-n", 10)
+    lines = [json.loads(line) for line in run("bench", "log-z", "lj13", *few, cwd=tmp_path).stdout.splitlines()]
+    assert [line["route"] for line in lines] == ["paths", "flow", "mbar"]
     refused = run("bench", "reproduce", "--systems", "argon", "--out", "r", cwd=tmp_path, code=2)
     assert "systems: expected some of gmm40, dw4, lj13, lj55, got 'argon'" in refused.stderr
     assert "--samples" in run("bench", "energy", "--samples", 3, cwd=tmp_path, code=2).stderr
