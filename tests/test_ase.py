@@ -14,7 +14,7 @@ from ase.optimize import BFGS
 
 import idem_md
 from idem_md.ase import BoltzmannSampler, LennardJonesCluster
-from idem_md.checkpoint import build_denoiser
+from idem_md.checkpoint import build_denoiser, load_checkpoint
 from idem_md.errors import BudgetExhausted, FileFormatError, UsageError
 from idem_md.training import TrainingConfig
 
@@ -181,6 +181,23 @@ def test_a_cache_of_another_potential_is_refused(tiny_presets, tmp_path):
         BoltzmannSampler(argon(), temperature_K=900, nfe=4, cache=tmp_path / "c").run(1)
 
 
+def test_stopped_while_springs_are_trained_it_goes_on_there(tiny_presets, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def sampler():
+        return BoltzmannSampler(argon(), temperature_K=900, nfe=4, cache=tmp_path / "c").sampler
+
+    with monkeypatch.context() as patched:
+        patched.setattr("idem_md.ase.cache.tune", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sampler()
+    trained = load_checkpoint(tmp_path / "c" / "run" / "model.safetensors")
+    found = sampler().checkpoint
+    assert found.provenance["energy_calls"] == trained.provenance["energy_calls"]
+    assert found.denoiser.has_springs and not trained.denoiser.has_springs
+
+
 def test_low_call_training_makes_no_calls_for_targets(tiny_presets, tmp_path):
     """The budget holds, and what was spent is the buffer's: relaxing, refining, storing."""
     dyn = BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "c", nfe=4, batch=2, max_energy_calls=900)
@@ -196,7 +213,8 @@ def test_low_call_training_makes_no_calls_for_targets(tiny_presets, tmp_path):
     )
     with pytest.raises(BudgetExhausted, match="first buffer takes 816"):
         BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "d", nfe=4, max_energy_calls=815).run(1)
-    assert json.loads((tmp_path / "c" / "log.jsonl").read_text().splitlines()[0])["energy_calls"] == filling + iteration
+    first = (tmp_path / "c" / "run" / "log.jsonl").read_text().splitlines()[0]
+    assert json.loads(first)["energy_calls"] == filling + iteration
 
 
 def test_kinds_of_atoms_break_permutation_symmetry_between_them_only():

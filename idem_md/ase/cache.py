@@ -132,15 +132,16 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
                 }
             ).encode(),
         )
-    if not (folder / "model.safetensors").exists():
+    model, run = folder / "model.safetensors", folder / "run"
+    if not model.exists():
         # Energies with chains in native code cost next to nothing.
         name = "refined" if isinstance(energy, NativeChains) else "frugal"
-        resume = (folder / "state.safetensors").exists()
-        checkpoint = train(preset(system, name), folder, system=system, resume=resume, **budget)
+        resume = (run / "state.safetensors").exists()
+        checkpoint = train(preset(system, name), run, system=system, resume=resume, **budget)
         tune(
             checkpoint,
-            run_samples(folder),
-            folder / "model.safetensors",
+            run_samples(run),
+            model,
             system=system,
             springs=SpringsTraining(steps=SPRINGS_STEPS),
             nfes=NFES if budget["max_energy_calls"] is None else {},
