@@ -261,6 +261,10 @@ def test_weights_that_cannot_be_trusted_are_warned_of(lj13_sampler):
     assert even.pareto_k < 0.5 and even.advice == ""
     assert heavy.pareto_k == pytest.approx(0.85, abs=0.12)
     assert "Pareto k" in heavy.advice and heavy.ess > 30
+    # Tails that double precision has no numbers for are not light ones.
+    for spread, smallest in ((100.0, 5.0), (1000.0, np.inf)):
+        wild = spread * np.random.default_rng(0).standard_normal(4000)
+        assert WeightedEnsemble(even.positions, even.energies, wild, SYSTEM).pareto_k >= smallest
     assert np.isnan(ensemble(40).pareto_k) and np.isnan(even.resample(seed=1).pareto_k)
     assert np.isnan(WeightedEnsemble(even.positions, even.energies, np.zeros(4000), SYSTEM).pareto_k)
 

@@ -27,15 +27,20 @@ FEWEST = 50
 def pareto_k(log_weights: np.ndarray) -> float:
     """Shape k of a generalised Pareto distribution fitted to the largest weights (PSIS; Vehtari et al., 2024).
 
-    With k > 1/2 the weights have no finite variance. NaN for fewer than 50 weights that are not zero, or for equal
-    ones.
+    With k > 1/2 the weights have no finite variance. Infinite if most of the largest weights are zero beside the first
+    one, in double precision. NaN for fewer than 50 weights that are not zero, or for equal ones.
     """
     alive = log_weights[log_weights > -np.inf]
     if len(alive) < FEWEST or np.ptp(alive) < 1e-12:
         return math.nan
     from arviz_stats.base import array_stats
 
-    return float(array_stats.psislw(-alive)[1])  # it takes log likelihoods left out, the negatives of log weights
+    try:
+        with np.errstate(divide="raise", invalid="raise"):  # or a fit of nothing but zeros says that k is small
+            # It takes log likelihoods left out, the negatives of log weights.
+            return float(array_stats.psislw(-alive)[1])
+    except FloatingPointError:
+        return math.inf
 
 
 # Against too few effective samples, by kind of ensemble.
