@@ -217,8 +217,9 @@ def _cell(key: str, members: Sequence[Mapping[str, Any]]) -> str:
     if not values:
         return note or "–"
     text = format(sum(values) / len(values), spec)
-    if len(values) > 1:
-        text += f" ({min(values):{spec}} – {max(values):{spec}})"
+    least, most = format(min(values), spec), format(max(values), spec)
+    if least != most:
+        text += f" ({least} – {most})"
     elif (error := members[0].get(f"{key}_err")) is not None:
         text += f" ± {error:{spec}}"
     return text + (f"; {note}" if note else "")
