@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from command import run
 
 import idem_md
+from idem_md.baselines.mbar import mbar_log_z
 from idem_md.energies import lennard_jones_reference
 
 # The installed console script, not `python -m`: that would find a source tree in the current folder first.
@@ -97,9 +99,10 @@ def test_sample_writes_files_and_json(tmp_path):
 def trained(tmp_path_factory, tiny_toml):
     folder = tmp_path_factory.mktemp("train")
     (folder / "tiny.toml").write_text(tiny_toml())
-    made = json.loads(run("train", "tiny.toml", "--out", "run", "--springs-steps", 0, "--json", cwd=folder).stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("idem_md.training.finish.NFES", {"diffusion": (25,)})  # most of the time is that of plans
+        made = json.loads(run("train", "tiny.toml", "--out", "run", "--springs-steps", 3, "--json", cwd=folder).stdout)
     assert made["model"] == str(Path("run", "model.safetensors")) and made["finished"] and made["iterations"] == 3
-    run("tune", "run", "--steps", 3, "--nfe", 25, "--pilot", 100, cwd=folder)
     return folder
 
 
@@ -299,7 +302,7 @@ def test_error_reaches_the_shell(tmp_path):
     assert all(line.startswith("loading: ") for line in before)  # on a slow machine
 
 
-def test_bench_prints_json_lines(tmp_path):
+def test_bench_prints_json_lines(tmp_path, monkeypatch):
     row = json.loads(run("bench", "energy", "--batch", 8, "--repeats", 1, cwd=tmp_path).stdout)
     assert row["bench"] == "energy" and row["speedup"] > 0
     lines = run(
@@ -319,9 +322,10 @@ def test_bench_prints_json_lines(tmp_path):
         cwd=tmp_path,
     ).stdout
     assert [json.loads(line)["sigma"] for line in lines.splitlines()] == [0.05, 0.1]
-    few = ("-n", 30, "--nfe", 4, "--flow-n", 2, "--mbar-n", 10)
-    lines = [json.loads(line) for line in run("bench", "log-z", "lj13", *few, cwd=tmp_path).stdout.splitlines()]
-    assert [line["route"] for line in lines] == ["paths", "flow", "mbar"]
+    few = ("-n", 30, "--nfe", 4, "--flow-n", 5, "--mbar-n", 10)
+    monkeypatch.setattr("idem_md.benchmarks.log_z.mbar_log_z", partial(mbar_log_z, rungs=8, n_steps=50))
+    lines = [json.loads(line) for line in run("bench", "log-z", "dw4", *few, cwd=tmp_path).stdout.splitlines()]
+    assert [line["route"] for line in lines] == ["exact", "paths", "flow", "mbar"]
     refused = run("bench", "reproduce", "--systems", "argon", "--out", "r", cwd=tmp_path, code=2)
     assert "systems: expected some of gmm40, dw4, lj13, lj55, got 'argon'" in refused.stderr
     assert "--samples" in run("bench", "energy", "--samples", 3, cwd=tmp_path, code=2).stderr

@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 SMALLER = {
     "-n 100000 ": "-n 400 ",
     "-n 2000 ": "-n 250 ",
-    "-n 1000 --seed 0 --out lj13.dcd": "-n 250 --seed 0 --out lj13.dcd",
+    "-n 1000 --seed 0 --out lj13.dcd --plot": "-n 250 --seed 0 --out lj13.dcd --plot",
     "minutes=1.5)": "minutes=0.25)",
     "minutes=1)": "minutes=0.25)",
     "--minutes 0.3": "--minutes 0.06",
@@ -115,7 +115,7 @@ def test_all_that_a_page_shows_runs(page, folder, monkeypatch, capsys):
     if page.name == "README.md":
         t = mdtraj.load("lj13.dcd", top="lj13.pdb")
         with np.load("lj13.npz", allow_pickle=False) as z:
-            assert t.n_frames == 250 and np.allclose(t.xyz * 10, z["positions"] * 3.8220, atol=1e-5)
+            assert t.n_frames == 1000 and np.allclose(t.xyz * 10, z["positions"] * 3.8220, atol=1e-5)
         assert (folder / "report" / "index.html").stat().st_size > 1_000_000
         # Not of the warning about the dynamics, which are shorter here.
         shown = [float(n) for n in re.findall(r"(?<!fewer than )\b([\d.]+) effective", capsys.readouterr().out)]

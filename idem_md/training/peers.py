@@ -146,7 +146,7 @@ class ProcessGroup(Peers):
     @torch.no_grad()
     def exchange(self, tensors: Sequence[torch.Tensor]) -> None:
         for rank in range(min(self.size, len(tensors))):
-            part = tensors[rank :: self.size]
+            part = tensors[rank :: self.size]  # as `mine` deals them out
             sent = torch.cat([x.flatten() for x in part])
             with self._together():
                 distributed.broadcast(sent, distributed.get_global_rank(self.group, rank), group=self.group)
