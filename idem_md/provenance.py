@@ -8,6 +8,7 @@ import platform
 import subprocess
 import time
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
@@ -77,6 +78,7 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("idem-md", "torch", "numpy", "mdtraj")}
 
 
+@cache  # this process goes on with the code that it has, whatever becomes of the files
 def sources() -> str:
     """Which code this is: the commit, with a plus if files have changed since, or without a checkout the version and a
     digest of the files."""

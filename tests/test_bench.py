@@ -99,6 +99,8 @@ def test_methods_are_measured_once(tmp_path, monkeypatch):
     plot_methods({"gmm40": rows}, tmp_path / "ess.png")
     assert (tmp_path / "ess.png").read_bytes().startswith(b"\x89PNG")
 
+    assert weights.kept_methods(sampler, out, 50, 0) == rows
+    assert not weights.kept_methods(sampler, out, 60, 0)
     monkeypatch.setattr(weights, "_row", None)
     assert list(measure_methods(sampler, out, n=50)) == rows
     out.write_text('{"kernel": 3}\n')

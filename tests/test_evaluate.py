@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from idem_md import IdemError, ResultError, UsageError, train
+from idem_md import BudgetExhausted, IdemError, Interrupted, ResultError, UsageError, train
 from idem_md.analysis import Reference, mode_weights, negative_log_likelihood, plain_w2, raw_metrics
 from idem_md.baselines import ENGINES, reference_engine
 from idem_md.benchmarks import compare_networks, held_out_error, measure_score, raw_table, read_meter, reproduce
@@ -216,11 +217,12 @@ def test_the_table_from_nothing(tmp_path, sketch):
     for name in ("energies", "samples", "scores", "bias"):
         assert (tmp_path / f"gmm40-{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"gmm40-{name}.png, drawn in" in text
-    before = (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns
+    (model,) = tmp_path.glob("gmm40-refined-0-*/model.safetensors")
+    before = model.stat().st_mtime_ns
     again = []
     assert reproduce(["gmm40"], ["refined"], 1, tmp_path, n=64, on_run=again.append) == rows
     assert said and not [what for what in again if not what.startswith("figure")]
-    assert (tmp_path / "gmm40-refined-0" / "model.safetensors").stat().st_mtime_ns == before
+    assert model.stat().st_mtime_ns == before
     other = reproduce(["gmm40"], ["refined"], 1, tmp_path, n=60)
     assert other[1]["n"] == 60  # another question has another answer
     with pytest.raises(UsageError, match="systems: expected some of"):
@@ -249,7 +251,8 @@ def test_the_table_is_made_in_pieces(tmp_path, sketch, monkeypatch):
     assert "| refined | " in (tmp_path / "table.md").read_text() and "1 of 1 not run" in raw_table(rows)
     rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, budget_minutes=1e6, n=64)
     assert len(trained) == 3 and not [r for r in rows if r.get("missing")]
-    assert load_checkpoint(tmp_path / "gmm40-refined-0" / "model.safetensors").provenance["iterations"] == 3
+    (model,) = tmp_path.glob("gmm40-refined-0-*/model.safetensors")
+    assert load_checkpoint(model).provenance["iterations"] == 3
 
 
 def test_the_table_of_the_documentation_is_what_the_command_writes(tmp_path):
@@ -261,24 +264,75 @@ def test_the_table_of_the_documentation_is_what_the_command_writes(tmp_path):
     assert written == shown
 
 
+def trainings(out, seeds=1, minutes=5.0):
+    return [p for p in pieces_of("gmm40", ("refined",), seeds, minutes, 64, out) if p.seed is not None]
+
+
 def test_a_training_whose_time_is_up_is_done(tmp_path, sketch, monkeypatch):
-    """On a slow machine before the schedule is at its end; it is not gone on with."""
-    trained = train(sketch, tmp_path / "gmm40-refined-0")
-    cut = trained.provenance | {"finished": False, "seconds": 60 * 5 * 0.97}
-    save_checkpoint(tmp_path / "gmm40-refined-0" / "model.safetensors", replace(trained, provenance=cut))
-    monkeypatch.setattr("idem_md.benchmarks.pieces.train", None)
-    (piece,) = (p for p in pieces_of("gmm40", ("refined",), 1, 5.0, 64, tmp_path) if p.seed == 0)
-    assert piece.name == "gmm40-refined-0" and piece.measure(math.inf)["training_seconds"] == cut["seconds"]
+    """On a slow machine before the schedule is at its end; it is not gone on with; other minutes make another."""
+    folders = []
+
+    def cut(config, folder, **options):
+        folders.append(folder)
+        trained = train(config, folder)
+        minutes = 60 * 5 * 0.97
+        save_checkpoint(
+            folder / "model.safetensors",
+            replace(trained, provenance=trained.provenance | {"finished": False, "seconds": minutes}),
+        )
+
+    monkeypatch.setattr("idem_md.benchmarks.pieces.train", cut)
+    (piece,) = trainings(tmp_path)
+    for _ in range(2):
+        assert piece.name == "gmm40-refined-0" and piece.measure(math.inf)["training_seconds"] == 60 * 5 * 0.97
+    assert len(folders) == 1
+    (other,) = trainings(tmp_path, minutes=4.0)
+    assert other.name == piece.name and other.asked != piece.asked and other.measure(math.inf)
+    assert len(folders) == 2 and folders[0] != folders[1]
 
 
-def test_a_training_that_fails_does_not_end_the_table(tmp_path, sketch, monkeypatch):
+@pytest.mark.parametrize("error", [IdemError("training diverged: of course"), BudgetExhausted("minutes: too few")])
+def test_a_training_that_fails_does_not_end_the_table(tmp_path, sketch, monkeypatch, error):
     def diverges(*_, **__):
-        raise IdemError("training diverged: of course")
+        raise error
 
     monkeypatch.setattr("idem_md.benchmarks.pieces.train", diverges)
-    trainings = [p for p in pieces_of("gmm40", ("refined",), 2, None, 64, tmp_path) if p.seed is not None]
-    found = [p.measure(math.inf) for p in trainings]
-    assert found == [{"failure": "training diverged: of course"}] * 2
+    assert [p.measure(math.inf) for p in trainings(tmp_path, 2)] == [{"failure": str(error)}] * 2
+
+
+@pytest.mark.parametrize("error", [BudgetExhausted, Interrupted])
+def test_a_training_without_time_for_its_first_buffer_has_not_failed(tmp_path, sketch, monkeypatch, error):
+    def stopped(*_, **__):
+        raise error("stopped")
+
+    monkeypatch.setattr("idem_md.benchmarks.pieces.train", stopped)
+    assert trainings(tmp_path)[0].measure(time.monotonic() - 1.0) is None
+
+
+def test_what_is_not_the_fault_of_a_training_is_no_row_of_it(tmp_path, sketch, monkeypatch):
+    def locked(*_, **__):
+        raise UsageError("out: another process works in it")
+
+    monkeypatch.setattr("idem_md.benchmarks.pieces.train", locked)
+    with pytest.raises(UsageError, match="another process"):
+        trainings(tmp_path)[0].measure(math.inf)
+
+
+def test_samples_that_cannot_be_measured_keep_the_cost_of_their_training(tmp_path, sketch, monkeypatch):
+    def hopeless(*_, **__):
+        raise ResultError("every weight is zero")
+
+    monkeypatch.setattr("idem_md.sampler.Sampler.sample", hopeless)
+    found = trainings(tmp_path)[0].measure(math.inf)
+    assert found["failure"] == "every weight is zero" and found["training_energy_calls"] > 0
+
+
+def test_averages_that_are_not_to_be_trusted_have_no_error():
+    row = {"system": "dw4", "settings": "shipped, weighted", "seed": None, "log_z": 25.974, "log_z_err": 0.26}
+    good = row | {"n": 2000, "ess_fraction": 0.5, "pareto_k": 0.3}
+    assert "25.974 ± 0.260" in raw_table([good])
+    for doubtful in (good | {"ess_fraction": 0.01}, good | {"pareto_k": 0.75}):
+        assert "25.974 † |" in raw_table([doubtful])
 
 
 def test_a_failed_seed_shows_in_the_table():

@@ -34,7 +34,7 @@ def plot_mixture(energy: GaussianMixture, ensembles: Mapping[str, WeightedEnsemb
         _contours(axis, energy, half)
         points = e.positions[:1000, 0]
         axis.scatter(points[:, 0], points[:, 1], s=4, color=colour, alpha=0.6, linewidths=0)
-        axis.set_title(f"{label}: 1000 raw samples", fontsize=10)
+        axis.set_title(f"{label}: {len(points)} raw samples", fontsize=10)
     save_png(figure, file)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +18,21 @@ from ..baselines import reference_engine
 from ..checkpoint import load_checkpoint
 from ..energies import Modes
 from ..ensemble import WeightedEnsemble, WeightWarning, load_ensemble
-from ..errors import BudgetExhausted, IdemError
+from ..errors import (
+    BudgetExhausted,
+    ConfigError,
+    EnergyError,
+    FileFormatError,
+    IdemError,
+    Interrupted,
+    ResultError,
+    UsageError,
+)
+from ..provenance import finite_or_none
 from ..sampler import Sampler, load_sampler
 from ..systems import get_system
 from ..tables import tomllib
-from ..training import preset, train
+from ..training import TrainingConfig, preset, train
 from ..training.budgets import Budget
 from .weights import measure_methods
 
@@ -34,6 +46,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(
 RAW_NFES = (6, 25)
 # Seeds of samples, apart from those of training.
 SEED = 1000
+# Of each of the two exact sets.
+REFERENCE_SAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class Piece:
         return "-".join([self.system, *words, *([] if self.seed is None else [str(self.seed)])])
 
 
-def reference_sets(system: str, folder: Path, n: int = 10_000) -> tuple[WeightedEnsemble, WeightedEnsemble]:
+def reference_sets(system: str, folder: Path, n: int = REFERENCE_SAMPLES) -> tuple[WeightedEnsemble, WeightedEnsemble]:
     """Two independent exact sets, kept in ``folder`` once made: parallel tempering, or a formula where there is one.
 
     The same as ``idem-md baseline SYSTEM --engine pt|exact -n N --seed 0|1``.
@@ -88,6 +102,10 @@ def raw_file(out: Path, system: str, settings: str) -> Path:
 def methods_file(out: Path, system: str) -> Path:
     """Where the rows of `measure_methods` are kept."""
     return out / "methods" / f"{system}.jsonl"
+
+
+def _digest(*what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _centres(system: str):
@@ -122,10 +140,10 @@ class _Measuring:
         """Of raw samples, with what they cost."""
         try:
             found: dict[str, Any] = raw_metrics(e.positions, e.energies, self.reference(), _centres(self.system))
-        except IdemError as error:  # every sample exploded: that belongs into the table
-            found = {"failure": str(error)}
+        except ResultError as error:  # every sample exploded: that belongs into the table
+            found = {"failure": str(error), "exploded": len(e)}
         p = e.provenance
-        found["exploded_share"] = found.get("exploded", len(e)) / len(e)
+        found["exploded_share"] = found["exploded"] / len(e)
         cost = {"sampling_seconds": p["seconds"], "sampling_energy_calls": p["energy_calls"], "kernel": p["kernel"]}
         return found | cost | {"nfe": p["nfe"], "last_step": p["last_step"]}
 
@@ -133,7 +151,7 @@ class _Measuring:
         """What a second exact set of the same size gets."""
         exact, second = reference_sets(self.system, self.out / "reference")
         size = self.n or self.protocol["raw"]["n"]
-        mean, error = exact.mean_energy
+        mean, error = second.mean_energy
         found = raw_metrics(second.positions[:size], second.energies[:size], Reference.of(exact), _centres(self.system))
         return found | {"mean_energy": mean, "mean_energy_err": error}
 
@@ -151,6 +169,7 @@ class _Measuring:
         return {
             "energy_w2": energy_w2(e.energies[e.alive], exact.energies, e.weights[e.alive], exact.weights),
             "ess_fraction": e.ess_fraction,
+            "pareto_k": finite_or_none(e.pareto_k),
             "ess_per_second": e.ess / p["seconds"],
             "log_z": e.log_z,
             "log_z_err": e.log_z_err,
@@ -173,28 +192,31 @@ class _Measuring:
             best = max(best or row, row, key=lambda r: r["ess_fraction"])
             if time.monotonic() > deadline:
                 return None
-        return {key: best[key] for key in ("ess_fraction", "nfe", "kernel", "last_step", "log_z", "log_z_err")}
+        columns = ("n", "ess_fraction", "pareto_k", "nfe", "kernel", "last_step", "log_z", "log_z_err")
+        return {key: best[key] for key in columns}
 
-    def trained(self, name: str, seed: int, minutes: float, deadline: float) -> dict[str, Any] | None:
-        """A training from nothing, and raw samples by the protocol; where it says so also after Langevin steps."""
-        folder = self.out / f"{self.system}-{name}-{seed}"
-        cost = self._train(folder, preset(self.system, name, seed), minutes, deadline)
+    def trained(
+        self, name: str, seed: int, config: TrainingConfig, minutes: float, deadline: float
+    ) -> dict[str, Any] | None:
+        """A training from nothing, and raw samples by the protocol."""
+        # Of its own for other settings: neither gone on with nor taken for one of these.
+        folder = self.out / f"{self.system}-{name}-{seed}-{_digest(config.model_dump(), minutes)}"
+        cost = self._train(folder, config, minutes, deadline)
         if cost is None or "failure" in cost:
             return cost
         protocol = self.protocol["raw"]
         n, kernel, nfe = self.n or protocol["n"], protocol["kernel"], protocol["nfe"]
-        raw = load_sampler(folder).sample(n, nfe, seed=SEED + seed, kernel=kernel, last_step="plain")
-        found = self.metrics(raw) | cost | {"ess_fraction": raw.ess_fraction}
+        try:
+            raw = load_sampler(folder).sample(n, nfe, seed=SEED + seed, kernel=kernel, last_step="plain")
+            found = self.metrics(raw) | {"ess_fraction": raw.ess_fraction}
+        except (ResultError, EnergyError) as error:
+            return {"failure": str(error)} | cost
         if seed == 0:
             _keep(raw, raw_file(self.out, self.system, name))
-        if protocol["mala_steps"] and "failure" not in found:
-            moved = raw.refine(protocol["mala_steps"], seed=seed, resample=False)
-            after = raw_metrics(moved.positions, moved.energies, self.reference(), aligned=False, plain=False)
-            found["energy_w2_after_mala"] = after["energy_w2"]
-        return found
+        return found | cost
 
     @staticmethod
-    def _train(folder: Path, config, minutes: float, deadline: float) -> dict[str, Any] | None:
+    def _train(folder: Path, config: TrainingConfig, minutes: float, deadline: float) -> dict[str, Any] | None:
         model, state = folder / "model.safetensors", folder / "state.safetensors"
 
         def is_done() -> bool:
@@ -211,9 +233,11 @@ class _Measuring:
                     minutes=minutes,
                     stop=lambda: time.monotonic() > deadline,
                 )
-            except BudgetExhausted:
-                return None
+            except (UsageError, ConfigError, FileFormatError):  # nothing that training could be blamed for
+                raise
             except IdemError as error:
+                if isinstance(error, (BudgetExhausted, Interrupted)) and time.monotonic() > deadline:
+                    return None
                 return {"failure": str(error)}
             if not is_done():
                 return None
@@ -237,9 +261,9 @@ def _quietly(measure: Callable[[float], Mapping[str, Any] | None]):
 
 
 def pieces_of(
-    system: str, presets: tuple[str, ...], seeds: int, minutes: float | None, n: int | None, out: Path
+    system: str, presets: tuple[str, ...], seeds: int | None, minutes: float | None, n: int | None, out: Path
 ) -> Iterator[Piece]:
-    """All pieces of a system, in the order of the table."""
+    """All pieces of a system, in the order of the table; None is what the protocol asks for."""
     m, protocol = _Measuring(system, out, n), PROTOCOLS[system]
     raw_n, weighted_n, methods_n = (n or protocol[key]["n"] for key in ("raw", "weighted", "methods"))
 
@@ -247,12 +271,16 @@ def pieces_of(
         return Piece(system, settings, seed, _quietly(measure), asked)
 
     yield piece("exact, second set", m.floor, n=raw_n)
+    network = m.sampler().checkpoint.digest
     for nfe in RAW_NFES:
-        yield piece(f"shipped, raw, {nfe}", partial(m.shipped_raw, nfe), n=raw_n)
-    yield piece("shipped, weighted", m.shipped_weighted, n=weighted_n)
+        yield piece(f"shipped, raw, {nfe}", partial(m.shipped_raw, nfe), n=raw_n, network=network)
+    yield piece("shipped, weighted", m.shipped_weighted, n=weighted_n, network=network)
     if protocol["methods"]["n"]:
-        yield piece("shipped, best method", m.methods, n=methods_n)
+        yield piece("shipped, best method", m.methods, n=methods_n, network=network)
     time_each = protocol["minutes"] if minutes is None else minutes
     for name in presets:
-        for seed in range(seeds):
-            yield piece(name, partial(m.trained, name, seed, time_each), seed, n=raw_n, minutes=time_each)
+        for seed in range(protocol["seeds"] if seeds is None else seeds):
+            config = preset(system, name, seed)
+            asked = {"n": raw_n, "minutes": time_each, "config": _digest(config.model_dump())}
+            asked |= {key: protocol["raw"][key] for key in ("kernel", "nfe")}
+            yield piece(name, partial(m.trained, name, seed, config, time_each), seed, **asked)

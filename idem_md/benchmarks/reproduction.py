@@ -21,9 +21,19 @@ from ..sampler import load_sampler
 from ..systems import get_system
 from ..training import preset
 from .mixture_figures import plot_mixture, plot_scores
-from .pieces import PROTOCOLS, RAW_NFES, Piece, methods_file, pieces_of, raw_file, reference_sets
+from .pieces import (
+    PROTOCOLS,
+    RAW_NFES,
+    REFERENCE_SAMPLES,
+    SEED,
+    Piece,
+    methods_file,
+    pieces_of,
+    raw_file,
+    reference_sets,
+)
 from .target_figures import plot_bias_by_energy, plot_estimators
-from .weights import methods_table, read_methods
+from .weights import kept_methods, methods_table, with_error
 
 __all__ = ["raw_table", "reproduce"]
 
@@ -36,7 +46,8 @@ Written by `idem-md bench reproduce`. *Shipped* networks follow the plans of the
 steps included, for so many network evaluations; the others were trained from nothing, by name of the preset, for equal
 wall time, and sampled without anything after the network: mean (smallest – largest) over seeds. *Exact, second set* is
 the noise floor: what one exact set gives against another. *Exploded* samples, more than 100 kT above the highest exact
-energy, are left out of the metrics. What has not been run is said.
+energy, are left out of the metrics. Averages with a dagger (†) have fewer than 30 effective samples or a Pareto k above
+0.7: neither they nor any error of theirs can be trusted. What has not been run is said.
 
 """
 
@@ -63,7 +74,7 @@ def _order(piece: Piece) -> tuple[int, int]:
 def reproduce(
     systems: Sequence[str],
     presets: Sequence[str] = ("refined", "idem", "pdem"),
-    seeds: int = 3,
+    seeds: int | None = None,
     out: Path = Path("runs/reproduce"),
     minutes: float | None = None,
     budget_minutes: float | None = None,
@@ -79,8 +90,8 @@ def reproduce(
     ----------
     systems, presets : sequences of str
         Names; presets get equal wall time.
-    seeds : int
-        0, 1, ... for each; none: only the shipped networks.
+    seeds : int, optional
+        0, 1, ... for each; 0: only the shipped networks; by default what the protocols ask for.
     out : Path
         Keeps rows, training runs, samples and reference sets.
     minutes : float, optional
@@ -88,7 +99,7 @@ def reproduce(
     budget_minutes : float, optional
         Wall time of this call. Trainings are interrupted; the sampling of a row is not.
     n : int, optional
-        Samples of each row; by default what the protocols ask for.
+        Samples of each row, not more than the 10,000 of the exact sets; by default what the protocols ask for.
     on_run : callable (str), optional
         Told what is going on.
 
@@ -98,7 +109,8 @@ def reproduce(
         What ``rows.json`` holds: the noise floor, each piece, with ``missing`` where it has not been measured, and the
         published numbers.
     """
-    seeds, n = check_int("seeds", seeds, 0), None if n is None else check_int("n", n, 2)
+    seeds = None if seeds is None else check_int("seeds", seeds, 0)
+    n = None if n is None else check_int("n", n, 2, REFERENCE_SAMPLES)
     deadline = math.inf
     if minutes is not None:
         check_float("minutes", minutes, above=0.0)
@@ -117,10 +129,18 @@ def reproduce(
     for system in systems:
         numbers = PROTOCOLS[system]["published"]
         table += [{"system": system, "settings": f"published: {k}", "seed": None, **v} for k, v in numbers.items()]
-    drawn = dict(_figures(systems, presets, out, deadline, on_run))
-    text = HEADER + raw_table(table) + _methods(systems, out) + _figure_list(drawn)
+    methods = {}
+    for system in systems:
+        size = PROTOCOLS[system]["methods"]["n"] and (n or PROTOCOLS[system]["methods"]["n"])
+        if size and (kept := kept_methods(load_sampler(system), methods_file(out, system), size, SEED)):
+            methods[system] = kept
+    text = HEADER + raw_table(table)
+    for system, kept in methods.items():
+        text += f"\n## {system}: effective samples by method\n\n{methods_table(kept)}"
     write_atomic(out / "rows.json", json.dumps(table, indent=1, allow_nan=False).encode())
     write_atomic(out / "table.md", text.encode())
+    drawn = dict(_figures(systems, presets, methods, out, deadline, on_run))
+    write_atomic(out / "table.md", (text + _figure_list(drawn)).encode())
     return table
 
 
@@ -150,26 +170,29 @@ def _measured(piece: Piece, out: Path, deadline: float, on_run: Callable[[str], 
 
 
 def _figures(
-    systems: Sequence[str], presets: Sequence[str], out: Path, deadline: float, on_run: Callable[[str], None]
+    systems: Sequence[str],
+    presets: Sequence[str],
+    methods: Mapping[str, Sequence[Mapping[str, Any]]],
+    out: Path,
+    deadline: float,
+    on_run: Callable[[str], None],
 ) -> Iterator[tuple[str, float]]:
-    """Draw what there are samples for; yields names and seconds."""
+    """Draw what there are samples or rows for; yields names and seconds."""
     jobs: dict[str, Callable[[Path], object]] = {}
     for system in systems:
         files = {name: raw_file(out, system, name) for name in (*presets, *(f"shipped-{k}" for k in RAW_NFES))}
         shown = {name: load_ensemble(path) for name, path in files.items() if path.exists()}
-        if not shown:
-            continue
-        exact = reference_sets(system, out / "reference")[0]
-        jobs[f"{system}-energies"] = partial(plot_energies, {"exact": exact, **shown})
+        if shown:
+            exact = reference_sets(system, out / "reference")[0]
+            jobs[f"{system}-energies"] = partial(plot_energies, {"exact": exact, **shown})
         energy = get_system(system).energy()
         if isinstance(energy, GaussianMixture):
-            jobs[f"{system}-samples"] = partial(plot_mixture, energy, shown)
+            if shown:
+                jobs[f"{system}-samples"] = partial(plot_mixture, energy, shown)
             jobs[f"{system}-scores"] = partial(plot_scores, energy, load_sampler(system).checkpoint.denoiser)
             jobs[f"{system}-bias"] = plot_bias_by_energy
         if system == "lj13":
             jobs[f"{system}-estimators"] = plot_estimators
-    methods = {system: read_methods(methods_file(out, system)) for system in systems}
-    methods = {system: rows for system, rows in methods.items() if rows}
     if methods:
         jobs["ess-by-evaluations"] = partial(plot_methods, methods)
     for name, draw in jobs.items():
@@ -194,7 +217,6 @@ COLUMNS = {
     "modes": ("modes", ".0f"),
     "mode_tv": ("TV of modes", ".3f"),
     "exploded_share": ("exploded", ".2%"),
-    "energy_w2_after_mala": ("E-W2 after MALA", ".2f"),
     "ess_fraction": ("effective", ".2%"),
     "log_z": ("log Z", ".3f"),
     "mean_energy": ("mean energy (kT)", ".2f"),
@@ -216,12 +238,12 @@ def _cell(key: str, members: Sequence[Mapping[str, Any]]) -> str:
         note = "; ".join(notes)
     if not values:
         return note or "–"
+    if len(members) == 1 and key in ("log_z", "mean_energy"):
+        return with_error(members[0], key, spec)
     text = format(sum(values) / len(values), spec)
     least, most = format(min(values), spec), format(max(values), spec)
     if least != most:
         text += f" ({least} – {most})"
-    elif (error := members[0].get(f"{key}_err")) is not None:
-        text += f" ± {error:{spec}}"
     return text + (f"; {note}" if note else "")
 
 
@@ -245,14 +267,6 @@ def raw_table(rows: Sequence[Mapping[str, Any]]) -> str:
         notes = [f"Code {where}: {made.count(where)} rows." for where in dict.fromkeys(made)]
         parts.append("\n".join([*lines, "", *notes]))
     return "\n\n".join(parts) + "\n"
-
-
-def _methods(systems: Sequence[str], out: Path) -> str:
-    text = ""
-    for system in systems:
-        if rows := read_methods(methods_file(out, system)):
-            text += f"\n## {system}: effective samples by method\n\n{methods_table(rows)}"
-    return text
 
 
 def _figure_list(drawn: Mapping[str, float]) -> str:

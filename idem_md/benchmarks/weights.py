@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from ..analysis import energy_w2
 from ..baselines import reference_engine
 from ..checkpoint import weights_digest
 from ..checks import check_int
-from ..diffusion import LAST_STEPS, PROPOSALS
-from ..ensemble import WeightedEnsemble, WeightWarning
+from ..diffusion import LAST_STEPS, PROPOSALS, SamplingPlan
+from ..ensemble import TRUSTED_ESS, TRUSTED_K, WeightedEnsemble, WeightWarning
 from ..errors import FileFormatError
 from ..files import write_atomic
 from ..provenance import finite_or_none
 from ..sampler import Sampler
 
-__all__ = ["measure_methods", "measure_weights", "methods_table", "read_methods"]
+__all__ = ["kept_methods", "measure_methods", "measure_weights", "methods_table", "with_error"]
 
 # Network evaluations of the table of methods.
 METHODS_NFES = {
@@ -115,6 +116,20 @@ def measure_weights(
                 yield _row(sampler, exact, nfe, kernel, last_step, spend, n, seed)
 
 
+def _combinations(sampler: Sampler, n: int, seed: int) -> Iterator[tuple[str, int, str, str, SamplingPlan]]:
+    """What tells a row from others, evaluations, kernel, which last step is asked for, and the plan."""
+    denoiser = sampler.checkpoint.denoiser
+    weights = weights_digest(denoiser)
+    for asked in ("plan", "plain"):
+        for kernel, nfes in METHODS_NFES.items():
+            for nfe in nfes if PROPOSALS[kernel].suits(denoiser) else ():
+                last_step = None if asked == "plan" else asked
+                plan = sampler.choose(nfe, PROPOSALS[kernel].method)[1].changed(kernel, last_step)
+                settings = {k: v for k, v in plan.table().items() if k not in ("seconds", "ess_fraction")}
+                settings["kernel_options"] = plan.kernel_options.get(kernel)
+                yield json.dumps([weights, nfe, n, seed, settings], sort_keys=True), nfe, kernel, asked, plan
+
+
 def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0) -> Iterator[dict[str, Any]]:
     """Consistency beside diffusion by every kernel, each with the last step of its plan and with the plain one.
 
@@ -136,31 +151,28 @@ def measure_methods(sampler: Sampler, out: Path, n: int = 10_000, seed: int = 0)
         The file holds something else.
     """
     n, seed = check_int("n", n, 2), check_int("seed", seed, 0, 2**31 - 1)
-    denoiser = sampler.checkpoint.denoiser
-    weights, rows = weights_digest(denoiser), read_methods(out)
+    rows = _read(out)
     done = {row["key"]: row for row in rows}
     exact: WeightedEnsemble | None = None
-    for asked in ("plan", "plain"):
-        for kernel, nfes in METHODS_NFES.items():
-            for nfe in nfes if PROPOSALS[kernel].suits(denoiser) else ():
-                last_step = None if asked == "plan" else asked
-                plan = sampler.choose(nfe, PROPOSALS[kernel].method)[1].changed(kernel, last_step)
-                settings = {k: v for k, v in plan.table().items() if k not in ("seconds", "ess_fraction")}
-                settings["kernel_options"] = plan.kernel_options.get(kernel)
-                key = json.dumps([weights, nfe, n, seed, settings], sort_keys=True)
-                row = done.get(key)
-                if row is None:
-                    exact = exact or _reference(sampler, seed)
-                    row = _row(sampler, exact, nfe, kernel, last_step, None, n, seed)
-                    forward = sampler.forward(exact, nfe, seed, plan, FORWARD)
-                    row |= {"forward_ess_fraction": forward.ess_fraction, "asked": asked, "key": key}
-                    rows.append(row)
-                    write_atomic(out, "".join(json.dumps(r) + "\n" for r in rows).encode())
-                yield row
+    for key, nfe, kernel, asked, plan in _combinations(sampler, n, seed):
+        row = done.get(key)
+        if row is None:
+            exact = exact or _reference(sampler, seed)
+            row = _row(sampler, exact, nfe, kernel, None if asked == "plan" else asked, None, n, seed)
+            forward = sampler.forward(exact, nfe, seed, plan, FORWARD)
+            row |= {"forward_ess_fraction": forward.ess_fraction, "asked": asked, "key": key}
+            rows.append(row)
+            write_atomic(out, "".join(json.dumps(r) + "\n" for r in rows).encode())
+        yield row
 
 
-def read_methods(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier measurement, if there was one."""
+def kept_methods(sampler: Sampler, out: Path, n: int, seed: int) -> list[dict[str, Any]]:
+    """Those rows of `measure_methods` that are there; a file may hold others, of other weights, plans or numbers."""
+    done = {row["key"]: row for row in _read(out)}
+    return [done[key] for key, *_ in _combinations(sampler, n, seed) if key in done] if done else []
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
@@ -172,16 +184,26 @@ def read_methods(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def with_error(row: Mapping[str, Any], key: str, spec: str) -> str:
+    """An average with its error; with a dagger instead of one if the weights are not to be trusted."""
+    k, error = row.get("pareto_k"), row.get(f"{key}_err")
+    text = format(row[key], spec)
+    if row.get("ess_fraction", 1.0) * row.get("n", math.inf) < TRUSTED_ESS or (k is not None and k > TRUSTED_K):
+        return f"{text} †"
+    return text if error is None else f"{text} ± {error:{spec}}"
+
+
 def methods_table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown."""
-    columns = ("kernel", "last step", "evaluations", "effective", "forward", "log Z", "effective a second", "seconds")
-    lines = ["| " + " | ".join((*columns, "energy calls")) + " |", "|---" * (len(columns) + 1) + "|"]
+    columns = ["kernel", "last step", "evaluations", "effective", "Pareto k", "forward", "log Z"]
+    columns += ["effective a second", "seconds", "energy calls"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for r in rows:
-        error = "" if r["log_z_err"] is None else f" ± {r['log_z_err']:.3f}"
         last = f"{r['last_step']} from {r['sigma_1']:.3g}" if r["sigma_1"] else r["last_step"]
+        k = "–" if r["pareto_k"] is None else f"{r['pareto_k']:.2f}"
         lines.append(
-            f"| {r['kernel']} | {last} | {r['nfe']} | {100 * r['ess_fraction']:.1f}% | "
-            f"{100 * r['forward_ess_fraction']:.1f}% | {r['log_z']:.3f}{error} | {r['ess_per_second']:.3g} | "
+            f"| {r['kernel']} | {last} | {r['nfe']} | {100 * r['ess_fraction']:.1f}% | {k} | "
+            f"{100 * r['forward_ess_fraction']:.1f}% | {with_error(r, 'log_z', '.3f')} | {r['ess_per_second']:.3g} | "
             f"{r['seconds']:.0f} | {r['energy_calls']:.3g} |"
         )
     return "\n".join(lines) + "\n"

@@ -270,7 +270,10 @@ def reproduce_(
     presets: Annotated[
         str, typer.Option(help="Names, separated by commas; equal wall time for each.")
     ] = "refined,idem,pdem",
-    seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ... of each; 0 for none, only the shipped networks.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Seeds 0, 1, ... of each, by default 3 (lj55: 1); 0 for none, only the shipped networks."),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Wall time of a training; by default 5 (gmm40, dw4), 20 (lj13), 40 (lj55).")
     ] = None,
