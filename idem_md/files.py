@@ -22,6 +22,8 @@ OWNER = "owner"
 LOCK = ".idem-md.lock"
 # Seconds after which a scratch folder without an owner will have none.
 MADE_BY_THEN = 60.0
+# And after which one of another machine is left over: not every file system that machines share also shares locks.
+DONE_BY_THEN = 24 * 3600.0
 
 
 def _alone(handle: IO) -> bool:
@@ -38,7 +40,8 @@ def _is_dead(left: Path) -> bool:
     """Whether the process that made a scratch folder is no more."""
     try:
         with open(left / OWNER, "r+b") as handle:
-            return _alone(handle)
+            elsewhere = handle.read().decode(errors="replace") not in ("", socket.gethostname())
+            return _alone(handle) and (not elsewhere or time.time() - left.stat().st_mtime > DONE_BY_THEN)
     except FileNotFoundError:  # killed while it was made, or just being made
         return time.time() - left.stat().st_mtime > MADE_BY_THEN
     except OSError:
@@ -74,6 +77,8 @@ def atomic_set(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
         with open(Path(scratch) / f".{OWNER}", "wb") as owner:
             with suppress(OSError):
                 _alone(owner)
+            owner.write(socket.gethostname().encode())
+            owner.flush()
             os.rename(owner.name, Path(scratch) / OWNER)  # locked before anyone can see it
             new = {key: Path(scratch) / path.name for key, path in paths.items()}
             yield new

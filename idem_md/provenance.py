@@ -22,8 +22,9 @@ class Provenance(TypedDict, total=False):
     """The record, as it stands in files: JSON. What statistics depend on is not in here but in the ensemble itself.
 
     ``seconds``, ``nfe`` (network evaluations a sample) and ``energy_calls`` are the cost, ``failed`` the number of
-    samples that failed, ``checkpoint`` the digest of the network. Engines add facts of their own (``steps``,
-    ``acceptance``, ...).
+    samples that failed, ``checkpoint`` the digest of the network; ``shards`` (seed, k, m, n) are there while others of
+    their set are missing, ``stopped_at_ess`` if so many effective samples were waited for. Engines add facts of their
+    own (``steps``, ``acceptance``, ...).
     """
 
     system: str
@@ -37,6 +38,8 @@ class Provenance(TypedDict, total=False):
     seed: int
     seeds: list[int]
     chunks: list[list[int]]
+    shards: list[list[int]]
+    stopped_at_ess: float
     device: str
     nfe: int
     energy_calls: int

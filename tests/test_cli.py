@@ -1,11 +1,13 @@
 """The command line: what it prints, what it writes, how it fails."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -334,7 +336,7 @@ def test_bench_prints_json_lines(tmp_path, monkeypatch):
 def test_shards_merge_and_append(tmp_path):
     n = 777
     base = ("sample", "dw4", "-n", n, "--nfe", 4, "--last-step", "plain", "--kernel", "analytic", "--seed", 7)
-    more = ("sample", "dw4", "-n", 23, "--seed", 7, "--out", "all.dcd", "--append")
+    more = ("sample", "dw4", "-n", 23, "--out", "all.dcd", "--append")
     parts = [f"part{k}.dcd" for k in range(2)]
 
     def load(name):
@@ -363,3 +365,38 @@ def test_shards_merge_and_append(tmp_path):
     for words in (more, ess):
         run(*words, cwd=tmp_path)
     assert len(load("all.dcd")) == n + 23 and 60 <= load("ess.dcd").ess < 260
+    assert {run[0] for run in load("all.dcd").provenance["chunks"]} == {7}  # whose random numbers go on
+
+
+def test_what_somebody_else_has_written_is_not_overwritten(tmp_path, monkeypatch):
+    run("sample", "gmm40", "-n", 20, "--nfe", 6, "--last-step", "plain", "--out", "a.dcd", cwd=tmp_path)
+    extend = idem_md.Sampler.extend
+
+    def while_another_writes(self, ensemble, *rest):
+        ensemble.save(tmp_path / "a.dcd")
+        return extend(self, ensemble, *rest)
+
+    monkeypatch.setattr(idem_md.Sampler, "extend", while_another_writes)
+    refused = run("sample", "gmm40", "-n", 20, "--append", "--out", "a.dcd", cwd=tmp_path, code=2)
+    assert "append: expected a.dcd as it was" in refused.stderr
+    assert len(idem_md.load_ensemble(tmp_path / "a.dcd")) == 20
+
+
+def test_a_shard_without_weights_is_written(tmp_path, monkeypatch):
+    """Or its samples would be missing from the count."""
+    words = ("sample", "dw4", "-n", 300, "--nfe", 4, "--last-step", "plain")
+    run(*words, "--shard", "0/2", "--out", "0.dcd", cwd=tmp_path)
+    sample = idem_md.Sampler.sample
+
+    def hopeless(*args, **options):
+        e = sample(*args, **options)
+        return replace(e, log_weights=np.full(len(e), -np.inf))
+
+    monkeypatch.setattr(idem_md.Sampler, "sample", hopeless)
+    refused = run(*words, "--shard", "1/2", "--out", "1.dcd", cwd=tmp_path, code=2)
+    assert "all 50 samples have none; 1.dcd is written" in refused.stderr
+    run("merge", "0.dcd", "1.dcd", "--out", "all.dcd", cwd=tmp_path)
+    whole, first = (idem_md.load_ensemble(tmp_path / name) for name in ("all.dcd", "0.dcd"))
+    assert len(whole) == 300 and whole.log_z == pytest.approx(first.log_z + math.log(250 / 300))
+    warned = run("merge", "0.dcd", "--out", "some.dcd", cwd=tmp_path)
+    assert "shards 1/2 of 300 samples with seed 0 are not there" in warned.stderr

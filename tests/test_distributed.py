@@ -126,13 +126,16 @@ def test_a_state_of_two_is_read_by_one_and_by_two(folder):
 
 def test_who_started_this_process():
     assert launched({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}) == (4, 2)
-    assert launched({"SLURM_PROCID": "3", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "5"}) == (2, 5)
-    with pytest.raises(idem_md.UsageError, match="distributed: expected to be started by torchrun or srun"):
-        launched({})
+    assert launched({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "10", "SLURM_STEP_NUM_NODES": "5"}) == (2, 5)
+    with pytest.raises(idem_md.UsageError, match="distributed: expected as many processes on each of 2 nodes, got 3"):
+        launched({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_NUM_NODES": "2"})
+    for environment in ({}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}):  # a batch script
+        with pytest.raises(idem_md.UsageError, match="distributed: expected to be started by torchrun or srun"):
+            launched(environment)
 
 
 def test_fabric_is_asked_for_by_name(monkeypatch):
-    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(idem_md.UsageError, match="expected Lightning Fabric; pip install"), placed("cpu", True):
         pass

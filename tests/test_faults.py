@@ -470,7 +470,18 @@ def test_what_killed_processes_left_is_swept(tmp_path):
         assert len(names(tmp_path)) == 2  # what a living one writes is left alone
         process.kill()
         process.wait()
-    write_atomic(tmp_path / "b.txt", b"whole")
+    (owner,) = tmp_path.glob("*/owner")
+    here = owner.read_text()
+    for host, age, swept in (("elsewhere", 0, False), ("elsewhere", 25 * 3600, True), (here, 0, True)):
+        left = tmp_path / ".idem-md-left"
+        left.mkdir()
+        (left / "owner").write_text(host)
+        os.utime(left, (time.time() - age,) * 2)
+        write_atomic(tmp_path / "b.txt", b"whole")
+        assert left.exists() != swept
+        if not swept:  # locks may not be seen from machine to machine
+            (left / "owner").unlink()
+            left.rmdir()
     assert names(tmp_path) == ["b.txt"]
 
 

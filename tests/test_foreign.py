@@ -1,9 +1,11 @@
 """OpenMM Systems and ASE calculators as energies: agreement, refusals, executors, failures."""
 
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import distributed
 import failing_calculators as failing
@@ -20,6 +22,7 @@ from openmm import app, unit
 import idem_md
 from idem_md.chains import run_mala
 from idem_md.energies import ASE, GaussianMixture, LennardJones, OpenMM
+from idem_md.ensemble import refuse_other_potential
 from idem_md.errors import EnergyError, UsageError
 from idem_md.systems.topology import openmm_topology
 from idem_md.testing import check_energy, loose_lattice
@@ -263,6 +266,34 @@ def test_a_configuration_that_fails_is_named(calculator, cause, options):
     u, _ = energy(marked())  # it is none the worse for it
     assert torch.allclose(u, springs_energy(marked()) / energy.units.kT_eV)
     energy.close()
+
+
+def test_an_energy_with_processes_pickles():
+    """To processes that sample: there it evaluates by itself."""
+    energy = springs(failing.Raises, workers=2)
+    u, f = energy(marked())
+    again = pickle.loads(pickle.dumps(energy))
+    energy.close()
+    assert all(torch.equal(a, b) for a, b in zip((u, f), again(marked())))
+
+
+def test_potentials_are_known_by_an_energy():
+    """The name of a calculator says little, and where it was evaluated nothing."""
+    atoms = Icosahedron("Cu", 2)
+    one, same, other = (
+        ASE(atoms, partial(EMT, asap_cutoff=cutoff), temperature_K=1200, workers=workers).parameters
+        for cutoff, workers in ((False, None), (False, 2), (True, None))
+    )
+    refuse_other_potential("parts", one, same)
+    with pytest.raises(UsageError, match="parts: expected the same potential, it gives"):
+        refuse_other_potential("parts", one, other)
+    refuse_other_potential("parts", one, {k: v for k, v in other.items() if k != "known"})  # an earlier version's
+    with pytest.raises(UsageError, match="parts: expected the same parameters"):
+        refuse_other_potential("parts", one, one | {"temperature_kelvin": 1300})
+    atoms.rattle(0.1)  # another geometry says nothing
+    refuse_other_potential("parts", one, ASE(atoms, partial(EMT, asap_cutoff=True), temperature_K=1200).parameters)
+    lj13 = openmm_energy("lj13", platform="Reference").parameters
+    refuse_other_potential("parts", lj13, lj13 | {"platform": "CUDA"})
 
 
 def test_a_worker_that_dies_is_replaced_once(tmp_path, monkeypatch):

@@ -134,7 +134,7 @@ def test_other_potentials_temperatures_and_atoms_are_refused_whatever_they_are_c
         k: WeightedEnsemble(e.positions, e.energies, e.log_weights, described, {"parameters": {"epsilon": k}})
         for k in (1, 2)
     }
-    with pytest.raises(UsageError, match="expected ensembles of one potential, got different ones"):
+    with pytest.raises(UsageError, match="compare: b: expected the same parameters"):
         compare({"a": two[1], "b": two[2]}, tmp_path / "no", aligned=False)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from idem_md import ResultError, UsageError, WeightedEnsemble, load_sampler
 from idem_md.baselines import ENGINES
-from idem_md.errors import EnergyError
+from idem_md.errors import EnergyError, WeightWarning
 from idem_md.sampler import Sampler
 from idem_md.sampler.chunks import chunks_of
 from idem_md.seeds import Run, runs_of, stream_of
@@ -50,9 +50,15 @@ def test_chunks_are_named(whole):
 def test_merged_shards_are_one_process(sampler, whole, m):
     shards = [sampler.sample(N, shard=(k, m), **PLAIN) for k in reversed(range(m))]
     assert sum(map(len, shards)) == N and len({len(e) for e in shards}) > 1
+    assert shards[0].provenance["shards"] == [[7, m - 1, m, N]]
     same(WeightedEnsemble.concatenate(shards), whole)
-    some = WeightedEnsemble.concatenate(shards[1:])  # shards of shards
-    same(WeightedEnsemble.concatenate([shards[0], some]), whole)
+    with pytest.warns(WeightWarning, match=f"shards {m - 1}/{m} of 777 samples with seed 7 are not there"):
+        some = WeightedEnsemble.concatenate(shards[1:])  # shards of shards
+    with pytest.raises(UsageError, match="ensemble: expected all shards of a set, merged"):
+        sampler.extend(some, 10)
+    joined = WeightedEnsemble.concatenate([shards[0], some])
+    same(joined, whole)
+    assert joined.provenance.keys() == whole.provenance.keys()
 
 
 def test_processes_are_one_process(sampler, whole):
@@ -92,9 +98,28 @@ def test_a_chunk_whose_worker_dies_is_drawn_again(monkeypatch, tmp_path):
     same(spread, sampler.sample(N, **PLAIN))
 
 
+class Remembers(ThreadPoolExecutor):
+    """Asked the same again it gives the same answer, as Dask does; the first is a failure."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.known = {}
+
+    def submit(self, function, /, *args):
+        if args not in self.known:
+            failing = super().submit(lambda: 1 / 0)
+            self.known[args] = super().submit(function, *args) if self.known else failing
+        return self.known[args]
+
+
+def test_what_is_asked_again_is_another_question(sampler, whole):
+    with Remembers() as executor:
+        same(sampler.sample(N, executor=executor, **PLAIN), whole)
+
+
 def test_workers_that_die_again_are_an_error(monkeypatch, tmp_path):
     sampler = of(mortal.mortal, monkeypatch, tmp_path)
-    with pytest.raises(ResultError, match="executor: workers failed twice on chunk 0"):
+    with pytest.raises(ResultError, match="executor: workers failed 3 times on chunk 0"):
         sampler.sample(300, executor=1, **PLAIN)
 
 
@@ -123,6 +148,12 @@ def test_shards_that_are_none_are_refused(sampler, shard, message):
         sampler.sample(N, shard=shard, **PLAIN)
 
 
+def test_a_shard_need_only_fit_by_itself(sampler):
+    assert len(sampler.sample(10**9, shard=(0, 2 * 10**6), **PLAIN)) == 500
+    with pytest.raises(UsageError, match="n: expected at most"):
+        sampler.sample(10**9, **PLAIN)
+
+
 def test_going_on_is_more_of_the_same(sampler, whole):
     first = sampler.sample(500, **PLAIN)
     longer = sampler.extend(first, 277)
@@ -141,7 +172,16 @@ def test_as_many_as_it_takes(sampler, wanted):
     assert max(wanted, first.ess) <= e.ess < 1.1 * wanted + first.ess
     assert sampler.extend(e, 100, ess=wanted) is e
     few = sampler.extend(first, 40, ess=1e9)
-    assert len(few) == 290
+    assert len(few) == 290 and few.provenance["stopped_at_ess"] == 1e9
+
+
+def test_weights_that_seem_enough_too_soon_are_told_of(whole):
+    """Heavy tails and a number of samples that was not fixed."""
+    log_weights = 0.5 * np.random.default_rng(0).exponential(size=N)  # k of about 0.5
+    e = replace(whole, log_weights=log_weights)
+    assert 0.5 < e.pareto_k < 0.7 and not e.advice
+    stopped = replace(e, provenance=e.provenance | {"stopped_at_ess": 100.0})
+    assert "drawn until they seemed enough" in stopped.advice and "(n)" in stopped.advice
 
 
 def test_what_cannot_be_gone_on_with_is_refused(sampler, whole):

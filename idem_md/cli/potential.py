@@ -77,7 +77,12 @@ class Factory:
 
 
 def own_system(
-    name: str, calculator: str | None, xml: Path | None, temperature: float | None, units: Units | None = None
+    name: str,
+    calculator: str | None,
+    xml: Path | None,
+    temperature: float | None,
+    units: Units | None = None,
+    processes: int = 1,
 ) -> System | None:
     """The system of a potential that the command line names; None if it names none.
 
@@ -90,6 +95,8 @@ def own_system(
     units : Units, optional
         Those of a model that has been trained for it, temperature included; by default the unit of length is the
         distance of nearest neighbours.
+    processes : int
+        That evaluate it on this machine, among which its cores are shared out.
 
     Raises
     ------
@@ -106,7 +113,8 @@ def own_system(
     if units is None and temperature is None:
         raise UsageError("temperature: expected one, in kelvin, for a potential of your own, got none")
     kelvin = units.temperature_kelvin if units is not None else cast(float, temperature)
-    workers = cores() if cores() > 1 else None
+    share = cores() // processes
+    workers = share if share > 1 else None
     if calculator is not None:
         from ..energies import ASE
 

@@ -28,15 +28,19 @@ def launched(environment: Mapping[str, str]) -> tuple[int, int]:
     Raises
     ------
     UsageError
-        Neither of them has started this process.
+        Neither of them has started this process, or not the same number on each node.
     """
     from ..errors import UsageError
 
     if "TORCHELASTIC_RUN_ID" in environment:
         here = int(environment["LOCAL_WORLD_SIZE"])
         return here, int(environment["WORLD_SIZE"]) // here
-    if "SLURM_PROCID" in environment:
-        return int(environment.get("SLURM_NTASKS_PER_NODE", 1)), int(environment.get("SLURM_NNODES", 1))
+    # Of the step that srun makes; a batch script has none, though it is a process of the job.
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        tasks, nodes = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment.get("SLURM_STEP_NUM_NODES", 1))
+        if tasks % nodes:
+            raise UsageError(f"distributed: expected as many processes on each of {nodes} nodes, got {tasks} in all")
+        return tasks // nodes, nodes
     raise UsageError("distributed: expected to be started by torchrun or srun, which say how many processes there are")
 
 
@@ -58,16 +62,21 @@ def placed(device: str, distributed: bool) -> Iterator[Place]:
     accelerator = "cuda" if device.startswith("cuda") else "cpu"
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import SLURMEnvironment
         from lightning_fabric.utilities.exceptions import MisconfigurationException
     except ImportError:
         raise UsageError('distributed: expected Lightning Fabric; pip install "idem-md[distributed]"') from None
     from torch.distributed import destroy_process_group, group
 
     try:
-        fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=nodes, strategy="ddp")
+        # By itself it looks at the job, which in an interactive one says nothing of the step.
+        plugins = None if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment(auto_requeue=False)
+        fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=nodes, strategy="ddp", plugins=plugins)
         fabric.launch()
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UsageError(f"distributed: {' '.join(str(error).split())}") from None
+    if fabric.world_size != here * nodes:
+        raise UsageError(f"distributed: expected {here * nodes} processes, Lightning Fabric has {fabric.world_size}")
     try:
         yield Place(fabric.device, group.WORLD, fabric.is_global_zero)
     finally:

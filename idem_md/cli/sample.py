@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import DEVICE, OVERWRITE, check_png, picture, print_json, refuse_to_overwrite
-from .potential import CalculatorOption, XmlOption, own_system
+from .potential import CalculatorOption, XmlOption, cores, own_system
 from .progress import sampling, working
 from .results import print_table, result, spread
 
@@ -34,7 +34,13 @@ def sample(
         int | None,
         typer.Option(help="Network evaluations a sample; by default those with the most effective samples a second."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples, in however many processes.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Same seed, same machine: same samples, in however many processes. By default 0; with --append that "
+            "of the samples, whose random numbers go on."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = None,
     method: Annotated[
         str, typer.Option(help="diffusion, consistency, or auto: that with the most effective samples a second.")
@@ -96,7 +102,7 @@ def sample(
     with working() as work:
         from ..checks import check_int
         from ..ensemble import load_ensemble
-        from ..errors import UsageError
+        from ..errors import ResultError, UsageError
         from ..sampler import Sampler, load_sampler
 
         n = check_int("n", (1000 if ess is None else MOST) if n is None else n, 1)
@@ -119,13 +125,15 @@ def sample(
         if append and (changed := [name for name, value in chosen.items() if value not in (None, "auto", False)]):
             raise UsageError(f"{changed[0]}: expected none beside --append, which goes by the plan of the samples")
         after = load_ensemble(out) if append and out is not None else None
+        found = None if after is None or out is None else _state_of(out)
         if plot is not None:
             check_png("plot", plot)
         sampler = load_sampler(system, device=device)
         known = sampler.checkpoint.system
-        own = own_system(known.name, calculator, xml, None, known.units)
+        # Processes that draw evaluate by themselves.
+        own = own_system(known.name, calculator, xml, None, known.units, cores() if workers else 1)
         sampler = sampler if own is None else Sampler(sampler.checkpoint, own, device)
-        options = (nfe, seed, method, kernel, last_step, last_step_calls)
+        options = (nfe, 0 if seed is None else seed, method, kernel, last_step, last_step_calls)
         tell = sampling(work, n, not unweighted)
         if len(temperatures) > 1:
             ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
@@ -146,6 +154,14 @@ def sample(
             if (after is not None or ess is not None) and (left := n if after is not None else n - len(whole)):
                 whole = sampler.extend(whole, left, ess, seed, tell, workers)
             ensembles = [whole]
+        if out is not None and found is not None and found != _state_of(out):
+            raise UsageError(f"append: expected {out} as it was, another process has written it; nothing was added")
+        if shard is not None and out is not None and not ensembles[0].alive.any():
+            ensembles[0].save(out)
+            raise ResultError(
+                f"weights: expected some above zero, all {len(ensembles[0])} samples have none; {out} is written, so "
+                "that they are in the count of all shards"
+            )
         means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
         results = [result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
         if plot is not None:
@@ -164,6 +180,12 @@ def sample(
         print_json({"temperatures": results} if scan else results[0])
     else:
         _print_scan(results)
+
+
+def _state_of(out: Path) -> tuple[int, int]:
+    """By which it shows that the file of weights was written anew."""
+    stat = out.with_suffix(".npz").stat()
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from .console import DEVICE, Stop, folder_option, picture, print_json
 from .potential import CalculatorOption, XmlOption, own_system
-from .processes import placed
+from .processes import launched, placed
 from .progress import working
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def train(
         from .training_display import TrainingDisplay
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
-        own = own_system(name, calculator, xml, temperature)
+        processes = launched(os.environ)[0] if distributed else 1
+        own = own_system(name, calculator, xml, temperature, processes=processes)
         if own is None and temperature is not None:
             raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
         settings = _settings(config, seed, preset_name, iterations, own)

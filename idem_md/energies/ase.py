@@ -97,10 +97,5 @@ class ASE(ForeignEnergy):
 
     @property
     def parameters(self) -> dict:
-        """Calculator, temperature, units and trap."""
-        return {
-            "calculator": self.calculator_name,
-            "temperature_kelvin": self.units.temperature_kelvin,
-            "length_angstrom": self.units.length_angstrom,
-            "trap_kT_per_angstrom2": self.trap,
-        }
+        """Calculator, temperature, units, trap, and what `ForeignEnergy` knows the potential by."""
+        return {"calculator": self.calculator_name, **super().parameters}

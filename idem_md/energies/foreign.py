@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import Executor
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,14 +83,25 @@ class ForeignEnergy(Energy):
         self.recipe, self.units = recipe, units
         self.chunk_size = check_int("chunk_size", chunk_size, 1)
         self.trap = DEFAULT_TRAP if trap is None else check_float("trap", trap, minimum=0.0)
-        self._check_potential(reference)
+        self._known = self._check_potential(reference)
 
     def close(self) -> None:
         """Stop the processes of ``workers``; they start again when needed."""
         self._evaluations.close()
 
-    def _check_potential(self, reference) -> None:
-        """Refuse absolute external fields, and potentials from which atoms escape."""
+    @property
+    def parameters(self) -> dict:
+        """Temperature, units, trap, and an energy by which the potential is known again: names say little of it."""
+        return {
+            "temperature_kelvin": self.units.temperature_kelvin,
+            "length_angstrom": self.units.length_angstrom,
+            "trap_kT_per_angstrom2": self.trap,
+            "known": self._known,
+        }
+
+    def _check_potential(self, reference) -> dict[str, Any] | None:
+        """Refuse absolute external fields, and potentials from which atoms escape; returns the geometry looked at, as a
+        digest, and its energy in kT without the trap, if it has one."""
         x = None if reference is None else np.asarray(reference, dtype=np.float64) - np.mean(reference, axis=0)
         if x is None or np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(len(x), 1)].min() < 0.5:
             x = 3.0 * cubic_lattice(self.n_atoms, self.n_dims).numpy()
@@ -105,6 +118,8 @@ class ForeignEnergy(Energy):
                 "potential: expected one that does not depend on where the cluster is, its energy changed by "
                 f"{u[1] - u[0]:.3g} kT on translation; external fields are not supported"
             )
+        geometry = hashlib.sha256(np.round(x * self.units.length_angstrom, 6).tobytes()).hexdigest()[:16]
+        known = {"geometry": geometry, "energy_kT": float(u[0])} if np.isfinite(u[0]) else None
         # With a trap it is enough to see whether the potential falls faster than that rises.
         far = x * ((100 if self.trap else 1000) / (np.abs(x).max() * self.units.length_angstrom))
         try:
@@ -114,7 +129,7 @@ class ForeignEnergy(Energy):
             if not self.trap:
                 raise
         if self.trap and np.isnan(u).any():
-            return  # so far out not every code works, and with a trap it need not
+            return known  # so far out not every code works, and with a trap it need not
         k = 0.5 * self.trap * self.units.length_angstrom**2
         u = u + k * np.array([1, 4]) * ((far - far.mean(0)) ** 2).sum()
         # The volume open to the atoms grows by that factor: the Boltzmann factor has to fall faster. A trap wins in the
@@ -126,6 +141,7 @@ class ForeignEnergy(Energy):
                 f"trap: expected {wanted} (kT / Å^2), got {self.trap:g} for a potential that lets atoms escape: its "
                 "Boltzmann distribution cannot be normalised"
             )
+        return known
 
     def _collect(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not len(x):

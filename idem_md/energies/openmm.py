@@ -173,15 +173,10 @@ class OpenMM(ForeignEnergy):
 
     @property
     def parameters(self) -> dict:
-        """Forces, platform, temperature, units and trap."""
+        """Forces, platform, temperature, units, trap, and what `ForeignEnergy` knows the potential by."""
         forces = openmm.XmlSerializer.deserialize(self.xml).getForces()
-        return {
-            "forces": sorted(type(f).__name__ for f in forces),
-            "platform": self.platform,
-            "temperature_kelvin": self.units.temperature_kelvin,
-            "length_angstrom": self.units.length_angstrom,
-            "trap_kT_per_angstrom2": self.trap,
-        }
+        names = sorted(type(f).__name__ for f in forces)
+        return {"forces": names, "platform": self.platform, **super().parameters}
 
 
 def _elements(system, topology) -> tuple[str, ...]:

@@ -35,8 +35,11 @@ class Recipe(ABC):
         """A function of one configuration (N, D) in reduced length: u in kT and forces (N, D)."""
 
 
-def evaluate_chunk(token: str, recipe: Recipe, x: np.ndarray):
-    """Energies and forces of a few configurations, or (index, what happened) for the first that failed."""
+def evaluate_chunk(token: str, recipe: Recipe, x: np.ndarray, attempt: int = 0):
+    """Energies and forces of a few configurations, or (index, what happened) for the first that failed.
+
+    Executors that remember what they were asked (Dask) take another ``attempt`` for another question.
+    """
     u, f = np.empty(len(x)), np.empty_like(x)
     index = None
     with _turn:
@@ -110,6 +113,10 @@ class Evaluations:
                 ) from None
         weakref.finalize(self, _built.pop, self.token, None)
 
+    def __getstate__(self):
+        """For another process, which evaluates by itself: one of many that sample, with no processes of its own."""
+        return {**vars(self), "_executor": None, "_pool": None}
+
     def close(self) -> None:
         """Stop processes of our own; they start again when needed."""
         if self._pool is not None:
@@ -130,10 +137,10 @@ class Evaluations:
     def _elsewhere(self, chunks: dict) -> dict:
         results, lost, futures = {}, [], {}
 
-        def submit(first):
+        def submit(first, attempt=0):
             executor = self._executor if self._pool is None else self._pool.get()
             assert executor is not None  # or it would not be called
-            return executor.submit(evaluate_chunk, self.token, self.recipe, chunks[first])
+            return executor.submit(evaluate_chunk, self.token, self.recipe, chunks[first], attempt)
 
         try:
             for first in chunks:
@@ -151,7 +158,7 @@ class Evaluations:
             if self._pool is not None and first == lost[0]:
                 self._pool.close()
             try:
-                results[first] = submit(first).result()
+                results[first] = submit(first, 1).result()
             except Exception as error:
                 if self._pool is not None:
                     self._pool.close()

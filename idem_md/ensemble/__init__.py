@@ -5,7 +5,7 @@ from .diagnostics import TRUSTED_ESS, TRUSTED_K, warn
 from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums
 from .files import check_writable
 from .forward import ForwardWeights
-from .joining import next_chunk
+from .joining import next_chunk, refuse_other_potential
 from .weighted import KINDS, WeightedEnsemble, load_ensemble
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "check_writable",
     "load_ensemble",
     "next_chunk",
+    "refuse_other_potential",
     "warn",
 ]

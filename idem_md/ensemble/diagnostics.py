@@ -22,6 +22,9 @@ TRUSTED_ESS = 30
 TRUSTED_K = 0.7
 # A tail is a fifth of the weights, or 3 sqrt(n) of many; of fewer there is none to speak of.
 FEWEST = 50
+# Above this, samples that were drawn until they seemed enough have log Z too small by a sizeable part of its error: it
+# is before a large weight that they seem so.
+STOPPING_K = 0.5
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
@@ -71,5 +74,10 @@ def advice(ensemble: WeightedEnsemble) -> str:
         return (
             f"a few samples carry the weights (Pareto k = {k:.2f}, above {TRUSTED_K}): averages may be further off "
             "than their errors say; ask for more network evaluations (nfe) or more energy calls (last_step_calls)"
+        )
+    if k > STOPPING_K and "stopped_at_ess" in ensemble.provenance:
+        return (
+            f"drawn until they seemed enough (ess), and a few samples carry the weights (Pareto k = {k:.2f}, above "
+            f"{STOPPING_K}): log Z may be too small by more than its error says; ask for a fixed number of samples (n)"
         )
     return ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, WeightWarning
 from ..provenance import Provenance, bare
 from ..rows import Rows
 from ..seeds import Run, runs_of, stream_of
@@ -18,27 +20,57 @@ if TYPE_CHECKING:
     from ..systems import System
     from .weighted import WeightedEnsemble
 
-__all__ = ["concatenate", "next_chunk"]
+__all__ = ["concatenate", "next_chunk", "refuse_other_potential"]
 
 # Of independent samples; frames of a chain, or resampled ones, know of each other.
 JOINABLE = ("importance", "equilibrium", "raw")
 # What must be the same for weights to have one zero.
 SAME = ("method", "parameters", "checkpoint", "plan", "nfe")
+# How far energies of one potential may be apart: codes and platforms round differently.
+ROUNDING = {"rel_tol": 2e-5, "abs_tol": 1e-3}
 SCALARS = ("energies", "log_weights")
 SUMMED = ("energy_calls", "seconds", "failed")
 
 
-def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> dict[str, str]:
-    """As JSON, in which tuples are lists whether they have been in a file or not."""
+def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"system": system.describe(), "kind": kind}
-    facts |= {key: provenance.get(key) for key in SAME}
-    return {key: json.dumps(value, sort_keys=True, default=bare) for key, value in facts.items()}
+    return facts | {key: provenance.get(key) for key in SAME}
 
 
-def _refuse_others(name: str, ours: dict[str, str], theirs: dict[str, str]) -> None:
+def _text(value: Any) -> str:
+    """As JSON, in which tuples are lists whether they have been in a file or not."""
+    return json.dumps(value, sort_keys=True, default=bare)
+
+
+def _known(parameters: Mapping[str, Any]) -> tuple[str, float] | None:
+    try:
+        return str(parameters["known"]["geometry"]), float(parameters["known"]["energy_kT"])
+    except (KeyError, TypeError, ValueError):  # of an earlier version, or of an energy that is no number there
+        return None
+
+
+def refuse_other_potential(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """By the parameters of an energy; where it was evaluated does not matter.
+
+    Raises
+    ------
+    UsageError
+        They differ, or give one geometry different energies.
+    """
+    mine, other = (_text({k: v for k, v in p.items() if k not in ("platform", "known")}) for p in (ours, theirs))
+    if mine != other:
+        raise UsageError(f"{name}: expected the same parameters, {mine}, got {other}")
+    a, b = _known(ours), _known(theirs)
+    if a and b and a[0] == b[0] and not math.isclose(a[1], b[1], **ROUNDING):
+        raise UsageError(f"{name}: expected the same potential, it gives {b[1]:.9g} kT where the other gave {a[1]:.9g}")
+
+
+def _refuse_others(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     for key, expected in ours.items():
-        if theirs[key] != expected:
-            raise UsageError(f"{name}: expected the same {key}, {expected}, got {theirs[key]}")
+        if key == "parameters":
+            refuse_other_potential(name, expected or {}, theirs[key] or {})
+        elif (mine := _text(expected)) != (other := _text(theirs[key])):
+            raise UsageError(f"{name}: expected the same {key}, {mine}, got {other}")
 
 
 def next_chunk(known: WeightedEnsemble, system: System, kind: str, record: Mapping[str, Any]) -> int:
@@ -50,6 +82,9 @@ def next_chunk(known: WeightedEnsemble, system: System, kind: str, record: Mappi
         They would not belong together, or the chunks that it says it has are not its samples.
     """
     _refuse_others("ensemble", _facts(system, kind, record), _facts(known.system, known.kind, known.provenance))
+    if shards := known.provenance.get("shards"):
+        _, k, m, _ = shards[0]
+        raise UsageError(f"ensemble: expected all shards of a set, merged, to go on from, got {k}/{m}")
     return max((part.chunk + 1 for part in _parts(0, known) if part.seed == record["seed"]), default=0)
 
 
@@ -95,6 +130,23 @@ def _refuse_repeats(numbers: Iterable[tuple[int, str]]) -> None:
         seen[number] = name
 
 
+def _incomplete(shards: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Those [seed, k, m, n] of which there are not all m; warns of what is not there."""
+    groups: dict[tuple[int, ...], set[int]] = {}
+    for seed, k, m, n in shards:
+        groups.setdefault((seed, m, n), set()).add(k)
+    groups = {key: there for key, there in groups.items() if len(there) < key[1]}
+    for (seed, m, n), there in groups.items():
+        missing = ", ".join(f"{k}/{m}" for k in range(m) if k not in there)
+        warnings.warn(
+            f"parts: shards {missing} of {n} samples with seed {seed} are not there; if they are missing for what was "
+            "in them, averages and log Z are wrong without them",
+            WeightWarning,
+            stacklevel=4,
+        )
+    return [[seed, k, m, n] for (seed, m, n), there in groups.items() for k in sorted(there)]
+
+
 def concatenate(ensembles: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
     """See `WeightedEnsemble.concatenate`."""
     ensembles = list(ensembles)
@@ -108,8 +160,11 @@ def concatenate(ensembles: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
         _refuse_others(f"parts: part {k}", facts[0], theirs)
     seeds = [seed for e in ensembles for seed in _seeds(e)]
     records: list[dict[str, Any]] = [dict(e.provenance) for e in ensembles]
-    record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds", "chunks")}
+    record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds", "chunks", "shards")}
+    if shards := _incomplete([shard for r in records for shard in r.get("shards", ())]):
+        record["shards"] = shards
     record |= {key: sum(r.get(key, 0) for r in records) for key in SUMMED if key in record}
+    record |= {key: r[key] for r in records for key in ("stopped_at_ess",) if key in r}
     split = [_parts(k, e) for k, e in enumerate(ensembles)]
     if all(split):
         # In the order in which one process would have drawn them.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..analysis.protocols import PROTOCOL, Reference, raw_metrics, weighted_metrics
-from ..ensemble import WeightedEnsemble
+from ..ensemble import WeightedEnsemble, refuse_other_potential
 from ..errors import ResultError, UsageError
 from ..files import atomic_set
 from ..provenance import finite_or_none
@@ -104,9 +104,8 @@ def _same_potential(ensembles: Mapping[str, WeightedEnsemble]) -> None:
                 )
     known = [e for e in ensembles.values() if e.system.has_energy]
     if not known:
-        given = {json.dumps(e.provenance.get("parameters"), sort_keys=True): label for label, e in ensembles.items()}
-        if len(given) > 1:
-            raise UsageError(f"compare: expected ensembles of one potential, got different ones: {', '.join(given)}")
+        for label, e in others:
+            refuse_other_potential(f"compare: {label}", *(o.provenance.get("parameters") or {} for o in (one, e)))
         return
     energy = known[0].system.energy()
     for label, e in ensembles.items():

@@ -30,6 +30,8 @@ __all__ = ["Chunk", "Drawing", "Drawn", "Wanted", "chunks_of", "draw_chunks", "g
 AHEAD = 3
 # Of an executor, whose processes are not known.
 WINDOW = 256
+# At a chunk.
+ATTEMPTS = 3
 
 
 class Chunk(NamedTuple):
@@ -88,15 +90,19 @@ def chunks_of(n: int, size: int, first: int = 0, shard: tuple[int, int] = (0, 1)
     return [Chunk(first + k, sizes[k]) for k in range(shard[0], len(sizes), shard[1])]
 
 
-def rounds(n: int, size: int, first: int, shard: tuple[int, int], wanted: Wanted | None) -> Iterator[list[Chunk]]:
+def rounds(
+    n: int, size: int, first: int, shard: tuple[int, int], wanted: Wanted | None, check: Callable[[int], None]
+) -> Iterator[list[Chunk]]:
     """Chunks to draw, all at once, or as many as seem to be wanted after each round: whole ones while there is much to
-    do."""
+    do. ``check`` is told how many samples there will be, and may raise."""
     if wanted is None:
+        check(min(n, -(-n // (size * shard[1])) * size))
         yield chunks_of(n, size, first, shard)
         return
     drawn = 0
     while drawn < n and (count := min(wanted.samples(max(drawn, size)), n - drawn)):
         count -= count % size if count >= size else 0
+        check(drawn + count)
         chunks = chunks_of(count, size, first)
         first, drawn = first + len(chunks), drawn + count
         yield chunks
@@ -171,8 +177,9 @@ class Drawing:
 _known: dict[str, Drawing] = {}
 
 
-def _draw_elsewhere(token: str, packed: bytes, chunk: Chunk) -> list[Drawn] | IdemError:
-    """In a worker. An error of ours comes back as it is: it is no worker that died."""
+def _draw_elsewhere(token: str, packed: bytes, chunk: Chunk, attempt: int) -> list[Drawn] | IdemError:
+    """In a worker. An error of ours comes back as it is: it is no worker that died. Executors that remember what they
+    were asked (Dask) take another ``attempt`` for another question."""
     if token not in _known:
         _known.clear()
         _known[token] = pickle.loads(packed)
@@ -187,14 +194,14 @@ def draw_chunks(
 ) -> Iterator[tuple[Chunk, list[Drawn]]]:
     """Draw chunks here or by an executor; yields them in their order.
 
-    A chunk whose worker dies is drawn again, once, by others.
+    A chunk whose worker dies is drawn again by others.
 
     Raises
     ------
     UsageError
         Something that does not pickle.
     ResultError
-        Workers failed twice on a chunk.
+        Workers failed on a chunk again and again.
     """
     if executor is None:
         for chunk in chunks:
@@ -224,14 +231,14 @@ def draw_chunks(
                 future.cancel()
 
 
-def _submitted(executor: Executor | Pool, token: str, packed: bytes, chunk: Chunk) -> Future | None:
+def _submitted(executor: Executor | Pool, token: str, packed: bytes, chunk: Chunk, attempt: int = 0) -> Future | None:
     try:
-        return _of(executor).submit(_draw_elsewhere, token, packed, chunk)
+        return _of(executor).submit(_draw_elsewhere, token, packed, chunk, attempt)
     except (BrokenExecutor, RuntimeError):
         if not isinstance(executor, Pool):
             return None  # counts as lost
     executor.close()  # and starts again
-    return _of(executor).submit(_draw_elsewhere, token, packed, chunk)
+    return _of(executor).submit(_draw_elsewhere, token, packed, chunk, attempt)
 
 
 def _of(executor: Executor | Pool) -> Executor:
@@ -240,19 +247,20 @@ def _of(executor: Executor | Pool) -> Executor:
 
 def _result(executor: Executor | Pool, token: str, packed: bytes, chunk: Chunk, future: Future | None) -> list[Drawn]:
     found: list[Drawn] | IdemError | None = None
-    try:
-        found = None if future is None else future.result()
-    except Exception:
-        found = None
-    if found is None:  # a worker that dies takes down what the others were at
-        again = _submitted(executor, token, packed, chunk)
+    problem: Exception | None = None
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            found = None if again is None else again.result()
-        except Exception as error:
-            raise ResultError(
-                f"executor: workers failed twice on chunk {chunk.stream} ({type(error).__name__}: {error}); a script "
-                "that asks for processes needs if __name__ == '__main__':"
-            ) from None
+            found = None if future is None else future.result()
+        except Exception as error:  # a worker that dies takes down what the others were at: one failure says little
+            problem = error
+        if found is not None or attempt == ATTEMPTS:
+            break
+        future = _submitted(executor, token, packed, chunk, attempt)
+    if found is None and problem is not None:
+        raise ResultError(
+            f"executor: workers failed {ATTEMPTS} times on chunk {chunk.stream} ({type(problem).__name__}: {problem}); "
+            "a script that asks for processes needs if __name__ == '__main__':"
+        )
     if found is None:
         raise ResultError(f"executor: expected one that takes work, chunk {chunk.stream} could not be submitted")
     if isinstance(found, IdemError):

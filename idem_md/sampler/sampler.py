@@ -13,11 +13,7 @@ import torch
 
 from ..checkpoint import Checkpoint
 from ..checks import check_fits, check_float, check_int
-from ..diffusion import (
-    PROPOSALS,
-    SamplingPlan,
-    forward_paths,
-)
+from ..diffusion import PROPOSALS, SamplingPlan, forward_paths
 from ..energies import NativeAnnealing
 from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk, warn
 from ..errors import UsageError
@@ -195,7 +191,8 @@ class Sampler:
         n : int
             How many more.
         ess : float, optional
-            As many of them as it takes to have so many effective samples in all.
+            As many of them as it takes to have so many effective samples in all. If few samples carry the weights they
+            are enough too soon, with log Z too small; `WeightedEnsemble.advice` says so where that matters.
         seed : int, optional
             By default that of the ensemble, whose random numbers go on where they ended.
         progress, executor
@@ -337,8 +334,6 @@ class Sampler:
         after: WeightedEnsemble | None = None,
     ) -> list[WeightedEnsemble]:
         n, start = check_int("n", n, 1), time.perf_counter()
-        check_fits("n", n, BYTES_A_SAMPLE * len(systems))
-        check_room("n", n * len(systems), (self.system.n_atoms, self.system.n_dims))
         # Beyond, torch repeats its streams.
         seed, k, m = check_int("seed", seed, 0, 2**32 - 1), shard[0], check_int("shard", shard[1], 1)
         check_int("shard", k, 0, m - 1)
@@ -376,12 +371,20 @@ class Sampler:
             if progress is not None:
                 progress(log_weights)
 
-        done, collected = gather(drawing, rounds(n, size, first, (k, m), wanted), executor, tell)
+        def check(count: int) -> None:
+            check_fits("n", count, BYTES_A_SAMPLE * len(systems))
+            check_room("n", count * len(systems), (self.system.n_atoms, self.system.n_dims))
+
+        done, collected = gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell)
         if not done and after is not None:
             return [after]  # which has enough of them
         if not done:
             raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
         facts["chunks"] = [list(run) for run in runs_of((seed, *chunk) for chunk in done)]
+        if m > 1:
+            facts["shards"] = [[seed, k, m, n]]
+        if ess is not None:
+            facts["stopped_at_ess"] = float(ess)
         ensembles = []
         for system, samples in zip(systems, collected):
             calls, parameters = samples.energy_calls, system.energy().parameters
