@@ -29,7 +29,7 @@ from .nets import (
     Stretch,
     parse_network,
 )
-from .systems import SYSTEMS, System, get_system
+from .systems import SYSTEMS, System, system_described
 from .tables import parse_table
 from .torch_state import own_torch
 
@@ -222,7 +222,8 @@ class Checkpoint:
         """Seconds and energy calls of the training with its heads and the tuning of the plans, as far as known."""
         p = self.provenance
         heads = [p.get("springs") or {}, p.get("distillation") or {}]
-        seconds = [p.get("seconds", 0.0), *(h.get("seconds", 0.0) + h.get("stretch_seconds", 0.0) for h in heads)]
+        seconds = [p.get(key, 0.0) for key in ("seconds", "tuning_seconds")]
+        seconds += [h.get("seconds", 0.0) + h.get("stretch_seconds", 0.0) for h in heads]
         return {"seconds": sum(seconds), "energy_calls": p.get("energy_calls", 0) + p.get("tuning_energy_calls", 0)}
 
     @property
@@ -312,7 +313,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         }
         dear = None if header.get("dear") is None else SamplingPlan.of(header["dear"])
         system_name = config["system"]
-        system = get_system(system_name) if system_name in SYSTEMS else System.described(header["system"])
+        system = system_described(system_name, header.get("system"))
         denoiser = build_denoiser(network, system)
         if header.get("springs") is not None:
             options = parse_table(SpringsOptions, header["springs"], str(path), "springs")

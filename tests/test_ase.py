@@ -108,6 +108,15 @@ def test_behaves_like_a_dynamics_object(tmp_path):
     assert again.log_weights == dyn.log_weights[:45]
 
 
+def test_a_given_checkpoint_brings_its_length():
+    """An ordinary geometry need not be a relaxed one."""
+    atoms = argon()
+    atoms.positions *= 1.06
+    atoms.calc = AseLennardJones(sigma=3.405, epsilon=0.0103, rc=100)
+    dyn = BoltzmannSampler(atoms, temperature_K=60, checkpoint="lj13")
+    assert dyn.system.units.length_angstrom == idem_md.get_system("lj13").units.length_angstrom
+
+
 def test_failed_samples_keep_their_place(monkeypatch):
     atoms = argon()
     dyn = BoltzmannSampler(atoms, temperature_K=60, checkpoint="lj13", nfe=4, batch=5)

@@ -54,6 +54,8 @@ def test_inefficiency_of_two_draws_and_of_constants():
         1.5, abs=0.08
     )
     assert statistical_inefficiency(list(np.stack([a, b]).T)) == pytest.approx(1.0, abs=0.08)
+    for n in (2, 3, 5, 10):  # ladders that stand still
+        assert statistical_inefficiency([np.full(n, x) for x in a[:50]]) == pytest.approx(n)
     assert statistical_inefficiency([np.ones(10)]) == 1.0 and equilibration(np.ones(10)) == 0
 
 

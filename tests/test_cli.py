@@ -356,6 +356,8 @@ def test_shards_merge_and_append(tmp_path):
         ((*base, "--shard", "2"), "shard: expected K/M"),
         ((*base, "--shard", "0/2", "--ess", 5), "shard: expected none beside"),
         ((*more, "--nfe", 4), "nfe: expected none beside --append"),
+        ((*more, "--overwrite"), "overwrite: expected none beside --append"),
+        ((*base, "--workers", 0), "workers: expected"),
         (("sample", "dw4", "--append"), "append: expected --out"),
         (("sample", "dw4", "--temperature", "290,300", "--workers", 2), "workers: expected none with several"),
         (("sample", "dw4", "--append", "--out", "none.dcd"), "none.npz"),
@@ -396,6 +398,8 @@ def test_a_shard_without_weights_is_written(tmp_path, monkeypatch):
     refused = run(*words, "--shard", "1/2", "--out", "1.dcd", cwd=tmp_path, code=2)
     assert "all 50 samples have none; 1.dcd is written" in refused.stderr
     run("merge", "0.dcd", "1.dcd", "--out", "all.dcd", cwd=tmp_path)
+    idem_md.load_ensemble(tmp_path / "all.dcd").save(tmp_path / "all.xtc")
+    assert json.loads(run("info", "all.xtc", "--json", cwd=tmp_path).stdout)["n"] == 300
     whole, first = (idem_md.load_ensemble(tmp_path / name) for name in ("all.dcd", "0.dcd"))
     assert len(whole) == 300 and whole.log_z == pytest.approx(first.log_z + math.log(250 / 300))
     warned = run("merge", "0.dcd", "--out", "some.dcd", cwd=tmp_path)

@@ -1,6 +1,7 @@
 """Weighted ensembles: estimates against closed forms, files that round-trip, failures that are loud."""
 
 import json
+from dataclasses import replace
 
 import mdtraj
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from idem_md import FileFormatError, ResultError, UsageError, WeightedEnsemble, get_system, load_ensemble
+from idem_md.analysis import reweighted
 from idem_md.ensemble import WeightWarning
+from idem_md.units import Units
 
 SYSTEM = get_system("lj13")
 
@@ -247,8 +250,19 @@ def test_an_ensemble_of_an_unknown_system_is_refused(tmp_path, lj13_sampler):
     for change in ({"system": "mystery", "system_description": None}, {"system": "lj55"}):
         columns["provenance"] = np.array(json.dumps(provenance | change))
         np.savez(tmp_path / "a.npz", **columns)
-        with pytest.raises(FileFormatError, match="mystery|55 atoms"):
+        with pytest.raises(FileFormatError, match="mystery|'lj55' .* described as 'lj13'"):
             load_ensemble(tmp_path / "a.dcd")
+
+
+def test_a_name_of_a_built_in_system_is_not_enough(tmp_path):
+    """Krypton by the name of lj13 comes back as krypton."""
+    krypton = replace(get_system("lj13"), elements=("Kr",) * 13, units=Units(4.04, 85.0))
+    x = np.random.default_rng(0).normal(size=(3, 13, 3))
+    WeightedEnsemble(x, np.zeros(3), np.zeros(3), krypton).save(tmp_path / "kr.dcd")
+    e = load_ensemble(tmp_path / "kr.dcd")
+    assert e.system.elements == krypton.elements and e.system.units == krypton.units and not e.system.has_energy
+    # And another temperature needs no energy.
+    assert reweighted(e, 90.0).system.units.temperature_kelvin == 90.0
 
 
 def test_weights_that_cannot_be_trusted_are_warned_of(lj13_sampler):

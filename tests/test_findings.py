@@ -18,7 +18,7 @@ from idem_md.analysis import (
     OBSERVABLES,
     Finding,
     analyse,
-    block_bootstrap,
+    bootstrap,
     distribution,
     free_energy_profile,
     heat_capacity,
@@ -123,23 +123,29 @@ def test_reweighting_costs_effective_samples_and_keeps_errors_of_chains():
 
 def test_bootstrap_agrees_with_the_delta_method():
     e = samples(4000, 1.2)
-    value, error = block_bootstrap(e, lambda r: float((r.weights * r.energies).sum()))
+    value, error = bootstrap(e, lambda r: float((r.weights * r.energies).sum()))
     assert value == pytest.approx(e.mean_energy[0]) and error == pytest.approx(e.mean_energy[1], rel=0.2)
     variance = lambda r: (r.weights * r.energies**2).sum() - (r.weights * r.energies).sum() ** 2  # noqa: E731
-    value, error = block_bootstrap(e, variance)
+    value, error = bootstrap(e, variance)
     c, its_error = heat_capacity(e)
     assert value + 4.5 == pytest.approx(c) and error == pytest.approx(its_error, rel=0.25)
 
 
-def test_bootstrap_of_blocks_knows_of_correlation():
+def test_bootstrap_knows_of_correlation():
     phi, n = 0.9, 20_000
     noise = np.random.default_rng(0).normal(size=n) * math.sqrt(1 - phi**2)
     u = lfilter([1], [1, -phi], noise)
     x, g = np.zeros((n, 4, 3)), (1 + phi) / (1 - phi)
     chain = WeightedEnsemble(x, u, np.zeros(n), SYSTEM, {}, "chain", Source(n, n / g, math.nan, math.nan))
-    _, error = block_bootstrap(chain, lambda r: r.energies.mean())
+    _, error = bootstrap(chain, lambda r: r.energies.mean())
     assert error == pytest.approx(math.sqrt(g / n), rel=0.25)
     assert error == pytest.approx(chain.mean_energy[1], rel=0.25)
+    source = samples(2000, 1.2)
+    copies = source.resample(4000)
+    _, error = bootstrap(copies, lambda r: r.energies.mean())
+    assert error == pytest.approx(copies.mean_energy[1], rel=0.2)
+    few = WeightedEnsemble(x, u, np.zeros(n), SYSTEM, {}, "chain", Source(n, 1.5, math.nan, math.nan))
+    assert math.isnan(bootstrap(few, lambda r: r.energies.mean(), 2)[1])
 
 
 def directly(x, order):

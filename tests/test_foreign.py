@@ -1,5 +1,6 @@
 """OpenMM Systems and ASE calculators as energies: agreement, refusals, executors, failures."""
 
+import gc
 import os
 import pickle
 import subprocess
@@ -20,8 +21,10 @@ from ase.cluster import Icosahedron
 from openmm import app, unit
 
 import idem_md
+from idem_md.baselines import ENGINES
 from idem_md.chains import run_mala
 from idem_md.energies import ASE, GaussianMixture, LennardJones, OpenMM
+from idem_md.energies.ase import _apart
 from idem_md.ensemble import refuse_other_potential
 from idem_md.errors import EnergyError, UsageError
 from idem_md.systems.topology import openmm_topology
@@ -392,3 +395,17 @@ def test_file_based_calculators_do_not_share_a_folder():
 
     with pytest.raises(UsageError, match="directory of its own"):
         copper(Files.__new__(Files), workers=2)
+    one, two, own = (_apart(Files(command="true", **options)) for options in ({}, {}, {"directory": "mine"}))
+    assert os.path.isdir(one.directory) and one.directory != two.directory and own.directory == "mine"
+    folder = str(one.directory)
+    del one
+    gc.collect()
+    assert not os.path.exists(folder)
+
+
+def test_md_does_not_leave_the_plane():
+    energy = openmm_energy("dw4", n_dims=2, platform="Reference")
+    x = np.array([[0, 0], [4, 0], [0, 4], [4, 4]])
+    plane = idem_md.System.of_energy(energy, x, name="plane")
+    with pytest.raises(UsageError, match="engine: expected another than 'openmm' for 'plane'"):
+        ENGINES["openmm"].run(plane, 10, 100)

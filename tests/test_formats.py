@@ -109,7 +109,14 @@ def test_weights_for_numpy(some, tmp_path):
     assert "up to a constant" in (tmp_path / "b.weights").read_text()
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_pdb_is_no_set_of_samples(some, tmp_path):
+    """It is the topology beside others."""
+    with pytest.raises(UsageError, match="out: expected a file name ending in one of"):
+        some.save(tmp_path / "a.pdb")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in FORMATS if suffix != ".pdb"])
 @pytest.mark.parametrize("name", ["gmm40", "dw4"])
 def test_every_format_takes_particles_in_the_plane(suffix, name, tmp_path):
     system = idem_md.get_system(name)

@@ -27,6 +27,18 @@ def nothing():
 """
 
 
+ARGON = """
+from ase.calculators.lj import LennardJones
+from ase.cluster import Icosahedron
+
+
+def atoms():
+    cluster = Icosahedron("Ar", 2, 3.8)
+    cluster.calc = LennardJones(sigma=3.405, epsilon=0.0103, rc=100)
+    return cluster
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, smallest_toml):
     folder = tmp_path_factory.mktemp("own")
@@ -53,6 +65,14 @@ def test_a_calculator_from_training_to_samples(folder):
     assert json.loads(cli(folder, *md, "--out", "md.dcd", "--json"))["chains"] >= 1
     e = idem_md.load_ensemble(folder / "md.dcd")
     assert e.system.units.temperature_kelvin == 900 and e.system.elements == ("Cu",) * 13
+
+
+def test_a_shipped_network_for_a_calculator(folder):
+    sampled = ("sample", "lj13", "-n", 12, "--nfe", 4, "--last-step", "plain", "--calculator", "argon:atoms")
+    (folder / "argon.py").write_text(ARGON)
+    assert json.loads(cli(folder, *sampled, "--out", "a.dcd", "--json"))["n"] == 12
+    e = idem_md.load_ensemble(folder / "a.dcd")
+    assert e.system.name == "lj13-own" and e.system.units == idem_md.get_system("lj13").units
 
 
 def test_an_openmm_system_by_its_file(folder):

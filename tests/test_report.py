@@ -1,6 +1,7 @@
 """Reports: what they refuse, what they say, and how they look in a browser."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
 import idem_md
 from idem_md import System, UsageError, WeightedEnsemble
@@ -48,9 +50,42 @@ def test_report_is_one_set_of_files(report, three):
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert "Pareto k" in summary["sentences"][0] and "as frames of chains are correlated" in summary["sentences"][1]
     assert sum("agree" in s for s in summary["sentences"]) == 2 and len(summary["sentences"]) == 5
-    assert 0.1 < summary["floors"]["energy_w2"] < 3 and summary["floors"]["total_variation"] < 0.1
+    for label, floors in summary["floors"].items():
+        assert 0.1 < floors["raw"]["energy_w2"] < 6 and floors["raw"]["total_variation"] < 0.1
+        sizes = len(three[label]) * (three[label].ess / len(three[label]) if label == "md" else 1), three[label].ess
+        scale = [math.sqrt(1 / n + 1 / 600) for n in sizes]
+        assert floors["weighted"]["energy_w2"] / floors["raw"]["energy_w2"] == pytest.approx(scale[1] / scale[0])
     text = (folder / "table.md").read_text()
     assert all(label in text for label in three) and "training over 1,000,000" in text
+
+
+def test_exact_samples_are_no_further_apart_than_chance(tmp_path):
+    """However few they are, and whether they are weighted, equal or frames of a chain."""
+    random, n = np.random.default_rng(0), 4000
+    reference = ENGINES["exact"].run("gmm40", n, seed=1)
+    few = ENGINES["exact"].run("gmm40", 100, seed=2)
+    raw = WeightedEnsemble(few.positions, few.energies, few.log_weights, few.system, few.provenance, "raw")
+    spread = ENGINES["exact"].run("gmm40", n, seed=3)
+    # By weights that have nothing to do with the samples.
+    w = random.normal(size=n) * 1.6
+    weighted = WeightedEnsemble(spread.positions, spread.energies, w, spread.system, spread.provenance)
+    copies = np.repeat(np.arange(60), 20)
+    chain = WeightedEnsemble(
+        few.positions[copies],
+        few.energies[copies],
+        np.zeros(len(copies)),
+        few.system,
+        few.provenance,
+        "chain",
+        Source(len(copies), 60.0, np.nan, np.nan),
+    )
+    for e in (few, raw, weighted, chain):
+        sentence = compare({"ours": e, "reference": reference}, tmp_path / "r", aligned=False)["sentences"][-1]
+        assert "as close as these samples can tell" in sentence, (e.kind, sentence)
+    x = few.positions + 2 * random.normal(size=few.positions.shape)
+    u = few.system.energy()(torch.from_numpy(x))[0].numpy()
+    hot = WeightedEnsemble(x, u, few.log_weights, few.system, few.provenance)
+    assert "further apart" in compare({"ours": hot, "reference": reference}, tmp_path / "r")["sentences"][-1]
 
 
 def test_costs_add_up(report, three):

@@ -9,6 +9,8 @@ import torch
 import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
 from idem_md.chains import ChainState, posterior_mean, relax
+from idem_md.checkpoint import save_checkpoint
+from idem_md.diffusion import SamplingPlan
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
 from idem_md.targets import TARGETS, Batch, DemTarget, MixedTarget, PosteriorTarget, mix_with_force
@@ -168,6 +170,27 @@ def test_ring_keeps_the_newest_and_carries_on_the_walkers():
     assert sorted(ring.samples.x[:, 0, 0].round().tolist()) == [7, 8, 8, 9, 9]
     assert ring.put(energy, standard_normal((3, 4, 3), torch.Generator().manual_seed(0), torch.float32)) == 3
     assert energy.calls == 2 * 2 + 3  # a run of chains begins with the energy of where it starts
+
+
+def test_the_oldest_walkers_make_room_for_new_ones():
+    """Round by round: those that came last stay, wherever their chains have gone."""
+    ring, came = RingBuffer(numbered(*range(8)), size=24, walkers=8), list(range(8))
+    for k in range(8, 40, 2):
+        ring.refine(Harmonic(4, 3, K), 1e-6, 1, seed=k)
+        ring.append(numbered(k, k + 1))
+        came += [k, k + 1]
+        newest = (ring.next - 8 + torch.arange(8)) % len(ring) if len(ring) == 24 else slice(len(ring) - 8, None)
+        assert ring.samples.x[newest, 0, 0].round().tolist() == came[-8:]
+
+
+def test_resuming_what_is_finished_keeps_what_came_after(tiny, tmp_path):
+    """Springs, jumps and plans of the same network; another one has none."""
+    trained = train(tiny, tmp_path)
+    tuned = replace(trained, dear=SamplingPlan("ddpm", "plain", 0.01), provenance=trained.provenance | {"tuned": True})
+    save_checkpoint(tmp_path / "model.safetensors", tuned)
+    again = train(tiny, tmp_path, resume=True)
+    assert again.dear == tuned.dear and again.provenance["tuned"] and again.provenance["finished"]
+    assert train(tiny, tmp_path, overwrite=True).dear is None
 
 
 def test_first_buffer_holds_what_the_walkers_saw(tiny, tmp_path):

@@ -1,6 +1,6 @@
 """What can be measured on ensembles: observables, distributions, distances, and the protocols of published numbers."""
 
-from .bootstrap import block_bootstrap
+from .bootstrap import bootstrap
 from .coverage import Coverage, Minima, coverage, minima
 from .distances import (
     aligned_distance,
@@ -38,7 +38,7 @@ __all__ = [
     "aligned_distance",
     "aligned_w2",
     "analyse",
-    "block_bootstrap",
+    "bootstrap",
     "coverage",
     "distribution",
     "energy_distribution",

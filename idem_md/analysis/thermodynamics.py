@@ -55,6 +55,8 @@ def reweighted(ensemble: WeightedEnsemble, temperature_K: float) -> WeightedEnse
         ess = len(ensemble) if source is None else source.ess
         kind, source = "chain", Source(len(ensemble), ess, math.nan, math.nan)
     record = {**ensemble.provenance, "reweighted_from_K": ensemble.system.units.temperature_kelvin}
+    if system.has_energy:
+        record["parameters"] = dict(system.parameters)
     return WeightedEnsemble(
         ensemble.positions,
         factor * u,

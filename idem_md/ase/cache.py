@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +59,10 @@ def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None) -> tup
 
 
 def system_of(
-    atoms: Atoms, temperature_K: float, trap: float, workers: int | None, name: str, card: Mapping[str, Any] | None
+    atoms: Atoms, temperature_K: float, trap: float, workers: int | None, name: str, length_angstrom: float | None
 ) -> System:
-    """The atoms' potential in units of kT and of the distance of nearest neighbours (of r_min for Lennard-Jones)."""
+    """The atoms' potential in units of kT and of a length, by default the distance of nearest neighbours (r_min for
+    Lennard-Jones)."""
     energy: Energy
     if isinstance(atoms.calc, NativePotential):
         if workers is not None:
@@ -72,10 +71,9 @@ def system_of(
             raise UsageError("atoms: expected neither periodic boundary conditions nor constraints")
         energy = atoms.calc.reduced(atoms.get_chemical_symbols(), temperature_K, trap)
     else:
-        length = nearest_neighbour_distance(atoms.positions) if card is None else card["length_angstrom"]
+        length = nearest_neighbour_distance(atoms.positions) if length_angstrom is None else length_angstrom
         energy = ASE(atoms, temperature_K=temperature_K, length_angstrom=length, trap=trap, workers=workers)
-    system = System.of_energy(energy, atoms.positions, name)
-    return system if card is None else replace(system, sigma_data=card["sigma_data"])
+    return System.of_energy(energy, atoms.positions, name)
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,14 @@ class BoltzmannSampler(Dynamics):
             self._folder = cache_folder(name) if cache is None else Path(cache)
         # A sampler found there was made for lengths of its own, from the geometry of then.
         card = None if self._folder is None else read_card(self._folder)
-        self.system = system_of(atoms, self.temperature_K, total, workers, name, card)
+        given = None if checkpoint is None else load_sampler(checkpoint).checkpoint
+        length = card["length_angstrom"] if card else given.system.units.length_angstrom if given else None
+        self.system = system_of(atoms, self.temperature_K, total, workers, name, length)
+        if card:
+            self.system = replace(self.system, sigma_data=card["sigma_data"])
         self._centre = atoms.positions.mean(0)
         # Now, not after an hour of other steps: it may be misspelt, or there may be no place to train in.
-        self._sampler: Sampler | None = None if checkpoint is None else load_sampler(checkpoint, self.system)
+        self._sampler: Sampler | None = None if given is None else Sampler(given, self.system)
         if self._folder is not None:
             check_cache(self._folder)
         self._batches: list[WeightedEnsemble] = []

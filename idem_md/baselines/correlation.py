@@ -13,6 +13,8 @@ __all__ = ["equilibration", "quiet_pymbar", "slow_observables", "statistical_ine
 
 # Starting points that are tried in the search for the end of equilibration.
 TRIED = 25
+# Frames of series that are summed here, and lags whose correlation counts even if it is negative, as in pymbar.
+SHORT, ADDED_ANYWAY = 20, 3
 
 
 @contextmanager
@@ -45,9 +47,16 @@ def statistical_inefficiency(chains: Sequence[np.ndarray]) -> float:
     """
     if float(np.ptp(np.concatenate(chains))) == 0:
         return 1.0
-    if len(chains[0]) == 2:  # pymbar leaves out the last lag, here the only one
-        a, b = np.array(chains).T - np.concatenate(chains).mean()
-        return 1 + max(float((a * b).mean() / np.concatenate(chains).var()), 0.0)
+    n = len(chains[0])
+    if n < SHORT and all(len(chain) == n for chain in chains):  # pymbar leaves out the last lag, which counts here
+        d = np.array(chains) - np.mean(chains)
+        g = 1.0
+        for lag in range(1, n):
+            c = float((d[:, :-lag] * d[:, lag:]).mean() / (d**2).mean())
+            if c <= 0 and lag > ADDED_ANYWAY:
+                break
+            g += 2 * c * (1 - lag / n)
+        return max(g, 1.0)
     with quiet_pymbar():
         from pymbar.timeseries import statistical_inefficiency_multiple
 

@@ -110,6 +110,10 @@ def _xml(system: System) -> str:
         return openmm.XmlSerializer.serialize(built)
     if not isinstance(energy, OpenMM):
         raise UsageError(f"engine: expected another than 'openmm' for {system.name!r}, which has no force field")
+    if system.n_dims == 2:
+        raise UsageError(
+            f"engine: expected another than 'openmm' for {system.name!r}, which it would not keep in its plane"
+        )
     built = openmm.XmlSerializer.deserialize(energy.xml)
     for k in reversed(range(built.getNumForces())):
         if isinstance(built.getForce(k), openmm.CMMotionRemover):  # the thermostat is for all degrees of freedom

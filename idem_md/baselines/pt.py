@@ -34,7 +34,7 @@ class TemperingEngine(Engine):
     from the second come its samples, equally spaced. Samples of one ladder may be correlated: more steps, or fewer
     samples, set them further apart. They count for n/g, g the statistical inefficiency of the energies over the draws
     of a ladder. The provenance has the acceptance of the chains, that of the swaps, and round trips
-    a ladder between the coldest and the hottest rung.
+    a ladder between the coldest and the hottest rung, of those that one draw saw whole.
 
     Parameters
     ----------
@@ -63,9 +63,10 @@ class TemperingEngine(Engine):
         ladders = min(n, LADDERS)
         draws = -(-n // ladders)
         rounds = n_steps // 2 // MOVES
-        if rounds < draws:
+        # Two rounds at least, or only every other pair of rungs would ever be tried: each draw begins with the first.
+        if rounds < 2 * draws:
             raise UsageError(
-                f"steps: expected at least {2 * MOVES * draws} for {draws} samples a ladder, got {n_steps}"
+                f"steps: expected at least {4 * MOVES * draws} for {draws} samples a ladder, got {n_steps}"
             )
         chains, step = tuned_chains(system, energy, ladders * len(self.betas), TUNING_STEPS, generator)
         beta = torch.tensor(self.betas)
@@ -74,12 +75,14 @@ class TemperingEngine(Engine):
         state = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (chains.x, chains.u, chains.f)))
         state, run = kernel.step(energy, state, rounds, draw_seed(generator))
         progress(0.5, f"{ladders} ladders equilibrated")
-        samples, trips = [], torch.zeros(ladders)
+        samples, trips, accepted, swaps = [], torch.zeros(ladders), 0.0, torch.zeros(len(self.betas) - 1)
         for k in range(draws):
             # Whole rounds that add up to the second half.
             part = rounds * (k + 1) // draws - rounds * k // draws
             state, run = kernel.step(energy, state, part, draw_seed(generator))
             trips += run.round_trips
+            accepted += float(run.acceptance.mean()) * part / rounds
+            swaps += run.swaps.mean(0) * (part / rounds)
             samples.append(ChainState(*(a[:, 0].clone() for a in (state.x, state.u, state.f))))
             progress(0.5 + 0.5 * (k + 1) / draws, f"{min((k + 1) * ladders, n)} samples")
         x, u = torch.cat([s.x for s in samples]), torch.stack([s.u for s in samples]).double().numpy()
@@ -90,8 +93,8 @@ class TemperingEngine(Engine):
             "betas": list(self.betas),
             "ladders": ladders,
             "step": kernel.step_size.tolist(),
-            "acceptance": float(run.acceptance.mean()),
-            "swaps": run.swaps.nanmean(0).tolist(),
+            "acceptance": accepted,
+            "swaps": swaps.tolist(),
             "round_trips": float(trips.mean()),
         }
         return Draws(x[:n], facts | ({"draw_inefficiency": g} if draws > 1 else {}), n / g if draws > 1 else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +48,7 @@ def distill(
         from ..systems import SYSTEMS
         from ..training import Distillation
         from ..training import distill as run_distillation
-        from ..training.finish import run_samples, spread
+        from ..training.finish import run_samples, spread, tuned
         from ..training.tuning import NFES, tune_plans
 
         settings = Distillation(steps=steps, lowest=lowest, seed=seed)
@@ -93,11 +93,11 @@ def distill(
             samples = shipped_samples(source, n, seed + 1, work) if buffer is None else buffer
             wanted = {"consistency": NFES["consistency"]}
             work.phase("plans")
-            tuned = tune_plans(
+            start = time.perf_counter()
+            planned = tune_plans(
                 checkpoint, energy, samples, wanted, seed, lambda nfe, plan: work.say(plan_line(nfe, plan))
             )
-            calls = energy.calls + checkpoint.provenance.get("tuning_energy_calls", 0)
-            save_checkpoint(model, replace(tuned, provenance={**checkpoint.provenance, "tuning_energy_calls": calls}))
+            save_checkpoint(model, tuned(planned, energy.calls, time.perf_counter() - start))
         state.unlink()
     record = checkpoint.provenance["distillation"]
     seconds, miss = record["seconds"] + record["stretch_seconds"], record["jump_error"][0][-1]

@@ -74,12 +74,14 @@ def _plan(plan: dict[str, Any]) -> str:
 
 
 def info(
-    source: Annotated[str, typer.Argument(help="A shipped system, a run folder, a checkpoint or a DCD.")],
+    source: Annotated[str, typer.Argument(help="A shipped system, a run folder, a checkpoint or samples.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """What a checkpoint, a run folder or an ensemble is: idem-md info lj13"""
     with working():
-        facts = _of_ensemble(source) if Path(source).suffix in (".dcd", ".npz") else _of_checkpoint(source)
+        from ..ensemble import READABLE
+
+        facts = _of_ensemble(source) if Path(source).suffix in READABLE else _of_checkpoint(source)
     if as_json:
         return print_json(facts)
     from rich.console import Console

@@ -104,7 +104,12 @@ def sample(
         from ..ensemble import load_ensemble
         from ..errors import ResultError, UsageError
         from ..sampler import Sampler, load_sampler
+        from ..systems import SYSTEMS
 
+        if append and overwrite:
+            raise UsageError("overwrite: expected none beside --append, which adds to what is there")
+        if workers is not None:
+            check_int("workers", workers, 1)
         n = check_int("n", (1000 if ess is None else MOST) if n is None else n, 1)
         if unweighted and temperature is not None and "," in temperature:
             raise UsageError(f"temperature: expected a single one with --unweighted, got {temperature!r}")
@@ -131,7 +136,8 @@ def sample(
         sampler = load_sampler(system, device=device)
         known = sampler.checkpoint.system
         # Processes that draw evaluate by themselves.
-        own = own_system(known.name, calculator, xml, None, known.units, cores() if workers else 1)
+        name = f"{known.name}-own" if known.name in SYSTEMS else known.name
+        own = own_system(name, calculator, xml, None, known.units, cores() if workers else 1)
         sampler = sampler if own is None else Sampler(sampler.checkpoint, own, device)
         options = (nfe, 0 if seed is None else seed, method, kernel, last_step, last_step_calls)
         tell = sampling(work, n, not unweighted)

@@ -126,6 +126,8 @@ def train(
         work.held.enter_context(locked(folder))  # springs and plans go there, too
         _plot(folder)
         budgeted = minutes is not None or max_energy_calls is not None
+        if springs_steps is None and checkpoint.dear is not None:
+            springs_steps = 0  # they are there, and of this network
         if springs_steps is None and budgeted and not stop.asked:
             work.say(f"no springs and plans within the budget; for them: idem-md tune {folder}")
             springs_steps = 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import ase
 import numpy as np
@@ -18,6 +22,18 @@ from .foreign import ForeignEnergy, Recipe
 __all__ = ["ASE"]
 
 
+FILE_BASED = (FileIOCalculator, GenericFileIOCalculator)
+
+
+def _apart(calculator: BaseCalculator) -> BaseCalculator:
+    """One that works with files in the current folder gets one for this process: several would read each other's
+    results."""
+    if isinstance(calculator, FILE_BASED) and Path(calculator.directory) == Path("."):
+        calculator.directory = tempfile.mkdtemp(prefix="idem-md-")
+        weakref.finalize(calculator, shutil.rmtree, calculator.directory, ignore_errors=True)
+    return calculator
+
+
 @dataclass(frozen=True)
 class AseRecipe(Recipe):
     """Atoms without a calculator, and the calculator or a function that makes one."""
@@ -30,7 +46,7 @@ class AseRecipe(Recipe):
         """See `Recipe.build`."""
         atoms = self.atoms.copy()
         centre = atoms.positions.mean(0)  # where the user put the cluster, for codes that have a box
-        atoms.calc = self.calculator if isinstance(self.calculator, BaseCalculator) else self.calculator()
+        atoms.calc = self.calculator if isinstance(self.calculator, BaseCalculator) else _apart(self.calculator())
         length, kT = self.units.length_angstrom, self.units.kT_eV
 
         def evaluate(x: np.ndarray):
@@ -48,7 +64,8 @@ class ASE(ForeignEnergy):
     atoms : ase.Atoms
         Composition, and the calculator unless one is given; not periodic, no constraints.
     calculator : ase.calculators.calculator.Calculator or callable () -> Calculator, optional
-        A factory is what other processes want: each worker calls it once.
+        A factory is what other processes want: each worker calls it once. A calculator that works with files in the
+        current folder is then given a temporary one.
     temperature_K : float
     length_angstrom : float
         The unit of length of ``x``; 1 Å by default.
@@ -84,7 +101,7 @@ class ASE(ForeignEnergy):
             check_float("temperature_K", in_kelvin("temperature_K", temperature_K), above=0.0),
         )
         shared = options.get("workers") is not None or options.get("executor") is not None
-        if shared and isinstance(calculator, (FileIOCalculator, GenericFileIOCalculator)):
+        if shared and isinstance(calculator, FILE_BASED):
             raise UsageError(
                 "calculator: expected a factory that gives every process a directory of its own, got a calculator that "
                 f"works with files, for {'workers' if options.get('workers') is not None else 'executor'}="

@@ -2,8 +2,8 @@
 
 from ..errors import WeightWarning
 from .diagnostics import TRUSTED_ESS, TRUSTED_K, warn
-from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums
-from .files import check_writable
+from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums, effective_size
+from .files import READABLE, check_writable
 from .forward import ForwardWeights
 from .joining import next_chunk, refuse_other_potential
 from .weighted import KINDS, WeightedEnsemble, load_ensemble
@@ -11,6 +11,7 @@ from .weighted import KINDS, WeightedEnsemble, load_ensemble
 __all__ = [
     "KINDS",
     "MIN_ESS_FOR_ERRORS",
+    "READABLE",
     "TRUSTED_ESS",
     "TRUSTED_K",
     "ForwardWeights",
@@ -19,6 +20,7 @@ __all__ = [
     "WeightWarning",
     "WeightedEnsemble",
     "check_writable",
+    "effective_size",
     "load_ensemble",
     "next_chunk",
     "refuse_other_potential",

@@ -20,9 +20,11 @@ from ..errors import FileFormatError, UsageError
 from ..files import atomic_set
 from .formats import FORMATS, Contents
 
-__all__ = ["check_writable", "read_ensemble", "write_ensemble"]
+__all__ = ["READABLE", "check_writable", "read_ensemble", "write_ensemble"]
 
 ARRAYS = ("positions", "energies", "log_weights")
+# Suffixes of trajectories with weights beside them.
+READABLE = tuple(suffix for suffix in FORMATS if FORMATS[suffix].whole or suffix == ".npz")
 # The key in the record of an NPZ under which the digests of its trajectories stand.
 TRAJECTORIES = "trajectories"
 # What a damaged NPZ makes of NumPy and of the readers below it.
@@ -54,8 +56,9 @@ def check_writable(path) -> dict[str, Path]:
         A suffix that is not known, no such folder, no permission, or a folder in the place of a file.
     """
     path = Path(path)
-    if path.suffix not in FORMATS:
-        raise UsageError(f"out: expected a file name ending in one of {', '.join(FORMATS)}, got {str(path)!r}")
+    if path.suffix not in FORMATS or path.suffix == ".pdb":  # of one frame, the topology beside the others
+        known = ", ".join(suffix for suffix in FORMATS if suffix != ".pdb")
+        raise UsageError(f"out: expected a file name ending in one of {known}, got {str(path)!r}")
     if not os.path.isdir(path.parent):
         raise UsageError(f"out: cannot write {path}, there is no folder {path.parent}")
     companions = (".pdb", ".npz") if FORMATS[path.suffix].whole else ()
@@ -137,8 +140,8 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         Missing, truncated, foreign or inconsistent file.
     """
     path = Path(path)
-    if path.suffix not in (whole := [suffix for suffix in FORMATS if FORMATS[suffix].whole or suffix == ".npz"]):
-        raise UsageError(f"path: expected a file name ending in one of {', '.join(whole)}, got {str(path)!r}")
+    if path.suffix not in READABLE:
+        raise UsageError(f"path: expected a file name ending in one of {', '.join(READABLE)}, got {str(path)!r}")
     asked, path = path, path.with_suffix(".npz")
     try:
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as data:

@@ -20,9 +20,13 @@ class ForwardWeights:
     ----------
     log_weights : numpy.ndarray, shape (n,), float64
         NaN counts as weight zero.
+    independent : float, optional
+        How many of the samples are independent, if some are copies or correlated: errors are as if paths of the same
+        start had the same weight, which is on the safe side.
     """
 
     log_weights: np.ndarray
+    independent: float | None = None
 
     def __post_init__(self):
         log_w = np.asarray(self.log_weights, dtype=np.float64)
@@ -31,6 +35,12 @@ class ForwardWeights:
     @property
     def _positive(self) -> bool:
         return bool(np.isfinite(self.log_weights).all())
+
+    @property
+    def _wider(self) -> float:
+        """By which errors are wider than those of independent paths."""
+        n = len(self.log_weights)
+        return math.sqrt(n / min(n, n if self.independent is None else max(self.independent, 1.0)))
 
     @property
     def ess_fraction(self) -> float:
@@ -46,9 +56,11 @@ class ForwardWeights:
         if not self._positive:
             return math.nan, math.nan
         inverse = -self.log_weights
-        return -estimators.log_mean_weight(inverse), estimators.log_z_error(estimators.normalised(inverse))
+        error = estimators.log_z_error(estimators.normalised(inverse))
+        return -estimators.log_mean_weight(inverse), error * self._wider
 
     @property
     def log_z_upper(self) -> tuple[float, float]:
         """mean(log w), in expectation not below log Z, and its standard error; NaN if a weight is zero."""
-        return estimators.mean_log_weight(self.log_weights) if self._positive else (math.nan, math.nan)
+        mean, error = estimators.mean_log_weight(self.log_weights) if self._positive else (math.nan, math.nan)
+        return mean, error * self._wider

@@ -15,7 +15,7 @@ from ..checks import check_choice
 from ..errors import FileFormatError, UsageError
 from ..provenance import Provenance, finite_or_none
 from ..rows import blocks_of
-from ..systems import SYSTEMS, System, get_system
+from ..systems import System, system_described
 from ..units import without_unit
 from . import estimators, resampling
 from .diagnostics import advice, pareto_k
@@ -335,7 +335,7 @@ def load_ensemble(path) -> WeightedEnsemble:
     record.pop(TRAJECTORIES, None)
     name, description = record["system"], record.pop("system_description", None)
     try:
-        system = get_system(name) if name in SYSTEMS else System.described(description)
+        system = system_described(name, description)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(
             f"{path}: the system {name!r} is neither built in nor described in the file ({error})"

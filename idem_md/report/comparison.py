@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..analysis.protocols import PROTOCOL, Reference, raw_metrics, weighted_metrics
-from ..ensemble import WeightedEnsemble, refuse_other_potential
+from ..analysis.protocols import ENERGY_SAMPLES, PROTOCOL, Reference, raw_metrics, weighted_metrics
+from ..ensemble import WeightedEnsemble, effective_size, refuse_other_potential
 from ..errors import ResultError, UsageError
 from ..files import atomic_set
 from ..provenance import finite_or_none
@@ -82,6 +83,25 @@ def _floors(reference: Reference, aligned: bool) -> dict[str, float]:
         x, u = x[pick], u[pick]
     found = raw_metrics(x, u, other, aligned=aligned, plain=False)
     return {key: found[key] for key in ("energy_w2", "total_variation", "aligned_w2") if key in found}
+
+
+def _by_chance(
+    floors: Mapping[str, float], e: WeightedEnsemble, reference: WeightedEnsemble
+) -> dict[str, dict[str, float]]:
+    """What chance gives an ensemble, raw and weighted: distances of the reference's halves, scaled from the independent
+    samples that those have to those that are compared. Distances of distributions fall with the square root of their
+    number; aligned W2 hardly falls."""
+    half = effective_size(reference.weights) / 2
+    of_halves = 1 / min(half, ENERGY_SAMPLES) + 1 / half
+    independent = e.ess / len(e) if e.kind == "chain" else 1.0
+    sizes = {"raw": min(len(e), ENERGY_SAMPLES) * independent, "weighted": e.ess}
+    found: dict[str, dict[str, float]] = {"raw": {}, "weighted": {}}
+    for kind, size in sizes.items():
+        if not size > 0:  # raw samples have no effective number
+            continue
+        scale = math.sqrt((1 / size + 1 / reference.ess) / of_halves)
+        found[kind] = {key: value * (1 if key == "aligned_w2" else scale) for key, value in floors.items()}
+    return found
 
 
 def _same_potential(ensembles: Mapping[str, WeightedEnsemble]) -> None:
@@ -168,7 +188,8 @@ def compare(
         progress(f"distances between {label} and {last}")
         metrics[label] = _metrics(label, ensembles[label], reference, aligned)
     progress(f"distances between halves of {last}")
-    floors = _floors(reference, aligned)
+    halves = _floors(reference, aligned)
+    floors = {label: _by_chance(halves, ensembles[label], ensembles[last]) for label in labels}
     summary = {
         "system": ensembles[last].system.name,
         "reference": last,

@@ -39,25 +39,25 @@ def _number(value, spec: str) -> str:
 
 def metric_rows(summary: Mapping[str, Any]) -> Iterator[list[str]]:
     """Cells of `METRIC_COLUMNS`, an ensemble a row."""
-    floors = summary["floors"]
 
-    def beside(value: str, key: str) -> str:
-        return value if floors.get(key) is None or not value.strip("– /") else f"{value} ({floors[key]:.3g})"
+    def beside(value: float | None, floor: float | None, spec: str) -> str:
+        return _number(value, spec) + ("" if value is None or floor is None else f" ({floor:.3g})")
 
     for label, s in summary["ensembles"].items():
         m = summary["metrics"].get(label)
         if m is None:
             metrics = ["reference", "–", "–", "–"]
         else:
-            raw, weighted = m["raw"], m["weighted"]
-            both = {
-                key: f"{_number(raw.get(key), spec)} / {_number(weighted.get(key), spec)}"
-                for key, spec in (("energy_w2", ".2f"), ("total_variation", ".3f"))
-            }
+            floors = summary["floors"][label]
+            specs = {"energy_w2": ".2f", "aligned_w2": ".2f", "total_variation": ".3f"}
+            raw, weighted = (
+                {key: beside(m[kind].get(key), floors[kind].get(key), spec) for key, spec in specs.items()}
+                for kind in ("raw", "weighted")
+            )
             metrics = [
-                beside(both["energy_w2"], "energy_w2"),
-                beside(_number(raw.get("aligned_w2"), ".2f"), "aligned_w2"),
-                beside(both["total_variation"], "total_variation"),
+                f"{raw['energy_w2']} / {weighted['energy_w2']}",
+                raw["aligned_w2"],
+                f"{raw['total_variation']} / {weighted['total_variation']}",
                 str(m["exploded"]),
             ]
         log_z = "–" if s["log_z"] is None else f"{s['log_z']:.3f} ± {_number(s['log_z_err'], '.3f')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,10 @@ from matplotlib.figure import Figure
 from .figures import COLOURS, save_png
 
 __all__ = ["plot_training"]
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
@@ -36,11 +41,11 @@ def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
     left.legend(title="noise level σ", fontsize=7, title_fontsize=8, ncols=4, **above)
     series = (("raw_median_energy", "raw samples, median"), ("buffer_mean_energy", "replay buffer, mean"))
     for (key, label), colour in zip(series, COLOURS):
-        known = [(s, entry[key]) for s, entry in zip(seconds, log) if entry[key] is not None]
+        known = [(s, entry[key]) for s, entry in zip(seconds, log) if _is_known(entry[key])]
         if known:
             right.plot(*zip(*known), ".-", ms=4, lw=1.4, color=colour, label=label)
     # The first samples of an untrained network may lie anywhere.
-    late = [entry[key] for key, _ in series for entry in log[len(log) // 4 :] if entry[key] is not None]
+    late = [entry[key] for key, _ in series for entry in log[len(log) // 4 :] if _is_known(entry[key])]
     if late:
         margin = 0.1 * max(float(np.ptp(late)), 1.0)
         right.set_ylim(min(late) - margin, max(late) + margin)

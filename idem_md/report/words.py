@@ -15,11 +15,11 @@ AGREE, DISAGREE = 2.5, 4.0
 FLOOR = 1.5
 
 
-def sentences(ensembles: Mapping[str, WeightedEnsemble], metrics: Mapping, floors: Mapping[str, float]) -> list[str]:
+def sentences(ensembles: Mapping[str, WeightedEnsemble], metrics: Mapping, floors: Mapping[str, Mapping]) -> list[str]:
     """What to make of ensembles, the last of which is the reference."""
     *labels, last = ensembles
     return [_about(label, e) for label, e in ensembles.items()] + [
-        _against(label, ensembles[label], last, ensembles[last], metrics[label], floors) for label in labels
+        _against(label, ensembles[label], last, ensembles[last], metrics[label], floors[label]) for label in labels
     ]
 
 
@@ -32,7 +32,10 @@ def _about(label: str, e: WeightedEnsemble) -> str:
     if e.advice:
         return f"{worth}. Beware: {e.advice}."
     if not math.isnan(e.pareto_k):
-        worth += f"; the weights can be trusted (Pareto k {e.pareto_k:.2f}, up to 0.7)"
+        worth += (
+            f"; the weights show no heavy tail (Pareto k {e.pareto_k:.2f}, up to 0.7); modes that no path reached are "
+            "not counted"
+        )
     return f"{worth}."
 
 
@@ -46,7 +49,7 @@ def _against(label: str, e: WeightedEnsemble, last: str, reference: WeightedEnse
         verdict = "agree" if z <= AGREE else "differ" if z > DISAGREE else "hardly agree"
         said = f"the mean energies of {label} and {last} {verdict}: {abs(a - b):.2f} kT apart, {z:.1f} standard errors"
     kind = "weighted" if metrics["weighted"] else "raw"
-    distance, floor = metrics[kind].get("energy_w2"), floors.get("energy_w2")
+    distance, floor = metrics[kind].get("energy_w2"), floors[kind].get("energy_w2")
     if distance is None or not floor:
         return f"{said[0].upper()}{said[1:]}."
     near = "as close as these samples can tell" if distance <= FLOOR * floor else "further apart than chance"

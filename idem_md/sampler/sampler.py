@@ -303,7 +303,7 @@ class Sampler:
             torch.from_numpy(x[order]).to(self.device),
             torch.Generator().manual_seed(check_int("seed", seed, 0, 2**32 - 1)),
         )
-        return ForwardWeights(log_w.cpu().numpy())
+        return ForwardWeights(log_w.cpu().numpy(), samples.ess)
 
     def _chosen(
         self, nfe: int | None, method: str, kernel: str | None, last_step: str | None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 from ..errors import UsageError
 from ..units import Units
 from .system import Potential, System
 
-__all__ = ["SYSTEMS", "built_in_name", "get_system"]
+__all__ = ["SYSTEMS", "built_in_name", "get_system", "system_described"]
 
 # Argon (Rahman's parameters): r_m = 3.8220 Å, epsilon/k_B = 119.8 K. The benchmarks have epsilon = 2 kT.
 _ARGON = Units(length_angstrom=3.8220, temperature_kelvin=119.8 / 2.0)
@@ -99,6 +102,29 @@ def get_system(name: str | System) -> System:
     if name not in SYSTEMS:
         raise UsageError(f"system: expected one of {', '.join(SYSTEMS)}, got {name!r}")
     return SYSTEMS[name]
+
+
+def system_described(name: str, table: Mapping[str, Any] | None) -> System:
+    """What a file calls by that name: the built-in system, if its description is of that one or missing; else a system
+    without an energy, as described.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        See `System.described`.
+    """
+    known = SYSTEMS.get(name)
+    if known is not None and table is None:
+        return known
+    described = System.described(cast("Mapping[str, Any]", table))
+    if described.name != name:
+        raise ValueError(f"{name!r} is described as {described.name!r}")
+    if known is not None:
+        ours, theirs = known.describe(), described.describe()
+        # The words may be those of another version; of what that did not say, nothing is known to differ.
+        if all(ours[key] == theirs[key] for key in ours if key != "description" and key in cast("Mapping", table)):
+            return known
+    return described
 
 
 def built_in_name(system: System) -> str | None:

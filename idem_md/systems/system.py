@@ -128,7 +128,7 @@ class System:
             make_energy=make,
             units=replace(self.units, temperature_kelvin=float(temperature_K)),
             exact_mean_energy=None,
-            parameters=make().parameters,
+            parameters=make().parameters if self.has_energy else {},
         )
 
     @property

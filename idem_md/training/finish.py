@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from .levels import tune_levels
 from .springs import SpringsTraining, add_springs
 from .tuning import NFES, tune_plans
 
-__all__ = ["NFES", "run_samples", "spread", "tune"]
+__all__ = ["NFES", "run_samples", "spread", "tune", "tuned"]
 
 # Samples on which levels are tuned.
 PILOT = 250
@@ -37,6 +38,14 @@ def run_samples(folder: Path) -> torch.Tensor:
 def spread(samples: torch.Tensor, n: int) -> torch.Tensor:
     """About ``n`` of the samples, evenly from the first to the last, which may be a history."""
     return samples[:: max(len(samples) // n, 1)]
+
+
+def tuned(checkpoint: Checkpoint, energy_calls: int, seconds: float) -> Checkpoint:
+    """With what tuning has cost, beside what it had cost before."""
+    p = checkpoint.provenance
+    calls = p.get("tuning_energy_calls", 0) + energy_calls
+    record = {"tuning_energy_calls": calls, "tuning_seconds": p.get("tuning_seconds", 0.0) + seconds}
+    return replace(checkpoint, provenance={**p, **record})
 
 
 @own_torch
@@ -84,11 +93,9 @@ def tune(
     energy = (system or checkpoint.system).energy()  # before the work: it may not be known
     if springs.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
         checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
+    start = time.perf_counter()
     checkpoint = tune_levels(checkpoint, spread(samples, PILOT), energy, draws, springs.seed)
     if nfes and not isinstance(energy, ForeignEnergy):
         checkpoint = tune_plans(checkpoint, energy, spread(samples, pilot), nfes, springs.seed, on_plan)
-    if energy.calls:
-        record = {**checkpoint.provenance, "tuning_energy_calls": energy.calls}
-        checkpoint = replace(checkpoint, provenance=record)
-    save_checkpoint(out, checkpoint)
+    save_checkpoint(out, tuned(checkpoint, energy.calls, time.perf_counter() - start))
     return load_checkpoint(out)

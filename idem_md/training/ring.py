@@ -56,7 +56,8 @@ class RingBuffer:
         if self.walkers == self.size:
             self.samples, run = MALA(step).step(energy, s, n_steps, seed)
         else:
-            newest = (self.next - 1 - torch.arange(self.walkers, device=s.x.device)) % len(self)
+            # In the order in which they came, and so they go back: those that come next replace the oldest.
+            newest = (self.next - self.walkers + torch.arange(self.walkers, device=s.x.device)) % len(self)
             state, run = MALA(step).step(energy, ChainState(s.x[newest], s.u[newest], s.f[newest]), n_steps, seed)
             self.append(state)
         return float(run.acceptance.mean())

@@ -21,7 +21,7 @@ from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageErr
 from ..files import own_folder, write_atomic
 from ..native import check_device
 from ..provenance import hardware, versions
-from ..systems import SYSTEMS, System, get_system
+from ..systems import System, get_system, system_described
 from ..torch_state import own_torch
 from .budgets import Budget
 from .config import TrainingConfig
@@ -59,8 +59,20 @@ def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finish
 
 
 def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:
-    save_checkpoint(folder / MODEL, checkpoint)
+    save_checkpoint(folder / MODEL, _with_what_came_after(folder / MODEL, checkpoint))
     write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
+
+
+def _with_what_came_after(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, with springs, jumps and plans if the model that is there has some and is of the same network."""
+    try:
+        known = load_checkpoint(path)
+    except FileFormatError:  # none, or one that is to be replaced anyway
+        return checkpoint
+    theirs = known.denoiser.state_dict()
+    if not all(k in theirs and torch.equal(theirs[k], v) for k, v in checkpoint.denoiser.state_dict().items()):
+        return checkpoint
+    return replace(known, provenance={**known.provenance, **checkpoint.provenance})
 
 
 @own_torch
@@ -77,7 +89,7 @@ def recover(folder: Path) -> Checkpoint:
     try:
         config = TrainingConfig.parse(header["config"], str(path))
         name = config.system
-        system = get_system(name) if name in SYSTEMS else System.described(header["system"])
+        system = system_described(name, header.get("system"))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
     state, calls, _, processes = load_state(path, config, system)
@@ -327,7 +339,7 @@ def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iterat
         state.total = budget.shortened(
             state.iteration, state.total, used, budget.used(*state.filled), config.optimizer.decay_fraction
         )
-        entry = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(report).items()}
+        entry = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(report).items()}
         entry |= {"seconds": round(seconds, 2), "energy_calls": calls, "planned": state.total}
         log.append(entry)
         run.save(state, calls, log)
