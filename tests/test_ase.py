@@ -172,7 +172,7 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
         loaded.system.elements == tuple(make().get_chemical_symbols())
         and loaded.to_ase()[0].symbols.get_chemical_formula() == make().get_chemical_formula()
     )
-    with pytest.raises(UsageError, match="pass system="):
+    with pytest.raises(UsageError, match="in Python as system="):
         idem_md.load_sampler(folder).sample(2, nfe=2)
 
 

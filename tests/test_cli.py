@@ -333,6 +333,17 @@ def test_bench_prints_json_lines(tmp_path, monkeypatch):
     assert "--samples" in run("bench", "energy", "--samples", 3, cwd=tmp_path, code=2).stderr
 
 
+def test_check_at_another_temperature(tmp_path):
+    run("sample", "dw4", "-n", 200, "--nfe", 6, "--temperature", 280, "--out", "a.dcd", cwd=tmp_path)
+    md = ("baseline", "dw4", "-n", 200, "--steps", 500, "--temperature", 280, "--out", "r.dcd")
+    run(*md, cwd=tmp_path)
+    found = json.loads(run("check", "a.dcd", "--reference", "r.dcd", "-n", 100, "--json", cwd=tmp_path).stdout)
+    assert 0.1 < found["forward_ess_fraction"] <= 1 and abs(found["log_z"] - found["forward_log_z"]) < 1
+    run("baseline", "dw4", "-n", 20, "--steps", 500, "--out", "other.dcd", cwd=tmp_path)
+    refused = run("check", "a.dcd", "--reference", "other.dcd", cwd=tmp_path, code=2)
+    assert "reference: expected samples of 'dw4-280K', got some of 'dw4'" in refused.stderr
+
+
 def test_shards_merge_and_append(tmp_path):
     n = 777
     base = ("sample", "dw4", "-n", n, "--nfe", 4, "--last-step", "plain", "--kernel", "analytic", "--seed", 7)

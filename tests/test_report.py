@@ -16,6 +16,7 @@ from idem_md import System, UsageError, WeightedEnsemble
 from idem_md.baselines import ENGINES
 from idem_md.ensemble.estimators import Source
 from idem_md.report import compare
+from idem_md.report.figures import span
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,16 @@ def test_report_is_one_set_of_files(report, three):
         assert floors["weighted"]["energy_w2"] / floors["raw"]["energy_w2"] == pytest.approx(scale[1] / scale[0])
     text = (folder / "table.md").read_text()
     assert all(label in text for label in three) and "training over 1,000,000" in text
+
+
+def test_a_few_samples_far_away_do_not_hide_the_others(three):
+    """Of raw samples some have exploded: axes are those of the sets that are to be trusted."""
+    e, chain = three["ours"], three["md"]
+    u = np.concatenate([e.energies[4:], [1e3, 1e4, 1e5, 1e6]])
+    raw = WeightedEnsemble(e.positions, u, np.zeros(len(u)), e.system, e.provenance, "raw")
+    lo, hi = span({"raw": raw, "md": chain}, lambda e: e.energies[e.alive], 0.001)
+    assert chain.energies.min() <= lo < hi <= chain.energies.max()
+    assert span({"raw": raw}, lambda e: e.energies[e.alive], 0.001)[1] > 1e5
 
 
 def test_exact_samples_are_no_further_apart_than_chance(tmp_path):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import check_png, picture, print_json
+from .potential import CalculatorOption, XmlOption, own_system
 from .progress import working
 
 if TYPE_CHECKING:
-    from ..ensemble import ForwardWeights, WeightedEnsemble
+    from ..ensemble import WeightedEnsemble
+    from ..sampler import Sampler
 
 __all__ = ["check"]
 
@@ -30,6 +33,8 @@ def check(
     minima: Annotated[
         int, typer.Option(help="Without a reference: quench so many samples, and noise, some hundred calls each.")
     ] = 0,
+    calculator: CalculatorOption = None,
+    xml: XmlOption = None,
     plot: Annotated[Path | None, typer.Option(help="F.png: a picture of the weights.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -40,6 +45,7 @@ def check(
     """
     with working() as work:
         from ..analysis import coverage
+        from ..diffusion import SamplingPlan
         from ..ensemble import load_ensemble
         from ..errors import UsageError
         from ..provenance import finite_or_none
@@ -79,7 +85,12 @@ def check(
         if reference is not None:
             work.phase("comparing with the reference")
             known = load_ensemble(reference)
-            forward = _forward(e, known, sampler, n, seed)
+            if known.system.name != e.system.name:
+                raise UsageError(f"reference: expected samples of {e.system.name!r}, got some of {known.system.name!r}")
+            made_by = _sampler_of(e, sampler, calculator, xml)
+            # Read from files they know their energy only if it is a built-in one.
+            e, known = (replace(some, system=made_by.system) for some in (e, known))
+            forward = made_by.forward(known, e.provenance["nfe"], seed, SamplingPlan.of(e.provenance["plan"]), n)
             upper, error = forward.log_z_upper
             shares = coverage(e, known, n, seed=seed)
             basin, deviation = shares.worst
@@ -104,20 +115,20 @@ def check(
         _print(e, facts)
 
 
-def _forward(e: WeightedEnsemble, known: WeightedEnsemble, source: str | None, n: int, seed: int) -> ForwardWeights:
-    from ..diffusion import SamplingPlan
+def _sampler_of(e: WeightedEnsemble, source: str | None, calculator: str | None, xml: Path | None) -> Sampler:
+    """What drew the samples, at their temperature."""
     from ..errors import UsageError
-    from ..sampler import load_sampler
+    from ..sampler import Sampler, load_sampler
 
-    p = e.provenance
+    p, kelvin = e.provenance, e.system.units.temperature_kelvin
     if "plan" not in p:
         raise UsageError(f"file: expected samples of idem-md sample with their plan, got some by {p.get('method')!r}")
-    sampler = load_sampler(source or e.system.name)
-    if sampler.checkpoint.digest != p["checkpoint"]:
-        raise UsageError(
-            f"sampler: expected the checkpoint {p['checkpoint']} of the samples, got {sampler.checkpoint.digest}"
-        )
-    return sampler.forward(known, p["nfe"], seed, SamplingPlan.of(p["plan"]), n)
+    sampler = load_sampler(source or e.system.name.removesuffix(f"-{kelvin:g}K"))
+    checkpoint, system = sampler.checkpoint, sampler.system
+    if checkpoint.digest != p["checkpoint"]:
+        raise UsageError(f"sampler: expected the checkpoint {p['checkpoint']} of the samples, got {checkpoint.digest}")
+    system = own_system(e.system.name, calculator, xml, None, e.system.units) or system
+    return Sampler(checkpoint, system if system.name == e.system.name else system.at(kelvin))
 
 
 def _print(e: WeightedEnsemble, facts: dict[str, Any]) -> None:

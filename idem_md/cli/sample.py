@@ -133,6 +133,8 @@ def sample(
         found = None if after is None or out is None else _state_of(out)
         if plot is not None:
             check_png("plot", plot)
+            if plot.exists() and not (overwrite or append):
+                raise UsageError(f"plot: expected a name that is not taken, there is {plot} (--overwrite)")
         sampler = load_sampler(system, device=device)
         known = sampler.checkpoint.system
         # Processes that draw evaluate by themselves.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "plot_methods",
     "plot_weights",
     "save_png",
+    "span",
 ]
 
 # Okabe & Ito: told apart by colour-blind readers too.
@@ -37,28 +38,45 @@ def _is_weighted(e: WeightedEnsemble) -> bool:
     return e.kind != "raw" and float(np.ptp(e.weights)) > 1e-12
 
 
+def span(
+    ensembles: Mapping[str, WeightedEnsemble], values: Callable[[WeightedEnsemble], np.ndarray], beyond: float
+) -> tuple[float, float]:
+    """Where values (of an ensemble, one or more for each of its samples of some weight) lie, but for a share ``beyond``
+    at either end, by weight. Raw samples, some of which may be anywhere, only count where there are no others."""
+    ends = []
+    for e in [e for e in ensembles.values() if e.kind != "raw"] or ensembles.values():
+        v = values(e)
+        w = np.broadcast_to(e.weights[e.alive].reshape(-1, *[1] * (v.ndim - 1)), v.shape)
+        order = np.argsort(v, axis=None)
+        v, w = v.ravel()[order], np.cumsum(w.ravel()[order])
+        ends.append(v[np.minimum(np.searchsorted(w, [beyond * w[-1], (1 - beyond) * w[-1]]), len(v) - 1)])
+    return float(min(lo for lo, _ in ends)), float(max(hi for _, hi in ends))
+
+
 def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
-    """Energy and pair-distance histograms as PNG; a dashed line shows the samples before weighting."""
+    """Energy and pair-distance histograms as PNG; a dashed line shows the samples before weighting.
+
+    All are shares of the whole set, whatever of it lies outside of the axes.
+    """
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
     several = next(iter(ensembles.values())).positions.shape[1] > 1  # atoms: a single one has no pairs
     axes = figure.subplots(1, 1 + several, squeeze=False)[0]
-    pooled = np.concatenate([e.energies[np.isfinite(e.energies)] for e in ensembles.values()])
-    lo, hi = np.quantile(pooled, [0.0005, 0.9995])
+    lo, hi = span(ensembles, lambda e: e.energies[e.alive], 0.0005)
     energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 40)
     distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
-    top = max(float(np.nanquantile(d, 0.9995)) for d in distances.values()) if several else 1.0
+    top = span(ensembles, lambda e: pair_distances(e.positions[e.alive]), 0.0005)[1] if several else 1.0
     distance_edges = np.linspace(0, 1.05 * top, 120)
     for (label, e), colour in zip(ensembles.items(), cycle(COLOURS)):
         w, d = e.weights, distances[label]
         alive = w > 0
         panels = ((e.energies, energy_edges, w), (d, distance_edges, w[:, None]))
         for axis, (values, edges, weight) in zip(axes, panels):
+            bins = (edges[1] - edges[0]) * values[0].size
             weight = np.broadcast_to(weight, values.shape)
             axis.hist(
                 values[alive].ravel(),
                 edges,
-                weights=weight[alive].ravel(),
-                density=True,
+                weights=weight[alive].ravel() / bins,
                 histtype="step",
                 color=colour,
                 lw=1.8,
@@ -69,7 +87,7 @@ def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
                 axis.hist(
                     values[ok].ravel(),
                     edges,
-                    density=True,
+                    weights=np.full(values[ok].size, 1 / (bins * len(e))),
                     histtype="step",
                     color=colour,
                     lw=1.2,

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from ..analysis import OBSERVABLES, Curve, distribution
 from ..ensemble import WeightedEnsemble
 from ..ensemble.estimators import MIN_ESS_FOR_ERRORS, log_mean_weight
-from .figures import COLOURS
+from .figures import COLOURS, span
 
 __all__ = ["Plot", "plots", "structures"]
 
@@ -75,8 +75,7 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
 def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> dict[str, Any]:
     """Of values (ensemble -> array of its samples of some weight), by weight; raw ones dashed."""
     found = {label: values(e) for label, e in ensembles.items()}
-    pooled = np.concatenate([v.ravel() for v in found.values()])
-    lowest, highest = np.quantile(pooled, [0.001, 0.999])
+    lowest, highest = span(ensembles, values, 0.001)
     edges = np.linspace(lowest, highest, BINS + 1)
     figure = go.Figure()
     for (label, e), colour in zip(ensembles.items(), COLOURS):

@@ -46,7 +46,10 @@ class _Unknown:
     name: str
 
     def __call__(self) -> Energy:
-        raise UsageError(f"system: the potential of {self.name!r} is not part of this file; pass system=")
+        raise UsageError(
+            f"system: the potential of {self.name!r} is not part of this file; give it with --calculator or --xml, or "
+            "in Python as system= of what loads a network"
+        )
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class OptimizerConfig(Table):
 
     ``muon`` takes steps of orthogonal matrices (Jordan et al., 2024) with the step size ``matrix_rate`` for the
     matrices between hidden layers, and Adam's with ``learning_rate`` for all else. ``precision = "bf16"`` runs the
-    dense layers in bfloat16; coordinates, distances, messages and weights stay in float32.
+    dense layers in bfloat16; coordinates, distances and weights stay in float32, and messages on the CPU.
     """
 
     only = {"matrix_rate": ("muon",)}

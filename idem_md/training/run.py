@@ -150,20 +150,20 @@ def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite:
         raise UsageError(f"resume: expected {path}, there is no such file")
     if resume:
         return
-    if overwrite:
-        for name in (STATE, MODEL, LOG, CONFIG):
-            (folder / name).unlink(missing_ok=True)
-        _forget_calls(folder)
-    if path.exists() or (folder / MODEL).exists():
+    if (path.exists() or (folder / MODEL).exists()) and not overwrite:
         raise UsageError(
             f"out: {folder} already holds a run; resume it with --resume, replace it with --overwrite, or choose "
             "another folder"
         )
-    if (folder / CONFIG).exists():  # of a run that was killed early, or of another program
+    if (folder / CONFIG).exists():  # of a run, perhaps one that was killed early, or of another program
         try:
             TrainingConfig.parse(json.loads((folder / CONFIG).read_text(encoding="utf-8")), CONFIG)
         except (ValueError, AttributeError, TypeError, RecursionError):
             raise UsageError(f"out: {folder} has a {CONFIG} that is not of a run; choose another folder") from None
+    if overwrite:
+        for name in (STATE, MODEL, LOG, CONFIG):
+            (folder / name).unlink(missing_ok=True)
+        _forget_calls(folder)
     write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
 
 
