@@ -342,6 +342,10 @@ def test_check_at_another_temperature(tmp_path):
     run("baseline", "dw4", "-n", 20, "--steps", 500, "--out", "other.dcd", cwd=tmp_path)
     refused = run("check", "a.dcd", "--reference", "other.dcd", cwd=tmp_path, code=2)
     assert "reference: expected samples of 'dw4-280K', got some of 'dw4'" in refused.stderr
+    e = idem_md.load_ensemble(tmp_path / "r.dcd")
+    replace(e, energies=e.energies + 1).save(tmp_path / "other.dcd")
+    refused = run("check", "a.dcd", "--reference", "other.dcd", cwd=tmp_path, code=2)
+    assert "expected ensembles of one potential" in refused.stderr
 
 
 def test_shards_merge_and_append(tmp_path):
@@ -393,6 +397,8 @@ def test_what_somebody_else_has_written_is_not_overwritten(tmp_path, monkeypatch
     refused = run("sample", "gmm40", "-n", 20, "--append", "--out", "a.dcd", cwd=tmp_path, code=2)
     assert "append: expected a.dcd as it was" in refused.stderr
     assert len(idem_md.load_ensemble(tmp_path / "a.dcd")) == 20
+    (beside,) = tmp_path.glob("a-*.dcd")
+    assert len(idem_md.load_ensemble(beside)) == 40
 
 
 def test_a_shard_without_weights_is_written(tmp_path, monkeypatch):

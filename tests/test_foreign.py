@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import distributed
@@ -17,6 +18,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import FileIOCalculator
 from ase.calculators.emt import EMT
+from ase.calculators.espresso import Espresso, EspressoProfile
 from ase.cluster import Icosahedron
 from openmm import app, unit
 
@@ -291,6 +293,15 @@ def test_potentials_are_known_by_an_energy():
     with pytest.raises(UsageError, match="parts: expected the same potential, it gives"):
         refuse_other_potential("parts", one, other)
     refuse_other_potential("parts", one, {k: v for k, v in other.items() if k != "known"})  # an earlier version's
+    # Of total energies the difference is a small part.
+    large = one | {"known": one["known"] | {"energy_kT": -650_000.0}}
+    for change, same in (
+        ({"energy_kT": -650_000.3}, True),
+        ({"energy_kT": -650_012.0}, False),
+        ({"force_kT": 9.0}, False),
+    ):
+        with nullcontext() if same else pytest.raises(UsageError, match="expected the same potential"):
+            refuse_other_potential("parts", large, large | {"known": large["known"] | change})
     with pytest.raises(UsageError, match="parts: expected the same parameters"):
         refuse_other_potential("parts", one, one | {"temperature_kelvin": 1300})
     atoms.rattle(0.1)  # another geometry says nothing
@@ -397,6 +408,9 @@ def test_file_based_calculators_do_not_share_a_folder():
         copper(Files.__new__(Files), workers=2)
     one, two, own = (_apart(Files(command="true", **options)) for options in ({}, {}, {"directory": "mine"}))
     assert os.path.isdir(one.directory) and one.directory != two.directory and own.directory == "mine"
+    espresso = _apart(Espresso(profile=EspressoProfile("true", "."), pseudopotentials={"Ar": "ar.upf"}, kpts=None))
+    espresso.write_inputfiles(Atoms("Ar"), ["energy"])
+    assert any(espresso.directory.iterdir())
     folder = str(one.directory)
     del one
     gc.collect()

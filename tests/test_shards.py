@@ -54,8 +54,10 @@ def test_merged_shards_are_one_process(sampler, whole, m):
     same(WeightedEnsemble.concatenate(shards), whole)
     with pytest.warns(WeightWarning, match=f"shards {m - 1}/{m} of 777 samples with seed 7 are not there"):
         some = WeightedEnsemble.concatenate(shards[1:])  # shards of shards
-    with pytest.raises(UsageError, match="ensemble: expected all shards of a set, merged"):
+    with pytest.raises(UsageError, match="seed: expected another than 7, of which other shards may come yet"):
         sampler.extend(some, 10)
+    with pytest.warns(WeightWarning, match="are not there"):
+        assert sampler.extend(some, 10, seed=8).provenance["shards"] == some.provenance["shards"]
     joined = WeightedEnsemble.concatenate([shards[0], some])
     same(joined, whole)
     assert joined.provenance.keys() == whole.provenance.keys()

@@ -44,6 +44,8 @@ def bootstrap(
         x, u, w = (a[index] for a in everything)
         if w.sum() > 0:
             found.append(np.asarray(statistic(Reference(x[w > 0], u[w > 0], w[w > 0] / w.sum()))))
-    few = ensemble.ess < MIN_ESS_FOR_ERRORS
-    correlated = math.nan if few else math.sqrt(1 / (ensemble.ess * (ensemble.weights**2).sum()))
+    correlated = 1.0
+    if ensemble.kind != "raw":
+        few = ensemble.ess < MIN_ESS_FOR_ERRORS
+        correlated = math.nan if few else math.sqrt(1 / (ensemble.ess * (ensemble.weights**2).sum()))
     return statistic(Reference.of(ensemble)), correlated * np.std(found, axis=0, ddof=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -54,9 +55,11 @@ def reweighted(ensemble: WeightedEnsemble, temperature_K: float) -> WeightedEnse
     if kind != "importance":  # the weights no longer know Z
         ess = len(ensemble) if source is None else source.ess
         kind, source = "chain", Source(len(ensemble), ess, math.nan, math.nan)
-    record = {**ensemble.provenance, "reweighted_from_K": ensemble.system.units.temperature_kelvin}
+    record: dict[str, Any] = {**ensemble.provenance, "reweighted_from_K": ensemble.system.units.temperature_kelvin}
     if system.has_energy:
         record["parameters"] = dict(system.parameters)
+    elif "parameters" in record:  # as a scaled energy has them
+        record["parameters"] = {**record["parameters"], "factor": factor}
     return WeightedEnsemble(
         ensemble.positions,
         factor * u,

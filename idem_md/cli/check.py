@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import check_png, picture, print_json
-from .potential import CalculatorOption, XmlOption, own_system
+from .potential import OWN, CalculatorOption, XmlOption, system_of_network
 from .progress import working
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def check(
         from ..ensemble import load_ensemble
         from ..errors import UsageError
         from ..provenance import finite_or_none
+        from ..report.comparison import check_same_potential
 
         e = load_ensemble(file)
         if e.kind == "raw":
@@ -89,7 +90,9 @@ def check(
                 raise UsageError(f"reference: expected samples of {e.system.name!r}, got some of {known.system.name!r}")
             made_by = _sampler_of(e, sampler, calculator, xml)
             # Read from files they know their energy only if it is a built-in one.
-            e, known = (replace(some, system=made_by.system) for some in (e, known))
+            e = replace(e, system=made_by.system)
+            check_same_potential({"samples": e, "reference": known})
+            known = replace(known, system=made_by.system)
             forward = made_by.forward(known, e.provenance["nfe"], seed, SamplingPlan.of(e.provenance["plan"]), n)
             upper, error = forward.log_z_upper
             shares = coverage(e, known, n, seed=seed)
@@ -123,11 +126,11 @@ def _sampler_of(e: WeightedEnsemble, source: str | None, calculator: str | None,
     p, kelvin = e.provenance, e.system.units.temperature_kelvin
     if "plan" not in p:
         raise UsageError(f"file: expected samples of idem-md sample with their plan, got some by {p.get('method')!r}")
-    sampler = load_sampler(source or e.system.name.removesuffix(f"-{kelvin:g}K"))
-    checkpoint, system = sampler.checkpoint, sampler.system
+    sampler = load_sampler(source or e.system.name.removesuffix(f"-{kelvin:g}K").removesuffix(OWN))
+    checkpoint = sampler.checkpoint
     if checkpoint.digest != p["checkpoint"]:
         raise UsageError(f"sampler: expected the checkpoint {p['checkpoint']} of the samples, got {checkpoint.digest}")
-    system = own_system(e.system.name, calculator, xml, None, e.system.units) or system
+    system = system_of_network(sampler.system, calculator, xml)
     return Sampler(checkpoint, system if system.name == e.system.name else system.at(kelvin))
 
 

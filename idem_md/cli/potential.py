@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from ..systems import System
     from ..units import Units
 
-__all__ = ["CalculatorOption", "XmlOption", "atoms_of", "cores", "own_system"]
+__all__ = ["OWN", "CalculatorOption", "XmlOption", "atoms_of", "cores", "own_system", "system_of_network"]
+
+# After the name of a built-in system, for a potential of one's own by its network.
+OWN = "-own"
 
 CalculatorOption = Annotated[
     str | None,
@@ -74,6 +77,14 @@ class Factory:
 
     def __call__(self) -> Any:
         return atoms_of(self.where).calc
+
+
+def system_of_network(known: System, calculator: str | None, xml: Path | None, processes: int = 1) -> System:
+    """That of a network, or a potential of one's own in its units."""
+    from ..systems import SYSTEMS
+
+    name = f"{known.name}{OWN}" if known.name in SYSTEMS else known.name
+    return own_system(name, calculator, xml, None, known.units, processes) or known
 
 
 def own_system(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import DEVICE, OVERWRITE, check_png, picture, print_json, refuse_to_overwrite
-from .potential import CalculatorOption, XmlOption, cores, own_system
+from .potential import CalculatorOption, XmlOption, cores, system_of_network
 from .progress import sampling, working
 from .results import print_table, result, spread
 
@@ -104,7 +105,6 @@ def sample(
         from ..ensemble import load_ensemble
         from ..errors import ResultError, UsageError
         from ..sampler import Sampler, load_sampler
-        from ..systems import SYSTEMS
 
         if append and overwrite:
             raise UsageError("overwrite: expected none beside --append, which adds to what is there")
@@ -129,8 +129,8 @@ def sample(
             raise UsageError("shard: expected none beside --append and --ess, got both")
         if append and (changed := [name for name, value in chosen.items() if value not in (None, "auto", False)]):
             raise UsageError(f"{changed[0]}: expected none beside --append, which goes by the plan of the samples")
+        found = _state_of(out) if append and out is not None else None  # before it is read
         after = load_ensemble(out) if append and out is not None else None
-        found = None if after is None or out is None else _state_of(out)
         if plot is not None:
             check_png("plot", plot)
             if plot.exists() and not (overwrite or append):
@@ -138,9 +138,8 @@ def sample(
         sampler = load_sampler(system, device=device)
         known = sampler.checkpoint.system
         # Processes that draw evaluate by themselves.
-        name = f"{known.name}-own" if known.name in SYSTEMS else known.name
-        own = own_system(name, calculator, xml, None, known.units, cores() if workers else 1)
-        sampler = sampler if own is None else Sampler(sampler.checkpoint, own, device)
+        own = system_of_network(known, calculator, xml, cores() if workers else 1)
+        sampler = sampler if own is known else Sampler(sampler.checkpoint, own, device)
         options = (nfe, 0 if seed is None else seed, method, kernel, last_step, last_step_calls)
         tell = sampling(work, n, not unweighted)
         if len(temperatures) > 1:
@@ -162,8 +161,10 @@ def sample(
             if (after is not None or ess is not None) and (left := n if after is not None else n - len(whole)):
                 whole = sampler.extend(whole, left, ess, seed, tell, workers)
             ensembles = [whole]
-        if out is not None and found is not None and found != _state_of(out):
-            raise UsageError(f"append: expected {out} as it was, another process has written it; nothing was added")
+        if out is not None and after is not None and found != _state_of(out):
+            beside = out.with_stem(f"{out.stem}-{os.getpid()}")
+            ensembles[0].save(beside)
+            raise UsageError(f"append: expected {out} as it was, another process has written it; all is in {beside}")
         if shard is not None and out is not None and not ensembles[0].alive.any():
             ensembles[0].save(out)
             raise ResultError(
@@ -190,9 +191,12 @@ def sample(
         _print_scan(results)
 
 
-def _state_of(out: Path) -> tuple[int, int]:
-    """By which it shows that the file of weights was written anew."""
-    stat = out.with_suffix(".npz").stat()
+def _state_of(out: Path) -> tuple[int, int] | None:
+    """By which it shows that the file of weights was written anew; None if it is not there."""
+    try:
+        stat = out.with_suffix(".npz").stat()
+    except FileNotFoundError:
+        return None
     return stat.st_ino, stat.st_mtime_ns
 
 

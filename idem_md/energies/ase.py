@@ -29,7 +29,7 @@ def _apart(calculator: BaseCalculator) -> BaseCalculator:
     """One that works with files in the current folder gets one for this process: several would read each other's
     results."""
     if isinstance(calculator, FILE_BASED) and Path(calculator.directory) == Path("."):
-        calculator.directory = tempfile.mkdtemp(prefix="idem-md-")
+        calculator.directory = Path(tempfile.mkdtemp(prefix="idem-md-"))
         weakref.finalize(calculator, shutil.rmtree, calculator.directory, ignore_errors=True)
     return calculator
 
@@ -65,7 +65,8 @@ class ASE(ForeignEnergy):
         Composition, and the calculator unless one is given; not periodic, no constraints.
     calculator : ase.calculators.calculator.Calculator or callable () -> Calculator, optional
         A factory is what other processes want: each worker calls it once. A calculator that works with files in the
-        current folder is then given a temporary one.
+        current folder is then given a temporary one, in which relative paths of its own mean nothing: give it absolute
+        ones, or a ``directory`` for each process.
     temperature_K : float
     length_angstrom : float
         The unit of length of ``x``; 1 Å by default.

@@ -119,7 +119,10 @@ class ForeignEnergy(Energy):
                 f"{u[1] - u[0]:.3g} kT on translation; external fields are not supported"
             )
         geometry = hashlib.sha256(np.round(x * self.units.length_angstrom, 6).tobytes()).hexdigest()[:16]
-        known = {"geometry": geometry, "energy_kT": float(u[0])} if np.isfinite(u[0]) else None
+        force = float(np.sqrt(np.mean(f[0] ** 2)))
+        known = (
+            {"geometry": geometry, "energy_kT": float(u[0]), "force_kT": force} if np.isfinite(u[0] + force) else None
+        )
         # With a trap it is enough to see whether the potential falls faster than that rises.
         far = x * ((100 if self.trap else 1000) / (np.abs(x).max() * self.units.length_angstrom))
         try:

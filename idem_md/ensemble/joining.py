@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +25,9 @@ __all__ = ["concatenate", "next_chunk", "refuse_other_potential"]
 JOINABLE = ("importance", "equilibrium", "raw")
 # What must be the same for weights to have one zero.
 SAME = ("method", "parameters", "checkpoint", "plan", "nfe")
-# How far energies of one potential may be apart: codes and platforms round differently.
-ROUNDING = {"rel_tol": 2e-5, "abs_tol": 1e-3}
+# How far energies of one potential may be apart, in parts and at most in kT, and root mean square forces in parts:
+# codes and platforms round differently. Total energies of electrons are large, differences between potentials are not.
+ROUNDING, MOST, OF_FORCES = 2e-5, 0.5, 1e-3
 SCALARS = ("energies", "log_weights")
 SUMMED = ("energy_calls", "seconds", "failed")
 
@@ -42,11 +42,29 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=bare)
 
 
-def _known(parameters: Mapping[str, Any]) -> tuple[str, float] | None:
-    try:
-        return str(parameters["known"]["geometry"]), float(parameters["known"]["energy_kT"])
-    except (KeyError, TypeError, ValueError):  # of an earlier version, or of an energy that is no number there
-        return None
+class _Known(NamedTuple):
+    """What a potential is known by."""
+
+    geometry: str
+    energy: float
+    force: float
+
+    def agrees(self, other: _Known) -> bool:
+        """Whether they may be one; those of different geometries may."""
+        if self.geometry != other.geometry:
+            return True
+        near = min(ROUNDING * abs(self.energy), MOST) + 1e-3
+        of_forces = OF_FORCES * abs(self.force) + 1e-2
+        return abs(self.energy - other.energy) <= near and abs(self.force - other.force) <= of_forces
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> _Known | None:
+        """None for one of an earlier version, or whose energy is no number there."""
+        try:
+            known = parameters["known"]
+            return cls(str(known["geometry"]), float(known["energy_kT"]), float(known["force_kT"]))
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 def refuse_other_potential(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -60,9 +78,12 @@ def refuse_other_potential(name: str, ours: Mapping[str, Any], theirs: Mapping[s
     mine, other = (_text({k: v for k, v in p.items() if k not in ("platform", "known")}) for p in (ours, theirs))
     if mine != other:
         raise UsageError(f"{name}: expected the same parameters, {mine}, got {other}")
-    a, b = _known(ours), _known(theirs)
-    if a and b and a[0] == b[0] and not math.isclose(a[1], b[1], **ROUNDING):
-        raise UsageError(f"{name}: expected the same potential, it gives {b[1]:.9g} kT where the other gave {a[1]:.9g}")
+    a, b = _Known.of(ours), _Known.of(theirs)
+    if a and b and not a.agrees(b):
+        raise UsageError(
+            f"{name}: expected the same potential, it gives {b.energy:.9g} kT and forces of {b.force:.4g} where the "
+            f"other gave {a.energy:.9g} and {a.force:.4g}"
+        )
 
 
 def _refuse_others(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -82,9 +103,12 @@ def next_chunk(known: WeightedEnsemble, system: System, kind: str, record: Mappi
         They would not belong together, or the chunks that it says it has are not its samples.
     """
     _refuse_others("ensemble", _facts(system, kind, record), _facts(known.system, known.kind, known.provenance))
-    if shards := known.provenance.get("shards"):
-        _, k, m, _ = shards[0]
-        raise UsageError(f"ensemble: expected all shards of a set, merged, to go on from, got {k}/{m}")
+    there = [(k, m) for seed, k, m, _ in known.provenance.get("shards", ()) if seed == record["seed"]]
+    if there:
+        raise UsageError(
+            f"seed: expected another than {record['seed']}, of which other shards may come yet, beside "
+            + ", ".join(f"{k}/{m}" for k, m in there)
+        )
     return max((part.chunk + 1 for part in _parts(0, known) if part.seed == record["seed"]), default=0)
 
 

@@ -23,7 +23,7 @@ from .markdown import table
 from .page import page
 from .words import sentences
 
-__all__ = ["compare"]
+__all__ = ["check_same_potential", "compare"]
 
 # Configurations of each whose energies are compared.
 FRAMES = 20
@@ -93,7 +93,7 @@ def _by_chance(
     number; aligned W2 hardly falls."""
     half = effective_size(reference.weights) / 2
     of_halves = 1 / min(half, ENERGY_SAMPLES) + 1 / half
-    independent = e.ess / len(e) if e.kind == "chain" else 1.0
+    independent = e.ess / len(e) if e.kind in ("chain", "resampled") else 1.0
     sizes = {"raw": min(len(e), ENERGY_SAMPLES) * independent, "weighted": e.ess}
     found: dict[str, dict[str, float]] = {"raw": {}, "weighted": {}}
     for kind, size in sizes.items():
@@ -104,7 +104,7 @@ def _by_chance(
     return found
 
 
-def _same_potential(ensembles: Mapping[str, WeightedEnsemble]) -> None:
+def check_same_potential(ensembles: Mapping[str, WeightedEnsemble]) -> None:
     """Refuse ensembles of different atoms, units or potentials; names do not matter.
 
     Energies that ensembles carry are compared with those that the potential of one of them, if it is known, gives for a
@@ -177,7 +177,7 @@ def compare(
     """
     if not 2 <= len(ensembles) <= 4:
         raise UsageError(f"compare: expected two to four ensembles, got {len(ensembles)}")
-    _same_potential(ensembles)
+    check_same_potential(ensembles)
     *labels, last = ensembles
     if ensembles[last].kind == "raw":
         raise UsageError(f"compare: expected the last one, the reference, to be more than raw samples, got {last!r}")
