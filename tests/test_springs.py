@@ -16,6 +16,7 @@ from idem_md.chains import Schedule, run_annealing, run_mala, tuned_schedule
 from idem_md.checkpoint import build_springs, load_checkpoint, save_checkpoint
 from idem_md.diffusion import Elastic, Isotropic, MovedLastStep, Precision, SamplingPlan
 from idem_md.energies import Harmonic, LennardJones
+from idem_md.errors import TrainingWarning
 from idem_md.geometry import centred, standard_normal, subspace_dimension
 from idem_md.nets import Springs, SpringsOptions
 from idem_md.training.finish import tune
@@ -289,11 +290,17 @@ def test_plans_change_as_asked(lj13_sampler):
 
 def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples):
     """Springs and a plan in seconds, in one file; sampling by it is unbiased."""
-    checkpoint = replace(lj13_sampler.checkpoint, plans={})
+    checkpoint = lj13_sampler.checkpoint
     few = SpringsTraining(steps=30, batch=64)
-    tuned = tune(
-        checkpoint, lj13_samples[:600], tmp_path / "model.safetensors", springs=few, nfes={"diffusion": (5,)}, pilot=128
-    )
+    with pytest.warns(TrainingWarning, match="plans for .* evaluations were for other springs, and are gone"):
+        tuned = tune(
+            checkpoint,
+            lj13_samples[:600],
+            tmp_path / "model.safetensors",
+            springs=few,
+            nfes={"diffusion": (5,)},
+            pilot=128,
+        )
     dear = tuned.dear
     assert tuned.frugal_plan() == dear and dear.last_step == "nested" and len(dear.density) > 20
     assert dear.changed(last_step_calls=9).density == dear.density and dear.changed(last_step="plain").density is None

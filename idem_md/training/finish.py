@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint
 from ..diffusion import SamplingPlan
 from ..energies.foreign import ForeignEnergy
-from ..errors import FileFormatError
+from ..errors import FileFormatError, TrainingWarning
 from ..nets import HasFeatures
 from ..systems import System
 from ..torch_state import own_torch
@@ -48,6 +49,19 @@ def tuned(checkpoint: Checkpoint, energy_calls: int, seconds: float) -> Checkpoi
     return replace(checkpoint, provenance={**p, **record})
 
 
+def _without_stale_plans(checkpoint: Checkpoint, nfes: Mapping[str, Sequence[int]]) -> Checkpoint:
+    """Plans were chosen and measured with the springs before, and only those of ``nfes`` will be anew."""
+    stale = sorted({n for method, plans in checkpoint.plans.items() for n in plans if n not in nfes.get(method, ())})
+    if stale:
+        warnings.warn(
+            f"plans for {', '.join(map(str, stale))} evaluations were for other springs, and are gone; name these "
+            "numbers as well, or keep the springs (steps = 0)",
+            TrainingWarning,
+            stacklevel=3,
+        )
+    return replace(checkpoint, plans={})
+
+
 @own_torch
 def tune(
     checkpoint: Checkpoint,
@@ -79,7 +93,7 @@ def tune(
     draws : int
         Energy calls a sample of the plan for dear potentials; see `tune_levels`.
     nfes : dict of sequence of int
-        By method; empty for no plans, which cost energy calls.
+        By method; empty for no plans, which cost energy calls. Where springs are trained, others go.
     pilot : int
         Samples on which plans are tried.
     on_step, on_plan : callable
@@ -92,7 +106,7 @@ def tune(
     springs = springs or SpringsTraining()
     energy = (system or checkpoint.system).energy()  # before the work: it may not be known
     if springs.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
-        checkpoint = add_springs(checkpoint, samples.float(), springs, on_step)
+        checkpoint = _without_stale_plans(add_springs(checkpoint, samples.float(), springs, on_step), nfes)
     start = time.perf_counter()
     checkpoint = tune_levels(checkpoint, spread(samples, PILOT), energy, draws, springs.seed)
     if nfes and not isinstance(energy, ForeignEnergy):
