@@ -327,6 +327,15 @@ def test_samples_that_cannot_be_measured_keep_the_cost_of_their_training(tmp_pat
     assert found["failure"] == "every weight is zero" and found["training_energy_calls"] > 0
 
 
+def test_a_metric_that_fails_is_no_explosion(tmp_path, sketch, monkeypatch):
+    def unsolved(*_, **__):
+        raise ResultError("plain W2: the transport problem was not solved")
+
+    monkeypatch.setattr("idem_md.benchmarks.pieces.raw_metrics", unsolved)
+    found = trainings(tmp_path)[0].measure(math.inf)
+    assert "not solved" in found["failure"] and found["exploded_share"] < 1
+
+
 def test_averages_that_are_not_to_be_trusted_have_no_error():
     row = {"system": "dw4", "settings": "shipped, weighted", "seed": None, "log_z": 25.974, "log_z_err": 0.26}
     good = row | {"n": 2000, "ess_fraction": 0.5, "pareto_k": 0.3}

@@ -65,9 +65,10 @@ def test_a_few_samples_far_away_do_not_hide_the_others(three):
     e, chain = three["ours"], three["md"]
     u = np.concatenate([e.energies[4:], [1e3, 1e4, 1e5, 1e6]])
     raw = WeightedEnsemble(e.positions, u, np.zeros(len(u)), e.system, e.provenance, "raw")
-    lo, hi = span({"raw": raw, "md": chain}, lambda e: e.energies[e.alive], 0.001)
+    both = {"raw": raw, "md": chain}
+    lo, hi = span(both, {k: e.energies[e.alive] for k, e in both.items()}, 0.001)
     assert chain.energies.min() <= lo < hi <= chain.energies.max()
-    assert span({"raw": raw}, lambda e: e.energies[e.alive], 0.001)[1] > 1e5
+    assert span({"raw": raw}, {"raw": raw.energies[raw.alive]}, 0.001)[1] > 1e5
 
 
 def test_exact_samples_are_no_further_apart_than_chance(tmp_path):

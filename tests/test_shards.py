@@ -216,6 +216,9 @@ def test_what_cannot_be_gone_on_with_is_refused(sampler, whole):
         ({"chunks": [[8, 0, 3, 0, 259]]}, "damaged"),
         ({"chunks": "all"}, "damaged"),
         ({"chunks": [[8, 0, 1.5, 1, 777]]}, "damaged"),
+        ({"shards": [[8, 2, 2, 777]]}, "shards in the provenance of part 1, they are damaged"),
+        ({"shards": [[8, 0.5, 2, 777]]}, "shards in the provenance of part 1, they are damaged"),
+        ({"shards": 3}, "shards in the provenance of part 1, they are damaged"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(whole, change, message):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
 from ..checks import check_int
-from ..ensemble import MIN_ESS_FOR_ERRORS, WeightedEnsemble
+from ..ensemble import WeightedEnsemble, correlation_factor
 from .protocols import Reference
 
 __all__ = ["bootstrap"]
@@ -44,8 +43,5 @@ def bootstrap(
         x, u, w = (a[index] for a in everything)
         if w.sum() > 0:
             found.append(np.asarray(statistic(Reference(x[w > 0], u[w > 0], w[w > 0] / w.sum()))))
-    correlated = 1.0
-    if ensemble.kind != "raw":
-        few = ensemble.ess < MIN_ESS_FOR_ERRORS
-        correlated = math.nan if few else math.sqrt(1 / (ensemble.ess * (ensemble.weights**2).sum()))
+    correlated = 1.0 if ensemble.kind == "raw" else correlation_factor(ensemble.weights, ensemble.ess)
     return statistic(Reference.of(ensemble)), correlated * np.std(found, axis=0, ddof=1)

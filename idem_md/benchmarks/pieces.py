@@ -8,12 +8,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ..analysis import Reference, energy_w2, raw_metrics
+from ..analysis.protocols import exploded
 from ..baselines import reference_engine
 from ..checkpoint import load_checkpoint
 from ..energies import Modes
@@ -36,7 +37,7 @@ from ..training import TrainingConfig, preset, train
 from ..training.budgets import Budget
 from .weights import measure_methods
 
-__all__ = ["PROTOCOLS", "Piece", "methods_file", "pieces_of", "raw_file", "reference_sets"]
+__all__ = ["PROTOCOLS", "Piece", "methods_file", "pieces_of", "raw_file", "reference_sets", "shipped"]
 
 # System -> budget, protocol and published numbers.
 PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(
@@ -99,6 +100,12 @@ def raw_file(out: Path, system: str, settings: str) -> Path:
     return out / "raw" / f"{system}-{settings}.dcd"
 
 
+@cache
+def shipped(system: str) -> Sampler:
+    """The sampler of a shipped network, read once."""
+    return load_sampler(system)
+
+
 def methods_file(out: Path, system: str) -> Path:
     """Where the rows of `measure_methods` are kept."""
     return out / "methods" / f"{system}.jsonl"
@@ -134,16 +141,16 @@ class _Measuring:
         return Reference.of(reference_sets(self.system, self.out / "reference")[0])
 
     def sampler(self) -> Sampler:
-        return load_sampler(self.system)
+        return shipped(self.system)
 
     def metrics(self, e: WeightedEnsemble) -> dict[str, Any]:
         """Of raw samples, with what they cost."""
         try:
             found: dict[str, Any] = raw_metrics(e.positions, e.energies, self.reference(), _centres(self.system))
-        except ResultError as error:  # every sample exploded: that belongs into the table
-            found = {"failure": str(error), "exploded": len(e)}
+        except ResultError as error:  # such as that every sample exploded: that belongs into the table
+            found = {"failure": str(error)}
         p = e.provenance
-        found["exploded_share"] = found["exploded"] / len(e)
+        found["exploded_share"] = float(exploded(e.energies, self.reference().energies).mean())
         cost = {"sampling_seconds": p["seconds"], "sampling_energy_calls": p["energy_calls"], "kernel": p["kernel"]}
         return found | cost | {"nfe": p["nfe"], "last_step": p["last_step"]}
 

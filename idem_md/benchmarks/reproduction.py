@@ -17,7 +17,6 @@ from ..errors import UsageError
 from ..files import atomic_set, write_atomic
 from ..provenance import bare, hardware, sources
 from ..report.figures import plot_energies, plot_methods
-from ..sampler import load_sampler
 from ..systems import get_system
 from ..training import preset
 from .mixture_figures import plot_mixture, plot_scores
@@ -31,6 +30,7 @@ from .pieces import (
     pieces_of,
     raw_file,
     reference_sets,
+    shipped,
 )
 from .target_figures import plot_bias_by_energy, plot_estimators
 from .weights import kept_methods, methods_table, with_error
@@ -131,8 +131,8 @@ def reproduce(
         table += [{"system": system, "settings": f"published: {k}", "seed": None, **v} for k, v in numbers.items()]
     methods = {}
     for system in systems:
-        size = PROTOCOLS[system]["methods"]["n"] and (n or PROTOCOLS[system]["methods"]["n"])
-        if size and (kept := kept_methods(load_sampler(system), methods_file(out, system), size, SEED)):
+        size = PROTOCOLS[system]["methods"]["n"]
+        if size and (kept := kept_methods(shipped(system), methods_file(out, system), n or size, SEED)):
             methods[system] = kept
     text = HEADER + raw_table(table)
     for system, kept in methods.items():
@@ -189,7 +189,7 @@ def _figures(
         if isinstance(energy, GaussianMixture):
             if shown:
                 jobs[f"{system}-samples"] = partial(plot_mixture, energy, shown)
-            jobs[f"{system}-scores"] = partial(plot_scores, energy, load_sampler(system).checkpoint.denoiser)
+            jobs[f"{system}-scores"] = partial(plot_scores, energy, shipped(system).checkpoint.denoiser)
             jobs[f"{system}-bias"] = plot_bias_by_energy
         if system == "lj13":
             jobs[f"{system}-estimators"] = plot_estimators

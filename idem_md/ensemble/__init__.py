@@ -2,7 +2,7 @@
 
 from ..errors import WeightWarning
 from .diagnostics import TRUSTED_ESS, TRUSTED_K, warn
-from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums, effective_size
+from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums, correlation_factor, effective_size
 from .files import READABLE, check_writable
 from .forward import ForwardWeights
 from .joining import next_chunk, refuse_other_potential
@@ -20,6 +20,7 @@ __all__ = [
     "WeightWarning",
     "WeightedEnsemble",
     "check_writable",
+    "correlation_factor",
     "effective_size",
     "load_ensemble",
     "next_chunk",

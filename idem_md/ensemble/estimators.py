@@ -97,6 +97,12 @@ def mean_log_weight(log_weights: np.ndarray) -> tuple[float, float]:
     return float(log_weights.mean()), float(log_weights.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
 
 
+def correlation_factor(weights: np.ndarray, ess: float) -> float:
+    """By which an error of independent samples with these normalised weights is multiplied if they are worth ``ess``:
+    copies made by resampling and frames of chains carry little of their own. NaN where nothing can be said."""
+    return math.sqrt(effective_size(weights) / ess) if ess >= MIN_ESS_FOR_ERRORS else math.nan
+
+
 def weighted_mean(values: np.ndarray, weights: np.ndarray, ess: float):
     """sum W f and its standard error, se^2 = sum W^2 (f - mean)^2 (Owen, Monte Carlo theory, eq. 9.9).
 
@@ -121,5 +127,5 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray, ess: float):
         raise UsageError("fn: expected finite values, got NaN or infinity")
     mean = np.tensordot(weights, values, axes=1)
     error = np.sqrt(np.tensordot(weights**2, (values - mean) ** 2, axes=1))
-    error = error * np.sqrt(effective_size(weights) / ess) if ess >= MIN_ESS_FOR_ERRORS else error * math.nan
+    error = error * correlation_factor(weights, ess)
     return (float(mean), float(error)) if np.ndim(mean) == 0 else (mean, error)

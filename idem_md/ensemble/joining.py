@@ -6,6 +6,7 @@ import json
 import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ SAME = ("method", "parameters", "checkpoint", "plan", "nfe")
 # How far energies of one potential may be apart, in parts and at most in kT, and root mean square forces in parts:
 # codes and platforms round differently. Total energies of electrons are large, differences between potentials are not.
 ROUNDING, MOST, OF_FORCES = 2e-5, 0.5, 1e-3
+# Missing shards that are named.
+NAMED = 20
 SCALARS = ("energies", "log_weights")
 SUMMED = ("energy_calls", "seconds", "failed")
 
@@ -103,7 +106,7 @@ def next_chunk(known: WeightedEnsemble, system: System, kind: str, record: Mappi
         They would not belong together, or the chunks that it says it has are not its samples.
     """
     _refuse_others("ensemble", _facts(system, kind, record), _facts(known.system, known.kind, known.provenance))
-    there = [(k, m) for seed, k, m, _ in known.provenance.get("shards", ()) if seed == record["seed"]]
+    there = [(k, m) for seed, k, m, _ in _shards(0, known) if seed == record["seed"]]
     if there:
         raise UsageError(
             f"seed: expected another than {record['seed']}, of which other shards may come yet, beside "
@@ -154,6 +157,17 @@ def _refuse_repeats(numbers: Iterable[tuple[int, str]]) -> None:
         seen[number] = name
 
 
+def _shards(k: int, e: WeightedEnsemble) -> list[tuple[int, ...]]:
+    """The (seed, k, m, n) that its provenance names."""
+    try:
+        shards = [tuple(map(operator.index, shard)) for shard in e.provenance.get("shards", ())]
+    except TypeError:
+        shards = [()]
+    if not all(len(shard) == 4 and 0 <= shard[1] < shard[2] <= shard[3] for shard in shards):
+        raise UsageError(f"parts: expected shards in the provenance of part {k}, they are damaged")
+    return shards
+
+
 def _incomplete(shards: Iterable[Sequence[int]]) -> list[list[int]]:
     """Those [seed, k, m, n] of which there are not all m; warns of what is not there."""
     groups: dict[tuple[int, ...], set[int]] = {}
@@ -161,7 +175,8 @@ def _incomplete(shards: Iterable[Sequence[int]]) -> list[list[int]]:
         groups.setdefault((seed, m, n), set()).add(k)
     groups = {key: there for key, there in groups.items() if len(there) < key[1]}
     for (seed, m, n), there in groups.items():
-        missing = ", ".join(f"{k}/{m}" for k in range(m) if k not in there)
+        some = list(islice((f"{k}/{m}" for k in range(m) if k not in there), NAMED))
+        missing = ", ".join(some) + ", ..." * (m - len(there) > NAMED)
         warnings.warn(
             f"parts: shards {missing} of {n} samples with seed {seed} are not there; if they are missing for what was "
             "in them, averages and log Z are wrong without them",
@@ -185,10 +200,11 @@ def concatenate(ensembles: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
     seeds = [seed for e in ensembles for seed in _seeds(e)]
     records: list[dict[str, Any]] = [dict(e.provenance) for e in ensembles]
     record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds", "chunks", "shards")}
-    if shards := _incomplete([shard for r in records for shard in r.get("shards", ())]):
+    if shards := _incomplete([shard for k, e in enumerate(ensembles) for shard in _shards(k, e)]):
         record["shards"] = shards
     record |= {key: sum(r.get(key, 0) for r in records) for key in SUMMED if key in record}
-    record |= {key: r[key] for r in records for key in ("stopped_at_ess",) if key in r}
+    if stopped := [r["stopped_at_ess"] for r in records if "stopped_at_ess" in r]:
+        record["stopped_at_ess"] = stopped[-1]
     split = [_parts(k, e) for k, e in enumerate(ensembles)]
     if all(split):
         # In the order in which one process would have drawn them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -39,13 +39,14 @@ def _is_weighted(e: WeightedEnsemble) -> bool:
 
 
 def span(
-    ensembles: Mapping[str, WeightedEnsemble], values: Callable[[WeightedEnsemble], np.ndarray], beyond: float
+    ensembles: Mapping[str, WeightedEnsemble], values: Mapping[str, np.ndarray], beyond: float
 ) -> tuple[float, float]:
-    """Where values (of an ensemble, one or more for each of its samples of some weight) lie, but for a share ``beyond``
-    at either end, by weight. Raw samples, some of which may be anywhere, only count where there are no others."""
+    """Where values (of each ensemble, one or more for each of its samples of some weight) lie, but for a share
+    ``beyond`` at either end, by weight. Raw samples, some of which may be anywhere, only count where there are no
+    others."""
     ends = []
-    for e in [e for e in ensembles.values() if e.kind != "raw"] or ensembles.values():
-        v = values(e)
+    for label in [label for label, e in ensembles.items() if e.kind != "raw"] or ensembles:
+        e, v = ensembles[label], values[label]
         w = np.broadcast_to(e.weights[e.alive].reshape(-1, *[1] * (v.ndim - 1)), v.shape)
         order = np.argsort(v, axis=None)
         v, w = v.ravel()[order], np.cumsum(w.ravel()[order])
@@ -61,10 +62,11 @@ def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
     several = next(iter(ensembles.values())).positions.shape[1] > 1  # atoms: a single one has no pairs
     axes = figure.subplots(1, 1 + several, squeeze=False)[0]
-    lo, hi = span(ensembles, lambda e: e.energies[e.alive], 0.0005)
+    lo, hi = span(ensembles, {k: e.energies[e.alive] for k, e in ensembles.items()}, 0.0005)
     energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 40)
     distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
-    top = span(ensembles, lambda e: pair_distances(e.positions[e.alive]), 0.0005)[1] if several else 1.0
+    known = {k: distances[k][e.alive] for k, e in ensembles.items()}
+    top = span(ensembles, known, 0.0005)[1] if several else 1.0
     distance_edges = np.linspace(0, 1.05 * top, 120)
     for (label, e), colour in zip(ensembles.items(), cycle(COLOURS)):
         w, d = e.weights, distances[label]

@@ -75,7 +75,7 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
 def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> dict[str, Any]:
     """Of values (ensemble -> array of its samples of some weight), by weight; raw ones dashed."""
     found = {label: values(e) for label, e in ensembles.items()}
-    lowest, highest = span(ensembles, values, 0.001)
+    lowest, highest = span(ensembles, found, 0.001)
     edges = np.linspace(lowest, highest, BINS + 1)
     figure = go.Figure()
     for (label, e), colour in zip(ensembles.items(), COLOURS):

@@ -86,8 +86,8 @@ def chunks_of(n: int, size: int, first: int = 0, shard: tuple[int, int] = (0, 1)
     """``n`` samples in chunks of ``size`` from index ``first`` on, the last one smaller; of these every m-th from the
     k-th on, for a shard (k, m)."""
     whole, rest = divmod(n, size)
-    sizes = [size] * whole + [rest] * bool(rest)
-    return [Chunk(first + k, sizes[k]) for k in range(shard[0], len(sizes), shard[1])]
+    mine = range(shard[0], whole + bool(rest), shard[1])
+    return [Chunk(first + k, size if k < whole else rest) for k in mine]
 
 
 def rounds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from ..errors import UsageError
 from ..units import Units
@@ -114,17 +114,19 @@ def system_described(name: str, table: Mapping[str, Any] | None) -> System:
         See `System.described`.
     """
     known = SYSTEMS.get(name)
-    if known is not None and table is None:
+    if table is None and known is not None:
         return known
-    described = System.described(cast("Mapping[str, Any]", table))
+    if table is None:
+        raise ValueError("there is no description")
+    described = System.described(table)
     if described.name != name:
         raise ValueError(f"{name!r} is described as {described.name!r}")
-    if known is not None:
-        ours, theirs = known.describe(), described.describe()
-        # The words may be those of another version; of what that did not say, nothing is known to differ.
-        if all(ours[key] == theirs[key] for key in ours if key != "description" and key in cast("Mapping", table)):
-            return known
-    return described
+    if known is None:
+        return described
+    ours, theirs = known.describe(), described.describe()
+    # The words may be those of another version; of what that did not say, nothing is known to differ.
+    said = ours.keys() & table.keys() - {"description"}
+    return known if all(ours[key] == theirs[key] for key in said) else described
 
 
 def built_in_name(system: System) -> str | None:
