@@ -1,7 +1,9 @@
 """CUDA: built wherever its compiler is, checked wherever a device is, and asked for in vain with a clear error."""
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from idem_md.testing import loose_lattice
 # A device that is there must be usable: on such a machine these tests fail, and do not pass over it, if torch or the
 # native module cannot reach it.
 DEVICE_PRESENT = module.cuda_devices()[0] > 0 or Path("/dev/nvidia0").exists()
+COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 MIXED = dict(epsilon=[[1.7, 0.8], [0.8, 0.5]], r_min=[[1.2, 1.05], [1.05, 0.9]])
 CASES = [(13, 3, False), (13, 3, True), (7, 2, False), (55, 3, False), (9, 2, True)]
 
@@ -87,6 +90,22 @@ def test_a_device_that_does_not_exist_is_an_error():
 )
 def test_philox_gives_its_published_vectors(key, counter, want):
     assert module.philox4x32(*key, counter) == want
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_teams_of_threads_make_the_chains_of_one_lane(tmp_path):
+    """The device's code, on the CPU by coroutines; a few steps, before rounding has had time to grow."""
+    here = Path(__file__).parent
+    sources, program = here.parent / "idem_md/native/src", tmp_path / "teams"
+    options = ["-std=c++17", "-O1", f"-I{sources}", "-DIDEM_VECTOR_BYTES=4"]
+    scalar = ["-DIDEM_ISA=scalar", "-DIDEM_SCALAR", "-c", sources / "cpu_kernels.cpp", "-o", tmp_path / "scalar.o"]
+    subprocess.run([COMPILER, *options, *scalar], check=True)
+    subprocess.run([COMPILER, *options, here / "helpers/teams.cpp", tmp_path / "scalar.o", "-o", program], check=True)
+    lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == 4 * 9
+    for line in lines:
+        apart = line.split(":")[1]
+        assert max(float(a) for a in apart.split()) < 1e-4, line
 
 
 needs_a_device = pytest.mark.skipif(not DEVICE_PRESENT, reason="no CUDA device")

@@ -55,6 +55,7 @@ void energy_forces(const LennardJonesParams& p, const T* x, T* u, T* f, int64_t 
 template <int D, bool kMixed> void mala(const MalaArgs& a, int64_t begin, int64_t end) {
   const int64_t nd = (int64_t)a.lj.n_atoms * D;
   Scratch<F> scratch(10 * nd);
+  const Solo<> solo(a.lj.n_atoms);
   F *x = scratch.data, *f = x + nd, *ft = f + nd, *mx = ft + nd, *mf = mx + nd, *centre = mf + nd;
   const Scratch4<F*> move{centre + nd, centre + 2 * nd, centre + 3 * nd, centre + 4 * nd};
   for (int64_t b = begin; b < end; b += kWidth) {
@@ -71,7 +72,8 @@ template <int D, bool kMixed> void mala(const MalaArgs& a, int64_t begin, int64_
     rng.seed(a.seed, (uint64_t)b);
     for (int64_t i = 0; i < nd; ++i) mx[i] = mf[i] = F{};
     u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
-    F accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_steps, h, beta, restraint, x, f, ft, u, move, a.mean_x != nullptr, mx, mf);
+    F accepted = mala_steps<D, kMixed>(solo, a.lj, rng, a.n_steps, h, beta, restraint, x, f, ft, u, move,
+                                       a.mean_x != nullptr, mx, mf);
     accepted = share(accepted, a.n_steps);
     scatter<float, F>(x, nd, b, end, a.x);
     scatter<float, F>(f, nd, b, end, a.f);
@@ -92,6 +94,7 @@ template <int D, bool kMixed> void mala(const MalaArgs& a, int64_t begin, int64_
 template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t begin, int64_t end) {
   const int64_t nd = (int64_t)a.lj.n_atoms * D, rungs = a.n_rungs;
   Scratch<F> scratch(2 * rungs * nd + 5 * nd + 4 * rungs);
+  const Solo<> solo(a.lj.n_atoms);
   F *x = scratch.data, *f = x + rungs * nd, *ft = f + rungs * nd, *u = ft + 5 * nd, *seen = u + rungs,
     *accepted = seen + rungs, *swaps = accepted + rungs;
   const Scratch4<F*> move{ft + nd, ft + 2 * nd, ft + 3 * nd, ft + 4 * nd};
@@ -107,9 +110,9 @@ template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t beg
     }
     for (int64_t round = 0; round < a.n_rounds; ++round) {
       for (int r = 0; r < rungs; ++r)
-        accepted[r] += mala_steps<D, kMixed>(a.lj, rng, a.n_steps, F{} + a.step[r], F{} + a.beta[r], Restraint<F, F*>{},
-                                             x + r * nd, f + r * nd, ft, u[r], move, false, ft, ft);
-      swap_rungs(rng, a.beta, (int)rungs, (int)nd, round, x, f, u, seen, swaps, trips);
+        accepted[r] += mala_steps<D, kMixed>(solo, a.lj, rng, a.n_steps, F{} + a.step[r], F{} + a.beta[r],
+                                             Restraint<F, F*>{}, x + r * nd, f + r * nd, ft, u[r], move, false, ft, ft);
+      swap_rungs<D>(solo, rng, a.beta, (int)rungs, (int)nd, round, x, f, u, seen, swaps, trips);
       for (int l = 0; l < kWidth && b + l < end; ++l)
         for (int r = 0; r < rungs; ++r) a.trace[((b + l) * a.n_rounds + round) * rungs + r] = lane(u[r], l);
     }
@@ -130,6 +133,7 @@ template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t beg
 template <int D, bool kMixed> void anneal(const AnnealArgs& a, int64_t begin, int64_t end) {
   const int64_t nd = (int64_t)a.lj.n_atoms * D;
   Scratch<F> scratch(10 * nd);
+  const Solo<> solo(a.lj.n_atoms);
   F *x = scratch.data, *f = x + nd, *ft = f + nd, *x_t = ft + nd, *mean = x_t + nd, *centre = mean + nd;
   const Scratch4<F*> move{centre + nd, centre + 2 * nd, centre + 3 * nd, centre + 4 * nd};
   const F spread = F{} + 1.0f / __builtin_sqrtf(a.from);
@@ -141,18 +145,18 @@ template <int D, bool kMixed> void anneal(const AnnealArgs& a, int64_t begin, in
     if (a.start) {
       gather<float, F>(a.start, nd, b, end, x);
     } else {
-      mean_free_noise<D, 0>(rng, a.lj.n_atoms, x);
+      mean_free_noise<D>(solo, rng, a.lj.n_atoms, x);
       for (int64_t i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
     }
     F u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
     double log_w[kWidth] = {};
     for (int64_t t = 0; t < a.n_stages; ++t) {
-      const F slope = anneal_slope<F>((int)nd, a.from, a.to, a.end, u, x, x_t, mean);
+      const F slope = anneal_slope<D>(solo, a.from, a.to, a.end, u, x, x_t, mean);
       const double rise = a.beta[t + 1] - a.beta[t];
       for (int l = 0; l < kWidth; ++l) log_w[l] += rise * (double)lane(slope, l);
-      const Restraint<F, F*> restraint{true, anneal_restraint<F>((int)nd, a.beta[t + 1], a.from, a.to, x_t, mean, centre), centre};
-      F accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_moves, F{} + a.step[t], F{} + (float)(a.beta[t + 1] * a.end), restraint, x, f,
-                                         ft, u, move, false, x, x);
+      const F k = anneal_restraint<D, F>(solo, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
+      F accepted = mala_steps<D, kMixed>(solo, a.lj, rng, a.n_moves, F{} + a.step[t], F{} + (float)(a.beta[t + 1] * a.end),
+                                         Restraint<F, F*>{true, k, centre}, x, f, ft, u, move, false, x, x);
       if (!a.acceptance) continue;
       accepted = share(accepted, a.n_moves);
       for (int l = 0; l < kWidth && b + l < end; ++l) a.acceptance[(b + l) * a.n_stages + t] = lane(accepted, l);
@@ -178,7 +182,7 @@ template <int D, bool kMixed, int N = 0> void dem_scores(const TargetArgs& a, in
     for (int64_t k = 0; k < a.n_samples; k += kWidth) {
       Rng rng;
       rng.seed(a.seed, (uint64_t)b * (uint64_t)a.n_samples + (uint64_t)k);
-      mean_free_noise<D, N>(rng, n, eps);
+      mean_free_noise<D, N>(Solo<N>(n), rng, n, eps);
       for (int i = 0; i < nd; ++i) y[i] = x[i] + sigma * eps[i];
       const F u = lj_energy_forces<D, kMixed, N, F, float>(a.lj, y, f);
       const auto past_the_end = lane_index() >= F{} + (float)(a.n_samples - k < kWidth ? a.n_samples - k : kWidth);
@@ -225,7 +229,7 @@ template <int D> void noise_of(const NoiseArgs& a, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; b += kWidth) {
     Rng rng;
     rng.seed(a.seed, (uint64_t)b);
-    mean_free_noise<D, 0>(rng, a.n_atoms, eps.data);
+    mean_free_noise<D>(Solo<>(a.n_atoms), rng, a.n_atoms, eps.data);
     scatter<float, F>(eps.data, nd, b, end, a.eps);
   }
 }

@@ -8,6 +8,7 @@
 #define IDEM_ISA device
 #include "philox.hpp"
 #include "algorithms.hpp"
+#include "cuda_chains.hpp"
 
 namespace idem {
 namespace cuda {
@@ -19,14 +20,7 @@ void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
 }
 
-// Element i of this thread, `stride` apart, so that the threads of a warp read neighbouring addresses.
-template <class T> struct Column {
-  T* data;
-  int64_t stride;
-  __device__ T& operator[](int64_t i) const { return data[i * stride]; }
-  __device__ Column operator+(int64_t k) const { return {data + k * stride, stride}; }
-};
-// The same in registers, where the size is known.
+// Storage in registers, where the size is known.
 template <int n> struct Local {
   float v[n];
   __device__ float& operator[](int i) { return v[i]; }
@@ -35,10 +29,6 @@ template <int n> struct Local {
 
 constexpr int kThreads = 128, kTargetThreads = 128, kTargetBlocksPerProcessor = 4;
 constexpr int64_t kTargetWork = int64_t(1) << 26;  // floats of scratch memory, 256 MiB
-
-template <class T> __device__ void copy(T* to, const T* from, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i];
-}
 
 template <int D, bool kMixed, int N, class T>
 __global__ void energy_forces_kernel(LennardJonesParams p, const T* x, T* u, T* f, int64_t count) {
@@ -57,112 +47,6 @@ __global__ void energy_forces_kernel(LennardJonesParams p, const T* x, T* u, T* 
     const T* from = x + b * nd;
     u[b] = lj_energy_forces<D, kMixed, 0, T, T>(p, from, row);
   }
-}
-
-template <int D, bool kMixed> __global__ void mala_kernel(MalaArgs a, float* work) {
-  const int64_t b = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-  if (b >= a.n_chains) return;
-  using P = Column<float>;
-  const int nd = a.lj.n_atoms * D;
-  const P x{work + b, a.n_chains}, mx = x + nd, mf = mx + nd, ft = mf + nd;
-  P f = ft + nd;
-  const Scratch4<P> move{f + nd, f + 2 * nd, f + 3 * nd, f + 4 * nd};
-  for (int i = 0; i < nd; ++i) {
-    x[i] = a.x0[b * nd + i];
-    mx[i] = mf[i] = 0.0f;
-  }
-  const bool restrained = a.centre != nullptr;
-  const Restraint<float, P> restraint{restrained, restrained ? a.stiffness[b] : 0.0f,
-                                      P{const_cast<float*>(a.centre) + (restrained ? b * nd : 0), 1}};
-  Philox rng;
-  rng.seed(a.seed, (uint64_t)b);
-  float u = lj_energy_forces<D, kMixed, 0, float, float>(a.lj, x, f);
-  const float accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_steps, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
-                                               a.mean_x != nullptr, mx, mf);
-  a.u[b] = u;
-  a.acceptance[b] = share(accepted, a.n_steps);
-  for (int i = 0; i < nd; ++i) {
-    a.x[b * nd + i] = x[i];
-    a.f[b * nd + i] = f[i];
-    if (a.mean_x) {
-      a.mean_x[b * nd + i] = share(mx[i], a.n_steps);
-      a.mean_f[b * nd + i] = share(mf[i], a.n_steps);
-    }
-  }
-}
-
-template <int D, bool kMixed> __global__ void tempering_kernel(TemperingArgs a, float* work) {
-  const int64_t b = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-  if (b >= a.n_ladders) return;
-  using P = Column<float>;
-  const int nd = a.lj.n_atoms * D, rungs = a.n_rungs;
-  const int64_t row = (int64_t)rungs * nd;
-  const P x{work + b, a.n_ladders}, f = x + row, ft = f + row, u = ft + 5 * nd, seen = u + rungs,
-          accepted = seen + rungs, swaps = accepted + rungs;
-  const Scratch4<P> move{ft + nd, ft + 2 * nd, ft + 3 * nd, ft + 4 * nd};
-  for (int64_t i = 0; i < row; ++i) x[i] = a.x0[b * row + i];
-  Philox rng;
-  rng.seed(a.seed, (uint64_t)b);
-  float trips = 0.0f;
-  for (int r = 0; r < rungs; ++r) {
-    seen[r] = accepted[r] = swaps[r] = 0.0f;
-    P fr = f + r * nd;
-    u[r] = lj_energy_forces<D, kMixed, 0, float, float>(a.lj, x + r * nd, fr);
-  }
-  for (int64_t round = 0; round < a.n_rounds; ++round) {
-    for (int r = 0; r < rungs; ++r) {
-      float ur = u[r];
-      accepted[r] += mala_steps<D, kMixed>(a.lj, rng, a.n_steps, a.step[r], a.beta[r], Restraint<float, P>{false, 0.0f, x},
-                                           x + r * nd, f + r * nd, ft, ur, move, false, ft, ft);
-      u[r] = ur;
-    }
-    swap_rungs(rng, a.beta, rungs, nd, round, x, f, u, seen, swaps, trips);
-    for (int r = 0; r < rungs; ++r) a.trace[(b * a.n_rounds + round) * rungs + r] = u[r];
-  }
-  for (int64_t i = 0; i < row; ++i) {
-    a.x[b * row + i] = x[i];
-    a.f[b * row + i] = f[i];
-  }
-  for (int r = 0; r < rungs; ++r) {
-    a.u[b * rungs + r] = u[r];
-    a.acceptance[b * rungs + r] = share((float)accepted[r], a.n_rounds * a.n_steps);
-    if (r + 1 < rungs) a.swaps[b * (rungs - 1) + r] = share((float)swaps[r], swap_attempts(a.n_rounds, r));
-  }
-  a.round_trips[b] = trips;
-}
-
-template <int D, bool kMixed> __global__ void anneal_kernel(AnnealArgs a, float* work) {
-  const int64_t b = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-  if (b >= a.n_chains) return;
-  using P = Column<float>;
-  const int nd = a.lj.n_atoms * D;
-  const P x{work + b, a.n_chains}, ft = x + nd, centre = ft + nd;
-  P f = centre + nd;
-  const Scratch4<P> move{f + nd, f + 2 * nd, f + 3 * nd, f + 4 * nd};
-  const P mean{const_cast<float*>(a.mean) + b * nd, 1}, x_t{const_cast<float*>(a.x_t) + b * nd, 1};
-  Philox rng;
-  rng.seed(a.seed, (uint64_t)b);
-  if (a.start) {
-    for (int i = 0; i < nd; ++i) x[i] = a.start[b * nd + i];
-  } else {
-    P start = x;
-    mean_free_noise<D, 0>(rng, a.lj.n_atoms, start);
-    const float spread = 1.0f / sqrtf(a.from);
-    for (int i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
-  }
-  float u = lj_energy_forces<D, kMixed, 0, float, float>(a.lj, x, f);
-  double log_w = 0.0;
-  for (int64_t t = 0; t < a.n_stages; ++t) {
-    const float slope = anneal_slope<float>(nd, a.from, a.to, a.end, u, x, x_t, mean);
-    log_w += (a.beta[t + 1] - a.beta[t]) * (double)slope;
-    const Restraint<float, P> restraint{true, anneal_restraint<float>(nd, a.beta[t + 1], a.from, a.to, x_t, mean, centre), centre};
-    const float accepted = mala_steps<D, kMixed>(a.lj, rng, a.n_moves, a.step[t], (float)(a.beta[t + 1] * a.end), restraint, x,
-                                                 f, ft, u, move, false, ft, ft);
-    if (a.acceptance) a.acceptance[b * a.n_stages + t] = share(accepted, a.n_moves);
-  }
-  a.u[b] = u;
-  a.log_w[b] = log_w;
-  for (int i = 0; i < nd; ++i) a.x[b * nd + i] = x[i];
 }
 
 // Sum (or maximum) of one number a thread over the block; every thread gets it.
@@ -205,7 +89,7 @@ template <int D, bool kMixed, int N> __global__ void target_kernel(TargetArgs a,
     for (int64_t k = me; k < a.n_samples; k += kTargetThreads) {
       Philox rng;
       rng.seed(a.seed, (uint64_t)b * (uint64_t)a.n_samples + (uint64_t)k);
-      mean_free_noise<D, N>(rng, a.lj.n_atoms, eps);
+      mean_free_noise<D, N>(Solo<N>(a.lj.n_atoms), rng, a.lj.n_atoms, eps);
       IDEM_UNROLL
       for (int i = 0; i < nd; ++i) y[i] = x[i] + sigma * eps[i];
       const float u = lj_energy_forces<D, kMixed, N, float, float>(a.lj, y, f);
@@ -252,7 +136,7 @@ template <int D> __global__ void noise_kernel(NoiseArgs a) {
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
   float* row = a.eps + b * a.n_atoms * D;
-  mean_free_noise<D, 0>(rng, a.n_atoms, row);
+  mean_free_noise<D>(Solo<>(a.n_atoms), rng, a.n_atoms, row);
 }
 
 __global__ void fma_kernel(int64_t n, float a, float b, float* out) {
@@ -267,7 +151,7 @@ __global__ void fma_kernel(int64_t n, float a, float b, float* out) {
   if (sum == 12345.678f) *out = sum;  // never, but the compiler does not know
 }
 
-unsigned blocks(int64_t n) { return (unsigned)((n + kThreads - 1) / kThreads); }
+unsigned blocks(int64_t n, int threads = kThreads) { return (unsigned)((n + threads - 1) / threads); }
 cudaStream_t as_stream(uintptr_t s) { return reinterpret_cast<cudaStream_t>(s); }
 
 int processors() {
@@ -286,13 +170,14 @@ int64_t target_blocks(const TargetArgs& a) {
   return a.n_points < limit ? a.n_points : limit;
 }
 
-// One instantiation for each number of dimensions and of species.
-#define IDEM_LAUNCH(lj, KERNEL, count, stream, ...)                                                       \
+// One instantiation for each number of dimensions and of species, one team a chain.
+#define IDEM_LAUNCH(KERNEL, count)                                                                        \
   do {                                                                                                    \
     if ((count) == 0) return;                                                                             \
-    const auto kernel = (lj).n_dims == 3 ? ((lj).species ? KERNEL<3, true> : KERNEL<3, false>)            \
-                                         : ((lj).species ? KERNEL<2, true> : KERNEL<2, false>);           \
-    kernel<<<blocks(count), kThreads, 0, as_stream(stream)>>>(__VA_ARGS__);                               \
+    const auto kernel = a.lj.n_dims == 3 ? (a.lj.species ? KERNEL<3, true> : KERNEL<3, false>)            \
+                                         : (a.lj.species ? KERNEL<2, true> : KERNEL<2, false>);           \
+    const int size = tile_size(a.lj);                                                                     \
+    kernel<<<blocks((count) * size, kChainThreads), kChainThreads, 0, as_stream(stream)>>>(a, work, size); \
     check(cudaGetLastError(), #KERNEL);                                                                   \
   } while (0)
 
@@ -324,7 +209,7 @@ OnDevice::~OnDevice() { cudaSetDevice(before_); }
 
 int64_t mala_work(const MalaArgs& a) { return a.n_chains * 9 * a.lj.n_atoms * a.lj.n_dims; }
 int64_t tempering_work(const TemperingArgs& a) {
-  return a.n_ladders * ((2 * (int64_t)a.n_rungs + 5) * a.lj.n_atoms * a.lj.n_dims + 4 * a.n_rungs);
+  return a.n_ladders * ((2 * (int64_t)a.n_rungs + 5) * a.lj.n_atoms * a.lj.n_dims + 4 * a.n_rungs * tile_size(a.lj));
 }
 int64_t anneal_work(const AnnealArgs& a) { return a.n_chains * 8 * a.lj.n_atoms * a.lj.n_dims; }
 int64_t dem_scores_work(const TargetArgs& a) {
@@ -338,13 +223,13 @@ void energy_forces(const LennardJonesParams& p, const double* x, double* u, doub
   energies<double>(p, x, u, f, n, stream);
 }
 void mala(const MalaArgs& a, float* work, uintptr_t stream) {
-  IDEM_LAUNCH(a.lj, mala_kernel, a.n_chains, stream, a, work);
+  IDEM_LAUNCH(mala_kernel, a.n_chains);
 }
 void tempering(const TemperingArgs& a, float* work, uintptr_t stream) {
-  IDEM_LAUNCH(a.lj, tempering_kernel, a.n_ladders, stream, a, work);
+  IDEM_LAUNCH(tempering_kernel, a.n_ladders);
 }
 void anneal(const AnnealArgs& a, float* work, uintptr_t stream) {
-  IDEM_LAUNCH(a.lj, anneal_kernel, a.n_chains, stream, a, work);
+  IDEM_LAUNCH(anneal_kernel, a.n_chains);
 }
 void dem_scores(const TargetArgs& a, float* work, uintptr_t stream) {
   if (a.n_points == 0) return;

@@ -26,37 +26,36 @@ IDEM_INLINE void philox4x32(uint32_t key0, uint32_t key1, uint32_t c[4]) {
   }
 }
 
-// The stream of one sample: its numbers depend on (seed, sample) only.
+// The stream of one sample: its numbers depend on (seed, sample) only, and can be had in any order.
 struct Philox {
   using V = float;
   uint32_t key0, key1, stream0, stream1, out[4];
-  uint64_t block;
-  int left;
+  uint64_t block, count;  // `out` is of block - 1; numbers so far
 
   IDEM_INLINE void seed(uint64_t seed, uint64_t stream) {
     key0 = (uint32_t)seed;
     key1 = (uint32_t)(seed >> 32);
     stream0 = (uint32_t)stream;
     stream1 = (uint32_t)(stream >> 32);
-    block = 0;
-    left = 0;
+    block = count = 0;
   }
-  IDEM_INLINE uint32_t next() {
-    if (left == 0) {
-      out[0] = (uint32_t)block;
-      out[1] = (uint32_t)(block >> 32);
-      ++block;
+  // Number i of the stream: four to a block, the last one first.
+  IDEM_INLINE uint32_t at(uint64_t i) {
+    if (block != i / 4 + 1) {
+      block = i / 4 + 1;
+      out[0] = (uint32_t)(i / 4);
+      out[1] = (uint32_t)(i / 4 >> 32);
       out[2] = stream0;
       out[3] = stream1;
       philox4x32(key0, key1, out);
-      left = 4;
     }
-    return out[--left];
+    const int k = (int)(i % 4);
+    return k == 0 ? out[3] : k == 1 ? out[2] : k == 2 ? out[1] : out[0];
   }
   // Uniform in (0, 1]: 24 bits.
-  IDEM_INLINE float uniform() { return ((float)(next() >> 8) + 0.5f) * 5.9604644775390625e-8f; }
-  IDEM_INLINE void normal_pair(float& a, float& b) {
-    const float r = sqrtf(-2.0f * logf(uniform())), turn = 2.0f * uniform();
+  IDEM_INLINE float uniform_at(uint64_t i) { return ((float)(at(i) >> 8) + 0.5f) * 5.9604644775390625e-8f; }
+  IDEM_INLINE void normal_pair_at(uint64_t i, float& a, float& b) {
+    const float r = sqrtf(-2.0f * logf(uniform_at(i))), turn = 2.0f * uniform_at(i + 1);
 #if defined(__CUDA_ARCH__)
     float s, c;
     sincospif(turn, &s, &c);
@@ -65,6 +64,11 @@ struct Philox {
 #endif
     a = r * c;
     b = r * s;
+  }
+  IDEM_INLINE float uniform() { return uniform_at(count++); }
+  IDEM_INLINE void normal_pair(float& a, float& b) {
+    normal_pair_at(count, a, b);
+    count += 2;
   }
 };
 
