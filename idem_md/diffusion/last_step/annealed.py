@@ -20,8 +20,8 @@ __all__ = ["AnnealedLastStep"]
 
 # Samples in plain torch at a time, and bytes of the vectors between all of their atoms.
 MOST, PAIRS = {"cpu": 1024, "cuda": 2**16}, {"cpu": 2**26, "cuda": 2**32}
-# Chains of native code on a GPU, one a thread.
-THREADS = 2**17
+# Chains of native code on a GPU at a time.
+CHAINS = 2**17
 
 
 @register_last_step("annealed")
@@ -68,7 +68,7 @@ class AnnealedLastStep(LastStep):
     def block(self, energy: Energy, device: str = "cpu") -> int:
         """See `LastStep`: in plain torch many, which share what a stage costs, as far as pairs of atoms fit."""
         if isinstance(energy, NativeAnnealing):
-            return max(THREADS // self.chains, 1) if device == "cuda" else super().block(energy)
+            return max(CHAINS // self.chains, 1) if device == "cuda" else super().block(energy)
         return max(min(MOST[device], PAIRS[device] // (8 * energy.n_atoms**2 * energy.n_dims)), 1)
 
     def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
