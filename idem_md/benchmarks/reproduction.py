@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -264,7 +265,7 @@ def raw_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for settings, members in groups.items():
             lines.append(f"| {settings} | {' | '.join(_cell(key, members) for key in keys)} |")
         made = [f"{row['code']} on {row['hardware']}" for row in here if "code" in row]
-        notes = [f"Code {where}: {made.count(where)} rows." for where in dict.fromkeys(made)]
+        notes = [f"Code {where}: {k} row{'s' * (k > 1)}." for where, k in Counter(made).items()]
         parts.append("\n".join([*lines, "", *notes]))
     return "\n\n".join(parts) + "\n"
 
