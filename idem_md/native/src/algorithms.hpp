@@ -15,8 +15,8 @@ namespace IDEM_ISA {
 // One lane, all N atoms; 0: as many as are given.
 template <int N = 0> struct Solo {
   static constexpr int lo = 0;
-  int hi;
-  IDEM_INLINE explicit Solo(int n_atoms) : hi(N ? N : n_atoms) {}
+  int n, hi;
+  IDEM_INLINE explicit Solo(int n_atoms) : n(N ? N : n_atoms), hi(n) {}
   template <class V> IDEM_INLINE V sum(V v) const { return v; }
   template <class Rng, class P> IDEM_INLINE void normals(Rng& rng, int nd, P& out) const {
     typename Rng::V a, b;
@@ -39,9 +39,9 @@ template <int N = 0> struct Solo {
 
 // Standard normal noise with the centre of mass removed: isotropic on the mean-free subspace.
 template <int D, int N = 0, class Team, class Rng, class P>
-IDEM_INLINE void mean_free_noise(const Team& team, Rng& rng, int n_atoms, P& eps) {
+IDEM_INLINE void mean_free_noise(const Team& team, Rng& rng, P& eps) {
   using V = typename Rng::V;
-  const int n = N ? N : n_atoms, lo = N ? 0 : team.lo, hi = N ? N : team.hi;
+  const int n = N ? N : team.n, lo = N ? 0 : team.lo, hi = N ? N : team.hi;
   team.normals(rng, n * D, eps);
   for (int d = 0; d < D; ++d) {
     V mean = V{};
@@ -65,7 +65,7 @@ template <class V, class P> struct Restraint {
 // the mean removed. Without the cut, chains stick where two atoms are close and the force is steep (MALTA: Roberts &
 // Tweedie, Bernoulli 2, 341, 1996); the acceptance step makes any such drift exact.
 template <int D, class Team, class V, class P>
-IDEM_INLINE V set_drift(const Team& team, int n, V beta, V cap, const Restraint<V, P>& r, P x, P f, V u, P drift) {
+IDEM_INLINE V set_drift(const Team& team, V beta, V cap, const Restraint<V, P>& r, P x, P f, V u, P drift) {
   const V zero = V{};
   V r2 = zero, mean[D];
   for (int d = 0; d < D; ++d) mean[d] = zero;
@@ -89,7 +89,7 @@ IDEM_INLINE V set_drift(const Team& team, int n, V beta, V cap, const Restraint<
   }
   for (int d = 0; d < D; ++d) mean[d] = team.sum(mean[d]);
   for (int i = team.lo; i < team.hi; ++i)
-    for (int d = 0; d < D; ++d) drift[i * D + d] -= mean[d] * (1.0f / n);
+    for (int d = 0; d < D; ++d) drift[i * D + d] -= mean[d] * (1.0f / team.n);
   return beta * u + (r.on ? 0.5f * r.k * team.sum(r2) : zero);
 }
 
@@ -108,19 +108,19 @@ template <class P> struct Scratch4 {
 template <int D, bool kMixed, class Team, class Rng, class V, class P>
 IDEM_INLINE V mala_steps(const Team& team, const LennardJonesParams& lj, Rng& rng, int64_t n_steps, V h, V beta,
                          const Restraint<V, P>& r, P x, P f, P ft, V& u, const Scratch4<P>& s, bool sums, P mx, P mf) {
-  const int n = lj.n_atoms, lo = team.lo * D, hi = team.hi * D;
+  const int lo = team.lo * D, hi = team.hi * D;
   const V root = vsqrt(2.0f * h), inv4h = 0.25f / h, cap = vsqrt(2.0f * D / h);
   P y = s.y, g = s.g, gt = s.gt, eps = s.eps;
-  V total = set_drift<D>(team, n, beta, cap, r, x, f, u, ft), accepted = V{};
+  V total = set_drift<D>(team, beta, cap, r, x, f, u, ft), accepted = V{};
   for (int64_t step = 0; step < n_steps; ++step) {
-    mean_free_noise<D>(team, rng, n, eps);
+    mean_free_noise<D>(team, rng, eps);
     V forward = V{}, reverse = V{};
     for (int i = lo; i < hi; ++i) {
       forward += eps[i] * eps[i];
       y[i] = x[i] + h * ft[i] + root * eps[i];
     }
     const V u_new = team.template energy_forces<D, kMixed, V>(lj, y, g);
-    const V total_new = set_drift<D>(team, n, beta, cap, r, y, g, u_new, gt);
+    const V total_new = set_drift<D>(team, beta, cap, r, y, g, u_new, gt);
     for (int i = lo; i < hi; ++i) {
       const V back = x[i] - y[i] - h * gt[i];
       reverse += back * back;

@@ -145,7 +145,7 @@ template <int D, bool kMixed> void anneal(const AnnealArgs& a, int64_t begin, in
     if (a.start) {
       gather<float, F>(a.start, nd, b, end, x);
     } else {
-      mean_free_noise<D>(solo, rng, a.lj.n_atoms, x);
+      mean_free_noise<D>(solo, rng, x);
       for (int64_t i = 0; i < nd; ++i) x[i] = mean[i] + spread * x[i];
     }
     F u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
@@ -182,7 +182,7 @@ template <int D, bool kMixed, int N = 0> void dem_scores(const TargetArgs& a, in
     for (int64_t k = 0; k < a.n_samples; k += kWidth) {
       Rng rng;
       rng.seed(a.seed, (uint64_t)b * (uint64_t)a.n_samples + (uint64_t)k);
-      mean_free_noise<D, N>(Solo<N>(n), rng, n, eps);
+      mean_free_noise<D, N>(Solo<N>(n), rng, eps);
       for (int i = 0; i < nd; ++i) y[i] = x[i] + sigma * eps[i];
       const F u = lj_energy_forces<D, kMixed, N, F, float>(a.lj, y, f);
       const auto past_the_end = lane_index() >= F{} + (float)(a.n_samples - k < kWidth ? a.n_samples - k : kWidth);
@@ -229,7 +229,7 @@ template <int D> void noise_of(const NoiseArgs& a, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; b += kWidth) {
     Rng rng;
     rng.seed(a.seed, (uint64_t)b);
-    mean_free_noise<D>(Solo<>(a.n_atoms), rng, a.n_atoms, eps.data);
+    mean_free_noise<D>(Solo<>(a.n_atoms), rng, eps.data);
     scatter<float, F>(eps.data, nd, b, end, a.eps);
   }
 }

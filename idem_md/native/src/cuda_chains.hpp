@@ -15,8 +15,8 @@ template <class T> struct Column {
   __device__ Column operator+(int64_t k) const { return {data + k * stride, stride}; }
 };
 
-// Threads of a team: as many as there are atoms, at most a warp.
-inline int tile_size(const LennardJonesParams& p) {
+// Threads of a team: 8, 16 or 32, the first not below the number of atoms.
+inline int team_size(const LennardJonesParams& p) {
   int size = 8;
   while (size < p.n_atoms && size < 32) size *= 2;
   return size;
@@ -26,23 +26,23 @@ constexpr int kChainThreads = 64, kChainBlocks = 10;
 
 // A team of `size` neighbouring threads of one warp, a power of two: each has the atoms [lo, hi). What one of them
 // writes of y and noise the others read, after sync(). Sums are the same to the last bit for all of them, since each
-// step adds the same two numbers on either side.
-struct Tile {
-  int size, lane, lo, hi;
+// step adds the same two numbers on either side, rounded before.
+struct ThreadTeam {
+  int size, lane, n, lo, hi;
   unsigned mask;
   int64_t item;  // which chain
 
-  __device__ Tile(int n_atoms, int tile) : size(tile), lane((int)threadIdx.x % tile) {
-    const int each = (n_atoms + size - 1) / size;
-    lo = min(lane * each, n_atoms);
-    hi = min(lo + each, n_atoms);
+  __device__ ThreadTeam(int n_atoms, int threads) : size(threads), lane((int)threadIdx.x % threads), n(n_atoms) {
+    const int each = (n + size - 1) / size;
+    lo = min(lane * each, n);
+    hi = min(lo + each, n);
     mask = (size == 32 ? ~0u : (1u << size) - 1) << (threadIdx.x % 32 - lane);
     item = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / size;
   }
   __device__ void sync() const { __syncwarp(mask); }
   __device__ float other(float v, int step) const { return __shfl_xor_sync(mask, v, step); }
   __device__ float sum(float v) const {
-    for (int step = size / 2; step > 0; step /= 2) v += other(v, step);
+    for (int step = size / 2; step > 0; step /= 2) v = __fadd_rn(v, other(v, step));
     return v;
   }
   // The numbers that one thread would draw one after the other.
@@ -61,7 +61,6 @@ struct Tile {
   template <int D, bool kMixed, class V>
   __device__ float energy_forces(const LennardJonesParams& p, const float* x, float* f) const {
     sync();
-    const int n = p.n_atoms;
     const float overlap = (float)kOverlap, trap = (float)p.trap;
     float centroid[D], u = 0.0f, closest = 1.0f, r2 = 0.0f;
     for (int d = 0; d < D; ++d) {
@@ -114,10 +113,10 @@ struct Tile {
 
 template <int D, bool kMixed>
 __global__ void __launch_bounds__(kChainThreads, kChainBlocks) mala_kernel(MalaArgs a, float* work, int size) {
-  const Tile tile(a.lj.n_atoms, size);
-  const int64_t b = tile.item;
+  const ThreadTeam team(a.lj.n_atoms, size);
+  const int64_t b = team.item;
   if (b >= a.n_chains) return;
-  const int nd = a.lj.n_atoms * D, lo = tile.lo * D, hi = tile.hi * D;
+  const int nd = a.lj.n_atoms * D, lo = team.lo * D, hi = team.hi * D;
   float *const x = work + b * 9 * nd, *mx = x + nd, *mf = mx + nd, *ft = mf + nd, *f = ft + nd;
   const Scratch4<float*> move{f + nd, f + 2 * nd, f + 3 * nd, f + 4 * nd};
   for (int i = lo; i < hi; ++i) {
@@ -131,10 +130,10 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) mala_kernel(MalaA
   }
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
-  float u = tile.energy_forces<D, kMixed, float>(a.lj, x, f);
-  const float accepted = mala_steps<D, kMixed>(tile, a.lj, rng, a.n_steps, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
+  float u = team.energy_forces<D, kMixed, float>(a.lj, x, f);
+  const float accepted = mala_steps<D, kMixed>(team, a.lj, rng, a.n_steps, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
                                                a.mean_x != nullptr, mx, mf);
-  if (tile.lane == 0) {
+  if (team.lane == 0) {
     a.u[b] = u;
     a.acceptance[b] = share(accepted, a.n_steps);
   }
@@ -150,56 +149,56 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) mala_kernel(MalaA
 
 template <int D, bool kMixed>
 __global__ void __launch_bounds__(kChainThreads, kChainBlocks) tempering_kernel(TemperingArgs a, float* work, int size) {
-  const Tile tile(a.lj.n_atoms, size);
-  const int64_t b = tile.item;
+  const ThreadTeam team(a.lj.n_atoms, size);
+  const int64_t b = team.item;
   if (b >= a.n_ladders) return;
   // What is a number a rung every thread has for itself.
   using Rungs = Column<float>;
   const int nd = a.lj.n_atoms * D, rungs = a.n_rungs;
   const int64_t row = (int64_t)rungs * nd;
   float *const x = work + b * (2 * row + 5 * nd + 4 * rungs * size), *f = x + row, *ft = f + row;
-  const Rungs u{ft + 5 * nd + tile.lane, size}, seen = u + rungs, accepted = seen + rungs, swaps = accepted + rungs;
+  const Rungs u{ft + 5 * nd + team.lane, size}, seen = u + rungs, accepted = seen + rungs, swaps = accepted + rungs;
   const Scratch4<float*> move{ft + nd, ft + 2 * nd, ft + 3 * nd, ft + 4 * nd};
   for (int r = 0; r < rungs; ++r)
-    for (int i = r * nd + tile.lo * D; i < r * nd + tile.hi * D; ++i) x[i] = a.x0[b * row + i];
+    for (int i = r * nd + team.lo * D; i < r * nd + team.hi * D; ++i) x[i] = a.x0[b * row + i];
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
   float trips = 0.0f;
   for (int r = 0; r < rungs; ++r) {
     seen[r] = accepted[r] = swaps[r] = 0.0f;
-    u[r] = tile.energy_forces<D, kMixed, float>(a.lj, x + r * nd, f + r * nd);
+    u[r] = team.energy_forces<D, kMixed, float>(a.lj, x + r * nd, f + r * nd);
   }
   for (int64_t round = 0; round < a.n_rounds; ++round) {
     for (int r = 0; r < rungs; ++r) {
       float ur = u[r];
-      accepted[r] += mala_steps<D, kMixed>(tile, a.lj, rng, a.n_steps, a.step[r], a.beta[r],
+      accepted[r] += mala_steps<D, kMixed>(team, a.lj, rng, a.n_steps, a.step[r], a.beta[r],
                                            Restraint<float, float*>{false, 0.0f, nullptr}, x + r * nd, f + r * nd, ft, ur,
                                            move, false, ft, ft);
       u[r] = ur;
     }
-    swap_rungs<D>(tile, rng, a.beta, rungs, nd, round, x, f, u, seen, swaps, trips);
-    if (tile.lane == 0)
+    swap_rungs<D>(team, rng, a.beta, rungs, nd, round, x, f, u, seen, swaps, trips);
+    if (team.lane == 0)
       for (int r = 0; r < rungs; ++r) a.trace[(b * a.n_rounds + round) * rungs + r] = u[r];
   }
   for (int r = 0; r < rungs; ++r) {
-    for (int i = r * nd + tile.lo * D; i < r * nd + tile.hi * D; ++i) {
+    for (int i = r * nd + team.lo * D; i < r * nd + team.hi * D; ++i) {
       a.x[b * row + i] = x[i];
       a.f[b * row + i] = f[i];
     }
-    if (tile.lane > 0) continue;
+    if (team.lane > 0) continue;
     a.u[b * rungs + r] = u[r];
     a.acceptance[b * rungs + r] = share((float)accepted[r], a.n_rounds * a.n_steps);
     if (r + 1 < rungs) a.swaps[b * (rungs - 1) + r] = share((float)swaps[r], swap_attempts(a.n_rounds, r));
   }
-  if (tile.lane == 0) a.round_trips[b] = trips;
+  if (team.lane == 0) a.round_trips[b] = trips;
 }
 
 template <int D, bool kMixed>
 __global__ void __launch_bounds__(kChainThreads, kChainBlocks) anneal_kernel(AnnealArgs a, float* work, int size) {
-  const Tile tile(a.lj.n_atoms, size);
-  const int64_t b = tile.item;
+  const ThreadTeam team(a.lj.n_atoms, size);
+  const int64_t b = team.item;
   if (b >= a.n_chains) return;
-  const int nd = a.lj.n_atoms * D, lo = tile.lo * D, hi = tile.hi * D;
+  const int nd = a.lj.n_atoms * D, lo = team.lo * D, hi = team.hi * D;
   float *const x = work + b * 8 * nd, *ft = x + nd, *centre = ft + nd, *f = centre + nd;
   const Scratch4<float*> move{f + nd, f + 2 * nd, f + 3 * nd, f + 4 * nd};
   float *const mean = const_cast<float*>(a.mean) + b * nd, *x_t = const_cast<float*>(a.x_t) + b * nd;
@@ -208,20 +207,20 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) anneal_kernel(Ann
   if (a.start) {
     for (int i = lo; i < hi; ++i) x[i] = a.start[b * nd + i];
   } else {
-    mean_free_noise<D>(tile, rng, a.lj.n_atoms, x);
+    mean_free_noise<D>(team, rng, x);
     const float spread = 1.0f / sqrtf(a.from);
     for (int i = lo; i < hi; ++i) x[i] = mean[i] + spread * x[i];
   }
-  float u = tile.energy_forces<D, kMixed, float>(a.lj, x, f);
+  float u = team.energy_forces<D, kMixed, float>(a.lj, x, f);
   double log_w = 0.0;
   for (int64_t t = 0; t < a.n_stages; ++t) {
-    log_w += (a.beta[t + 1] - a.beta[t]) * (double)anneal_slope<D>(tile, a.from, a.to, a.end, u, x, x_t, mean);
-    const float k = anneal_restraint<D, float>(tile, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
-    const float accepted = mala_steps<D, kMixed>(tile, a.lj, rng, a.n_moves, a.step[t], (float)(a.beta[t + 1] * a.end),
+    log_w += (a.beta[t + 1] - a.beta[t]) * (double)anneal_slope<D>(team, a.from, a.to, a.end, u, x, x_t, mean);
+    const float k = anneal_restraint<D, float>(team, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
+    const float accepted = mala_steps<D, kMixed>(team, a.lj, rng, a.n_moves, a.step[t], (float)(a.beta[t + 1] * a.end),
                                                  Restraint<float, float*>{true, k, centre}, x, f, ft, u, move, false, ft, ft);
-    if (a.acceptance && tile.lane == 0) a.acceptance[b * a.n_stages + t] = share(accepted, a.n_moves);
+    if (a.acceptance && team.lane == 0) a.acceptance[b * a.n_stages + t] = share(accepted, a.n_moves);
   }
-  if (tile.lane == 0) {
+  if (team.lane == 0) {
     a.u[b] = u;
     a.log_w[b] = log_w;
   }

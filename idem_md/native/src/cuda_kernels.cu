@@ -89,7 +89,7 @@ template <int D, bool kMixed, int N> __global__ void target_kernel(TargetArgs a,
     for (int64_t k = me; k < a.n_samples; k += kTargetThreads) {
       Philox rng;
       rng.seed(a.seed, (uint64_t)b * (uint64_t)a.n_samples + (uint64_t)k);
-      mean_free_noise<D, N>(Solo<N>(a.lj.n_atoms), rng, a.lj.n_atoms, eps);
+      mean_free_noise<D, N>(Solo<N>(a.lj.n_atoms), rng, eps);
       IDEM_UNROLL
       for (int i = 0; i < nd; ++i) y[i] = x[i] + sigma * eps[i];
       const float u = lj_energy_forces<D, kMixed, N, float, float>(a.lj, y, f);
@@ -136,7 +136,7 @@ template <int D> __global__ void noise_kernel(NoiseArgs a) {
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
   float* row = a.eps + b * a.n_atoms * D;
-  mean_free_noise<D>(Solo<>(a.n_atoms), rng, a.n_atoms, row);
+  mean_free_noise<D>(Solo<>(a.n_atoms), rng, row);
 }
 
 __global__ void fma_kernel(int64_t n, float a, float b, float* out) {
@@ -176,7 +176,7 @@ int64_t target_blocks(const TargetArgs& a) {
     if ((count) == 0) return;                                                                             \
     const auto kernel = a.lj.n_dims == 3 ? (a.lj.species ? KERNEL<3, true> : KERNEL<3, false>)            \
                                          : (a.lj.species ? KERNEL<2, true> : KERNEL<2, false>);           \
-    const int size = tile_size(a.lj);                                                                     \
+    const int size = team_size(a.lj);                                                                     \
     kernel<<<blocks((count) * size, kChainThreads), kChainThreads, 0, as_stream(stream)>>>(a, work, size); \
     check(cudaGetLastError(), #KERNEL);                                                                   \
   } while (0)
@@ -209,7 +209,7 @@ OnDevice::~OnDevice() { cudaSetDevice(before_); }
 
 int64_t mala_work(const MalaArgs& a) { return a.n_chains * 9 * a.lj.n_atoms * a.lj.n_dims; }
 int64_t tempering_work(const TemperingArgs& a) {
-  return a.n_ladders * ((2 * (int64_t)a.n_rungs + 5) * a.lj.n_atoms * a.lj.n_dims + 4 * a.n_rungs * tile_size(a.lj));
+  return a.n_ladders * ((2 * (int64_t)a.n_rungs + 5) * a.lj.n_atoms * a.lj.n_dims + 4 * a.n_rungs * team_size(a.lj));
 }
 int64_t anneal_work(const AnnealArgs& a) { return a.n_chains * 8 * a.lj.n_atoms * a.lj.n_dims; }
 int64_t dem_scores_work(const TargetArgs& a) {
