@@ -238,6 +238,9 @@ class WeightedEnsemble:
     def resample(self, n: int | None = None, seed: int = 0) -> WeightedEnsemble:
         """Equally weighted samples by systematic resampling; `log_z`, `ess` and all errors stay those of the source.
 
+        What the choice adds to errors is not in them: a few per cent for as many samples as there are, up to a sixth
+        for about as many as are effective.
+
         Parameters
         ----------
         n : int, optional
