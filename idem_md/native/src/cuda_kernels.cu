@@ -14,8 +14,6 @@ namespace idem {
 namespace cuda {
 namespace {
 
-using namespace idem::device;
-
 void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
 }
