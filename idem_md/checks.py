@@ -5,11 +5,20 @@ from __future__ import annotations
 import numbers
 import os
 
+import numpy as np
 import torch
 
 from .errors import EnergyError, UsageError
 
-__all__ = ["all_finite", "check_choice", "check_fits", "check_float", "check_int", "check_positions"]
+__all__ = [
+    "all_finite",
+    "check_choice",
+    "check_fits",
+    "check_float",
+    "check_int",
+    "check_positions",
+    "energies_agree",
+]
 
 
 def check_int(name: str, value, minimum: int | None = None, maximum: int | None = None) -> int:
@@ -88,6 +97,18 @@ def check_positions(name: str, x, n_atoms: int | None = None, n_dims: int | None
         bad = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
         raise EnergyError(f"{name}: expected finite coordinates, configuration {bad} has NaN or infinity", bad)
     return x
+
+
+def energies_agree(one, other, relative: float = 1e-3, least: float = 1e-3) -> np.ndarray:
+    """Whether energies in kT may be those of one potential, which codes and platforms round differently: apart by less
+    than ``relative`` of themselves and half a kT, plus ``least``. Those far above the lowest of several may be apart by
+    ``relative`` of the distance to it.
+
+    Total energies of electrons are large, differences between potentials are not.
+    """
+    one, other = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    above = relative * (one - one.min(initial=np.inf))
+    return abs(one - other) <= np.minimum(relative * abs(one), np.maximum(0.5, above)) + least
 
 
 def all_finite(x: torch.Tensor) -> bool:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+import portalocker
+
 from .errors import UsageError
 
-__all__ = ["atomic_set", "locked", "own_folder", "plain_path", "write_atomic"]
+__all__ = ["Claim", "atomic_set", "claimed", "locked", "own_folder", "plain_path", "write_atomic"]
 
 PREFIX = ".idem-md-"
 OWNER = "owner"
 LOCK = ".idem-md.lock"
-# Seconds after which a scratch folder without an owner will have none.
-MADE_BY_THEN = 60.0
-# And after which one of another machine is left over: not every file system that machines share also shares locks.
+# Longest name of a machine.
+MAX_HOST = 255
+# Seconds after which a scratch folder of another machine is left over: not every file system that machines share also
+# shares locks.
 DONE_BY_THEN = 24 * 3600.0
 
 
@@ -30,21 +34,26 @@ def _alone(handle: IO) -> bool:
     """Lock an open file; false if another process has it. The lock ends with the process, however that ends. Raises
     `OSError` where the file system knows no locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        portalocker.lock(handle, portalocker.LOCK_EX | portalocker.LOCK_NB)
+    except portalocker.AlreadyLocked:
         return False
+    except portalocker.LockException as error:
+        raise OSError(errno.ENOLCK, str(error)) from None
     return True
 
 
-def _is_dead(left: Path) -> bool:
-    """Whether the process that made a scratch folder is no more."""
+def _is_left(left: Path) -> bool:
+    """Whether this is a scratch folder of a process that is no more. What does not say so itself is someone else's."""
     try:
+        if any(path.is_dir() for path in left.iterdir()):
+            return False
         with open(left / OWNER, "r+b") as handle:
-            elsewhere = handle.read().decode(errors="replace") not in ("", socket.gethostname())
+            host = handle.read(MAX_HOST + 1).decode(errors="replace")
+            if len(host) > MAX_HOST or len(host.split()) > 1:  # we write the name of a machine and nothing else
+                return False
+            elsewhere = host not in ("", socket.gethostname())
             return _alone(handle) and (not elsewhere or time.time() - left.stat().st_mtime > DONE_BY_THEN)
-    except FileNotFoundError:  # killed while it was made, or just being made
-        return time.time() - left.stat().st_mtime > MADE_BY_THEN
-    except OSError:
+    except OSError:  # there is no owner: perhaps it is just being made
         return False
 
 
@@ -52,14 +61,25 @@ def _sweep(folder: Path) -> None:
     """Remove what processes that were killed have left."""
     for left in folder.glob(f"{PREFIX}*"):
         with suppress(OSError):  # gone in between
-            if left.is_dir() and _is_dead(left):
+            if left.is_dir() and not left.is_symlink() and _is_left(left):
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _permissions(path: Path, fresh: int) -> int:
+    """Of the file that is to be replaced, or else those of a new one, which the umask decides."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return fresh
 
 
 @contextmanager
 def atomic_set(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     """Write several files of one folder, all or none: gives paths to write to, and moves them into place at the end,
     in their order. What killed processes left half-written there is removed.
+
+    A file that is replaced keeps its permissions; new ones get those that the umask leaves. A symbolic link in the place
+    of a file is replaced, not followed.
 
     Parameters
     ----------
@@ -79,13 +99,15 @@ def atomic_set(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
                 _alone(owner)
             owner.write(socket.gethostname().encode())
             owner.flush()
+            fresh = stat.S_IMODE(os.fstat(owner.fileno()).st_mode)
             os.rename(owner.name, Path(scratch) / OWNER)  # locked before anyone can see it
             new = {key: Path(scratch) / path.name for key, path in paths.items()}
             yield new
-            for path in new.values():
+            for key, path in new.items():
                 with open(path, "rb") as handle:
                     os.fsync(handle.fileno())
-                os.chmod(path, 0o644)
+                with suppress(OSError):  # a file system that knows no permissions
+                    os.chmod(path, _permissions(paths[key], fresh))
             for key, path in paths.items():
                 os.replace(new[key], path)
 
@@ -118,15 +140,14 @@ def plain_path(path: Path) -> Iterator[str]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Within it no other process works in the folder.
+def _held(path: Path, busy: Callable[[str], str]) -> Iterator[None]:
+    """Within it no other process holds the lock of that name.
 
     Raises
     ------
     UsageError
-        One does; names it.
+        One does: ``busy`` of who it is.
     """
-    path = folder / LOCK
     while True:
         handle = open(path, "a+b")
         try:
@@ -137,7 +158,7 @@ def locked(folder: Path) -> Iterator[None]:
             handle.seek(0)
             owner = handle.read().decode(errors="replace") or "another process"
             handle.close()
-            raise UsageError(f"out: expected a folder that is not in use, {owner} works in {folder}")
+            raise UsageError(busy(owner))
         with suppress(FileNotFoundError):
             if os.stat(path).st_ino == os.fstat(handle.fileno()).st_ino:
                 break
@@ -150,6 +171,75 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         handle.close()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within it no other process works in the folder.
+
+    Raises
+    ------
+    UsageError
+        One does; names it.
+    """
+    with _held(folder / LOCK, lambda owner: f"out: expected a folder that is not in use, {owner} works in {folder}"):
+        yield
+
+
+class Claim:
+    """Names of files that are to be written at the end of a long run, and what is there as it begins.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    """
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = tuple(paths)
+        self._found = [_identity(path) for path in self.paths]
+
+    @property
+    def broken(self) -> bool:
+        """Whether someone else has written one of them since."""
+        return [_identity(path) for path in self.paths] != self._found
+
+    def free_name(self, path: Path) -> Path:
+        """The name itself, or one beside it if the claim is broken."""
+        return path.with_stem(f"{path.stem}-{os.getpid()}") if self.broken else path
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """By which it shows that a file was written anew; None if it is not there."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@contextmanager
+def claimed(name: str, paths: Sequence[Path]) -> Iterator[Claim]:
+    """Within it no other run that asks for one of these names begins. Where a file system knows no locks, the claim is
+    `Claim.broken` at the end.
+
+    Parameters
+    ----------
+    name : str
+        What to call the option in the error.
+    paths : sequence of Path
+
+    Raises
+    ------
+    UsageError
+        Another process has claimed one of them; names it.
+    """
+    with ExitStack() as stack:
+        for path in paths:
+            text = f"{name}: expected a name that no other run writes to, {path} is for"
+            with suppress(OSError):  # what keeps a lock away says so when the file is written
+                lock = path.with_name(f"{PREFIX}{path.name}.lock")
+                stack.enter_context(_held(lock, lambda owner, text=text: f"{text} {owner}"))  # type: ignore[misc]
+        yield Claim(paths)
 
 
 @contextmanager

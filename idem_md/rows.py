@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import UsageError
 
-__all__ = ["Rows", "blocks_of", "check_room"]
+__all__ = ["Rows", "blocks_of", "check_room", "owned"]
 
 # Bytes from which on rows go to a file, and of a block that is worked on at a time.
 LIMIT = 2**28
@@ -44,12 +44,27 @@ class Rows:
             self._bytes.clear()
 
     def array(self) -> np.ndarray:
-        """All of them, shape (n, ...), at the end; its pages come from the file if there is one."""
+        """All of them, shape (n, ...), read-only, at the end; its pages come from the file if there is one."""
         if self._file is None:
-            return np.frombuffer(self._bytes, np.float64).reshape(-1, *self.shape)
-        with self._file:  # closed, it lives on as long as the array does
-            self._file.flush()
-            return np.asarray(np.memmap(self._file, np.float64, "c").reshape(-1, *self.shape))
+            found = np.frombuffer(self._bytes, np.float64)
+        else:
+            with self._file:  # closed, it lives on as long as the array does
+                self._file.flush()
+                found = np.memmap(self._file, np.float64, "c")
+        found.flags.writeable = False
+        return np.asarray(found.reshape(-1, *self.shape))
+
+
+def owned(array: np.ndarray) -> np.ndarray:
+    """The same numbers, read-only and out of anyone's reach: a copy, unless nothing that can be written is behind."""
+    behind: object = array
+    while isinstance(behind, np.ndarray):
+        if behind.flags.writeable:
+            array = array.copy()
+            array.flags.writeable = False
+            break
+        behind = behind.base
+    return array
 
 
 def blocks_of(x: np.ndarray) -> Iterator[slice]:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from .errors import UsageError
 
-__all__ = ["BOLTZMANN_EV", "GAS_CONSTANT", "Quantity", "Units", "in_angstrom", "in_kelvin", "without_unit"]
+__all__ = [
+    "BOLTZMANN_EV",
+    "GAS_CONSTANT",
+    "Quantity",
+    "Units",
+    "as_numbers",
+    "in_angstrom",
+    "in_kelvin",
+    "without_unit",
+]
 
 # CODATA 2018; exact since the 2019 redefinition of the SI.
 BOLTZMANN_EV = 8.617333262e-5  # eV/K
@@ -100,3 +112,52 @@ def without_unit(name: str, value: Any, wanted: str) -> Any:
     if isinstance(value, (Quantity, _Foreign, _Pint)):
         raise UsageError(f"{name}: expected bare numbers ({wanted}), got a quantity, {type(value).__name__}")
     return value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What lists and tuples hold, one of each type."""
+    if not isinstance(value, (list, tuple)):
+        yield value
+        return
+    seen = set()
+    for item in value:
+        for leaf in _leaves(item):
+            if type(leaf) not in seen or isinstance(leaf, np.ma.MaskedArray):
+                seen.add(type(leaf))
+                yield leaf
+
+
+def as_numbers(name: str, value: Any, wanted: str = "an array of numbers") -> np.ndarray:
+    """An array in float64, of anything that holds nothing but real numbers.
+
+    What would be lost on the way is refused: units, masks, missing values of pandas, imaginary parts, gradients.
+
+    Parameters
+    ----------
+    name : str
+        What to call the argument in the error.
+    value : array_like
+    wanted : str
+        What bare numbers are.
+
+    Raises
+    ------
+    UsageError
+        Says what came.
+    """
+    for leaf in _leaves(value):
+        without_unit(name, leaf, wanted)
+        if isinstance(leaf, np.ma.MaskedArray) and leaf.mask is not np.ma.nomask:
+            raise UsageError(
+                f"{name}: expected {wanted}, got a masked array, whose mask would be lost; leave out what is masked"
+            )
+        if getattr(leaf, "requires_grad", False):
+            raise UsageError(f"{name}: expected {wanted}, got a tensor that requires gradients; detach() it")
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, tensors of another device, and whatever else calls itself an array
+        raise UsageError(f"{name}: expected {wanted}, got {type(value).__name__} ({error})") from None
+    if array.dtype.kind not in "buif":
+        what = "pandas' NA or other objects" if array.dtype.kind == "O" else str(array.dtype)
+        raise UsageError(f"{name}: expected {wanted}, got {type(value).__name__} of {what}, not of real numbers")
+    return array.astype(np.float64, copy=False)

@@ -145,7 +145,7 @@ def test_minima_without_a_reference(monkeypatch):
     assert found.energy[0] == pytest.approx(-83.09, abs=0.02) and found.share[0] > 0.01 and found.deeper == 0
     assert (np.diff(found.energy) > 0).all() and found.share.sum() <= 1 and found.from_noise.sum() <= 1
 
-    lowest = quench(system.energy(), torch.from_numpy(liquid.positions[:60])).numpy()
+    lowest = quench(system.energy(), torch.tensor(liquid.positions[:60])).numpy()
     high = liquid.positions[:60][lowest > found.energy[0] + 1][:1]
     x = np.repeat(high, 20, 0) + 1e-4 * np.random.default_rng(0).standard_normal((20, 13, 3))
     x -= x.mean(1, keepdims=True)

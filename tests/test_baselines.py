@@ -180,7 +180,7 @@ def test_engines_agree(system):
 
 def test_ase_dynamics_of_lj13_by_its_own_calculator_and_at_other_temperatures():
     system = idem_md.get_system("lj13")
-    x = torch.from_numpy(ENGINES["mala"].run("lj13", 3, 500, seed=0).positions)
+    x = torch.tensor(ENGINES["mala"].run("lj13", 3, 500, seed=0).positions)
     for target in (system, system.at(50)):
         atoms = maker(target.energy(), target)()
         assert type(atoms.calc.mixer.calcs[0]).__module__ == "ase.calculators.lj"

@@ -41,7 +41,7 @@ def test_importance_sampling_of_a_gaussian_has_honest_errors():
     z_mean, z_log_z = [], []
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        x = np.zeros((400, 2, 1))
+        x = np.zeros((400, 13, 3))
         x[:, 0, 0] = 1.5 * rng.normal(size=400)
         r = x[:, 0, 0]
         lw = -0.5 * r**2 + 0.5 * (r / 1.5) ** 2 + np.log(1.5 * np.sqrt(2 * np.pi))

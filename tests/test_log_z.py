@@ -75,7 +75,7 @@ def test_flow_refuses_what_it_cannot_do():
 def test_flow_of_a_network_needs_no_more_than_its_precision(dw4_sampler):
     """Halving the steps changes nothing that matters."""
     c = dw4_sampler.checkpoint
-    x = torch.from_numpy(dw4_sampler.sample(20, 6, last_step_calls=200).positions)
+    x = torch.tensor(dw4_sampler.sample(20, 6, last_step_calls=200).positions)
     coarse, fine = (Flow(c.denoiser, c.system.sigma_data, 0.5, 8.0, step=h).log_density(x) for h in (0.2, 0.1))
     assert (coarse - fine).abs().max() < 0.05 and np.ptp(fine.numpy()) > 0.1
 

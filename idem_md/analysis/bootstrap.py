@@ -8,6 +8,7 @@ import numpy as np
 
 from ..checks import check_int
 from ..ensemble import WeightedEnsemble, correlation_factor
+from ..units import as_numbers
 from .protocols import Reference
 
 __all__ = ["bootstrap"]
@@ -42,6 +43,6 @@ def bootstrap(
         index = generator.integers(0, len(ensemble), len(ensemble))
         x, u, w = (a[index] for a in everything)
         if w.sum() > 0:
-            found.append(np.asarray(statistic(Reference(x[w > 0], u[w > 0], w[w > 0] / w.sum()))))
+            found.append(as_numbers("statistic", statistic(Reference(x[w > 0], u[w > 0], w[w > 0] / w.sum()))))
     correlated = 1.0 if ensemble.kind == "raw" else correlation_factor(ensemble.weights, ensemble.ess)
     return statistic(Reference.of(ensemble)), correlated * np.std(found, axis=0, ddof=1)

@@ -20,6 +20,8 @@ __all__ = ["Coverage", "Minima", "coverage", "minima"]
 
 # Minima whose energies differ by less, relative to their size, are one.
 SAME = 1e-4
+# Total energies beyond this, in kT, say nothing of how well a minimisation has converged.
+LARGE = 1e3
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,7 @@ def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 
     n, system = check_int("n", n, 2), ensemble.system
     energy = system.energy()
     start = noise_start(energy, system.sigma_data, n, 200, torch.Generator().manual_seed(seed))
-    ours, theirs = (
-        quench(energy, x).numpy() for x in (torch.from_numpy(ensemble.resample(n, seed).positions), start.x)
-    )
+    ours, theirs = (quench(energy, x).numpy() for x in (torch.tensor(ensemble.resample(n, seed).positions), start.x))
     if not np.isfinite(ours).any():
         raise ResultError("ensemble: expected at least one minimum, no minimisation of its samples converged")
     found = np.sort(np.concatenate([ours, theirs]))
@@ -158,8 +158,7 @@ def coverage(
     else:
         sizes = [min(n, s.ess) for s in (ensemble, reference)]
         ours, theirs = (
-            np.sort(quench(energy, torch.from_numpy(s.resample(n, seed).positions)).numpy())
-            for s in (ensemble, reference)
+            np.sort(quench(energy, torch.tensor(s.resample(n, seed).positions)).numpy()) for s in (ensemble, reference)
         )
         found = theirs[np.isfinite(theirs)]
         if not len(found):
@@ -176,13 +175,18 @@ def coverage(
 
 def _basins(minima: np.ndarray, least: float) -> list[tuple[float, float]]:
     """Lowest and highest energy of the groups of sorted minima that have at least a given share of all."""
-    apart = np.diff(minima) > SAME * (1 + np.abs(minima[1:]))
+    apart = np.diff(minima) > _same(minima[1:])
     groups = np.split(minima, np.flatnonzero(apart) + 1)
     return [(float(g[0]), float(g[-1])) for g in groups if len(g) >= least * len(minima)]
 
 
+def _same(energy):
+    """How far minima that are the same may be apart."""
+    return SAME * (1 + np.minimum(np.abs(energy), LARGE))
+
+
 def _histogram(minima: np.ndarray, edges: list[tuple[float, float]]) -> np.ndarray:
     """Shares of the groups and, last, of all else, NaN included."""
-    wide = [(low - SAME * (1 + abs(low)), high + SAME * (1 + abs(high))) for low, high in edges]
+    wide = [(low - _same(low), high + _same(high)) for low, high in edges]
     counts = [int(((minima > low) & (minima < high)).sum()) for low, high in wide]
     return np.array([*counts, len(minima) - sum(counts)]) / len(minima)

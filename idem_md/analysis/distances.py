@@ -7,6 +7,7 @@ import ot
 from scipy.optimize import linear_sum_assignment
 
 from ..errors import ResultError, UsageError
+from ..units import as_numbers
 
 __all__ = [
     "aligned_distance",
@@ -23,7 +24,7 @@ __all__ = [
 def _weights(name: str, w, n: int) -> np.ndarray:
     if w is None:
         return np.full(n, 1.0 / n)
-    w = np.asarray(w, dtype=np.float64)
+    w = as_numbers(name, w)
     if w.shape != (n,) or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
         raise UsageError(f"{name}: expected {n} non-negative weights with a positive sum, got shape {w.shape}")
     return w / w.sum()
@@ -42,7 +43,7 @@ def energy_w2(a, b, weights_a=None, weights_b=None) -> float:
     UsageError
         Energies that are not finite.
     """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    a, b = as_numbers("a", a), as_numbers("b", b)
     for name, v in (("a", a), ("b", b)):
         if v.ndim != 1 or not len(v) or not np.isfinite(v).all():
             raise UsageError(
@@ -60,7 +61,7 @@ def energy_w2(a, b, weights_a=None, weights_b=None) -> float:
 
 def pair_distances(x) -> np.ndarray:
     """Distances of all pairs i < j, shape (n, N(N-1)/2), of positions (n, N, D)."""
-    x = np.asarray(x, dtype=np.float64)
+    x = as_numbers("x", x)
     i, j = np.triu_indices(x.shape[1], 1)
     return np.linalg.norm(x[:, i] - x[:, j], axis=-1)
 
@@ -93,7 +94,7 @@ def aligned_distance(a, b) -> np.ndarray:
     ----------
     a, b : array_like, shape (n, N, D), (m, N, D)
     """
-    a, b = (np.asarray(v, dtype=np.float64) for v in (a, b))
+    a, b = as_numbers("a", a), as_numbers("b", b)
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     norm_b = (b**2).sum((1, 2))
     out = np.empty((len(a), len(b)))
@@ -121,7 +122,7 @@ def plain_w2(a, b, weights_a=None, weights_b=None) -> float:
     ----------
     a, b : array_like, shape (n, N, D), (m, N, D)
     """
-    a, b = (np.asarray(v, dtype=np.float64).reshape(len(v), -1) for v in (a, b))
+    a, b = (as_numbers(name, v).reshape(len(v), -1) for name, v in (("a", a), ("b", b)))
     return _transport("plain W2", ot.dist(a, b, metric="sqeuclidean"), weights_a, weights_b)
 
 
@@ -142,8 +143,8 @@ def mode_weights(x, centres, weights=None) -> np.ndarray:
     x : array_like, shape (n, N, D)
     centres : array_like, shape (M, N, D) or, for a single atom, (M, D)
     """
-    x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
-    centres = np.asarray(centres, dtype=np.float64).reshape(len(centres), -1)
+    x = as_numbers("x", x).reshape(len(x), -1)
+    centres = as_numbers("centres", centres).reshape(len(centres), -1)
     nearest = ot.dist(x, centres, metric="sqeuclidean").argmin(1)
     return np.bincount(nearest, _weights("weights", weights, len(x)), minlength=len(centres))
 
@@ -163,8 +164,8 @@ def negative_log_likelihood(log_density, x) -> tuple[float, float]:
     UsageError
         Densities of another shape, or not finite.
     """
-    x = np.asarray(x, dtype=np.float64)
-    values = -np.asarray(log_density(x), dtype=np.float64)
+    x = as_numbers("x", x)
+    values = -as_numbers("log_density", log_density(x))
     if len(x) < 2 or values.shape != (len(x),) or not np.isfinite(values).all():
         raise UsageError(
             f"log_density: expected {len(x)} finite numbers for two samples or more, got shape {values.shape} with "

@@ -9,6 +9,7 @@ import numpy as np
 from ..ensemble import TRUSTED_ESS, WeightedEnsemble
 from ..ensemble.estimators import weighted_mean
 from ..errors import ResultError, UsageError
+from ..units import as_numbers
 from .observables import OBSERVABLES
 
 __all__ = [
@@ -102,7 +103,7 @@ def distribution(
 
 def _indicators(ensemble: WeightedEnsemble, values, bins) -> tuple[np.ndarray, np.ndarray]:
     """For each sample of some weight the share of its values in each bin, (n, k), and the edges."""
-    v = np.asarray(values, dtype=np.float64)
+    v = as_numbers("values", values)
     w = ensemble.weights[ensemble.alive]
     if len(v) != len(w) or not np.isfinite(v).all():
         raise UsageError(f"values: expected finite ones of {len(w)} samples, got shape {v.shape}")
@@ -116,7 +117,7 @@ def _indicators(ensemble: WeightedEnsemble, values, bins) -> tuple[np.ndarray, n
             raise UsageError(f"values: expected some that vary, all are {lo:.6g}")
         edges = np.linspace(lo, hi, int(bins) + 1)
     else:
-        edges = np.asarray(bins, dtype=np.float64)
+        edges = as_numbers("bins", bins)
     k = len(edges) - 1
     bin_of = np.clip(np.searchsorted(edges, v, side="right"), 0, k + 1)
     bin_of[v == edges[-1]] = k

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from ..registry import Registry
-from ..units import without_unit
+from ..units import as_numbers
 from .distances import pair_distances
 
 __all__ = ["OBSERVABLES", "POWERS", "Observable", "positions_of", "radius_of_gyration", "register_observable"]
@@ -46,8 +46,7 @@ def register_observable(name: str, power: int | None = None) -> Callable[[F], F]
 
 def positions_of(x) -> np.ndarray:
     """Positions (n, N, D), float64, of an array or an MDTraj trajectory (then in nm)."""
-    bare = without_unit("x", x, "an array in one unit of length")
-    return np.asarray(bare.xyz if isinstance(bare, Trajectory) else bare, dtype=np.float64)
+    return as_numbers("x", x.xyz if isinstance(x, Trajectory) else x, "an array in one unit of length")
 
 
 @register_observable("rg", power=1)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..ensemble import WeightedEnsemble
 from ..errors import ResultError
+from ..units import as_numbers
 from .distances import aligned_w2, energy_w2, mode_weights, plain_w2, total_variation
 
 __all__ = [
@@ -96,7 +97,7 @@ def raw_metrics(x, u, reference: Reference, centres=None, aligned: bool = True, 
     ResultError
         Every sample has exploded.
     """
-    x, u = (np.asarray(a, dtype=np.float64) for a in (x, u))
+    x, u = as_numbers("x", x), as_numbers("u", u)
     bad = exploded(u, reference.energies)
     if bad.all():
         raise ResultError(f"every one of {len(u)} samples has exploded, there is nothing to compare")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from ..checks import check_float
+from ..checks import check_float, energies_agree
 from ..energies import ASE, Energy, NativeChains
 from ..energies.foreign import DEFAULT_TRAP
 from ..errors import FileFormatError, UsageError
@@ -43,7 +44,7 @@ def check_cache(folder: Path) -> None:
         raise UsageError(f"cache: cannot write to {folder}; give cache= another folder")
 
 
-def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None) -> tuple[str, float]:
+def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None, labels=None) -> tuple[str, float]:
     """What the cache calls this potential, and the stiffness to add in kT / Å^2."""
     if atoms.calc is None:
         raise UsageError("atoms: expected a calculator, got none")
@@ -55,11 +56,18 @@ def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None) -> tup
     name = getattr(atoms.calc, "name", None)
     calculator = name if isinstance(name, str) else type(atoms.calc).__name__
     label = f"{atoms.get_chemical_formula()}-{calculator}-{temperature_K:g}K-trap{added:.3g}"
+    label += "" if labels is None else f"-{zlib.crc32(repr(tuple(labels)).encode()):08x}"
     return re.sub(r"[^A-Za-z0-9.-]+", "-", label), added
 
 
 def system_of(
-    atoms: Atoms, temperature_K: float, trap: float, workers: int | None, name: str, length_angstrom: float | None
+    atoms: Atoms,
+    temperature_K: float,
+    trap: float,
+    workers: int | None,
+    name: str,
+    length_angstrom: float | None,
+    labels=None,
 ) -> System:
     """The atoms' potential in units of kT and of a length, by default the distance of nearest neighbours (r_min for
     Lennard-Jones)."""
@@ -73,7 +81,7 @@ def system_of(
     else:
         length = nearest_neighbour_distance(atoms.positions) if length_angstrom is None else length_angstrom
         energy = ASE(atoms, temperature_K=temperature_K, length_angstrom=length, trap=trap, workers=workers)
-    return System.of_energy(energy, atoms.positions, name)
+    return System.of_energy(energy, atoms.positions, name, labels)
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
@@ -90,6 +98,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         return {
             "length_angstrom": float(table["length_angstrom"]),
             "sigma_data": float(table["sigma_data"]),
+            "labels": table.get("labels"),  # the first version had none
             "positions": np.array(table["positions"], dtype=np.float64),
             "energies": np.array(table["energies"], dtype=np.float64),
         }
@@ -108,7 +117,7 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
     known = read_card(folder)
     if known is not None:
         x = known["positions"]
-        if x.shape[1:] != np.shape(positions) or not np.allclose(evaluate(x), known["energies"], rtol=1e-5, atol=1e-5):
+        if x.shape[1:] != np.shape(positions) or not energies_agree(evaluate(x), known["energies"], 1e-5, 1e-5).all():
             raise FileFormatError(
                 f"{folder}: holds a sampler for another potential; choose another folder (cache=) or remove it"
             )
@@ -127,6 +136,7 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
                     "energies": evaluate(x).tolist(),
                     "length_angstrom": length,
                     "sigma_data": system.sigma_data,
+                    "labels": system.labels,
                 }
             ).encode(),
         )

@@ -13,7 +13,7 @@ from ase.optimize.optimize import Dynamics
 from ..checks import check_float, check_int
 from ..energies import HasWorkers
 from ..ensemble import WeightedEnsemble, WeightSums
-from ..errors import UsageError
+from ..errors import FileFormatError, UsageError
 from ..provenance import Provenance
 from ..sampler import Sampler, load_sampler
 from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of, train_once
@@ -43,6 +43,9 @@ class BoltzmannSampler(Dynamics):
         Stiffness in kT / Å^2 of a harmonic trap about the centroid, without which a cluster evaporates, added to the
         calculator's potential. By default 0.05, or none for a `LennardJonesCluster` that has a trap; 0 only for what
         confines by itself.
+    labels : sequence of int, optional
+        One number an atom, the same for atoms that are interchangeable; by default for those of one element. A molecule
+        needs them: see `System`. By default those of the sampler that is found or given.
     checkpoint : str or path, optional
         A built-in system (``"lj13"``), a run folder or a checkpoint to sample with, instead of training. It may have
         been trained for a similar potential: the weights correct for that.
@@ -79,6 +82,7 @@ class BoltzmannSampler(Dynamics):
         temperature_K: float,
         *,
         trap: float | None = None,
+        labels=None,
         checkpoint=None,
         cache=None,
         minutes: float | None = 20.0,
@@ -99,7 +103,7 @@ class BoltzmannSampler(Dynamics):
         self.nfe, self.batch = check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
         self._budget = {"minutes": minutes, "max_energy_calls": max_energy_calls}
-        name, total = name_and_trap(atoms, self.temperature_K, trap)
+        name, total = name_and_trap(atoms, self.temperature_K, trap, labels)
         self._folder = None
         if checkpoint is None:
             self._folder = cache_folder(name) if cache is None else Path(cache)
@@ -107,7 +111,11 @@ class BoltzmannSampler(Dynamics):
         card = None if self._folder is None else read_card(self._folder)
         given = None if checkpoint is None else load_sampler(checkpoint).checkpoint
         length = card["length_angstrom"] if card else given.system.units.length_angstrom if given else None
-        self.system = system_of(atoms, self.temperature_K, total, workers, name, length)
+        known = card["labels"] if card else given.system.labels if given else None
+        labels = known if labels is None else tuple(labels)
+        self.system = system_of(atoms, self.temperature_K, total, workers, name, length, labels)
+        if card and known != (None if labels is None else list(labels)):
+            raise FileFormatError(f"{self._folder}: holds a sampler for the labels {known}, got {labels}")
         if card:
             self.system = replace(self.system, sigma_data=card["sigma_data"])
         self._centre = atoms.positions.mean(0)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..chains import ChainState
-from ..checks import check_float, check_int
+from ..checks import check_float, check_int, energies_agree
 from ..energies import Energy
 from ..errors import EnergyError, ResultError, UsageError, WeightWarning
 from ..seeds import draw_seed
@@ -308,5 +308,5 @@ def _joined(chains: Sequence[Chain]) -> Chain:
 def _same_potential(own: torch.Tensor, theirs: Sequence[float]) -> None:
     """The engine's energies are those of the system, or what follows is about something else."""
     for k, (a, b) in enumerate(zip(own.tolist(), theirs)):
-        if not abs(a - b) <= 0.01 + 1e-3 * abs(a):
+        if not energies_agree(a, b, least=0.01):
             raise EnergyError(f"potential: expected the engine's to be that of the system, {a:.6g} kT, got {b:.6g}", k)

@@ -61,19 +61,21 @@ def mbar_log_z(
     generator = torch.Generator().manual_seed(seed)
     x = (s * standard_normal((n, energy.n_atoms, energy.n_dims), generator)).float()
     # The first rung is where most overlaps of the Gaussian are still bearable.
-    scale = float(energy(x)[0].double().abs().clamp(max=FORBIDDEN).quantile(0.8))
+    u = energy(x)[0].double()
+    zero = float(u.min())  # total energies may be large
+    scale = float((u - zero).clamp(max=FORBIDDEN).quantile(0.8))
     lambdas = [0.0, *np.geomspace(1 / max(scale, 2.0), 1.0, rungs)]
     step, samples = first_step(s), [x]
     for value in lambdas[1:]:
         x, step = _climb(energy, x, float(value), s, step, n_steps, generator)
         samples.append(x)
     everything = torch.cat(samples).double()
-    u = np.minimum(energy(everything)[0].numpy(), FORBIDDEN)
+    above = np.minimum(energy(everything)[0].numpy() - zero, FORBIDDEN)
     gaussian = 0.5 * (everything**2).sum((1, 2)).numpy() / s**2
-    reduced = np.stack([value * u + (1 - value) * gaussian for value in lambdas])
+    reduced = np.stack([value * above + (1 - value) * gaussian for value in lambdas])
     found, error = _free_energy(reduced, n)
     d = subspace_dimension(energy.n_atoms, energy.n_dims)
-    return 0.5 * d * math.log(2 * math.pi * s**2) - found, error
+    return 0.5 * d * math.log(2 * math.pi * s**2) - found - zero, error
 
 
 def _climb(energy: Energy, x, value: float, s: float, step: float, n_steps: int, generator: torch.Generator):
@@ -91,9 +93,13 @@ def _free_energy(reduced: np.ndarray, n: int) -> tuple[float, float]:
     """From the first to the last of K states with ``n`` samples each; reduced potentials (K, K n)."""
     with quiet_pymbar():
         from pymbar import MBAR
+        from pymbar.utils import ParameterError
 
         solved = MBAR(reduced, np.full(len(reduced), n))
-        result = solved.compute_free_energy_differences()
+        try:
+            result = solved.compute_free_energy_differences()
+        except ParameterError as error:
+            raise ResultError(f"mbar: its equations were not solved ({' '.join(str(error).split())})") from None
     # At the solution the weights of every state sum to one; without it there are numbers all the same.
     off = float(np.abs(solved.weights().sum(0) - 1).max())
     if not off < 1e-3:

@@ -138,7 +138,7 @@ def measure_score(
     chains, n_steps = check_int("chains", chains, 2), check_int("steps", n_steps, 2)
     reference = ENGINES["mala"].run(sampler.system, n, seed=seed)
     energy, denoiser = sampler.system.energy(), sampler.checkpoint.denoiser
-    x_0 = torch.from_numpy(reference.positions)
+    x_0 = torch.tensor(reference.positions)
     step = tune_step(reference.provenance["step"], reference.provenance["acceptance"])
     head = {
         "bench": "score",

@@ -93,7 +93,7 @@ def compare_networks(
     target = get_system(system)
     ours = preset(target, "refined", seed)
     x, held_out = (
-        torch.from_numpy(ENGINES["mala"].run(target, n, n_steps, seed=seed + k).positions).float() for k in (1, 2)
+        torch.tensor(ENGINES["mala"].run(target, n, n_steps, seed=seed + k).positions).float() for k in (1, 2)
     )
     small = {"size": 16, "fresh": 1, "relax_steps": 0, "warmup_steps": 0, "refine_steps": 0, "sampling_steps": 2}
     rows = []

@@ -117,7 +117,7 @@ def walk(
         return beta * u + 0.5 * k * ((x - centre) ** 2).sum((1, 2)), centred(g)
 
     big_u, force = total(x, u, f)
-    accepted = torch.zeros_like(u)
+    accepted = x.new_zeros(len(x))
     mean_x, mean_f = torch.zeros_like(x), torch.zeros_like(x)
     for _ in range(n_steps):
         eps = standard_normal(x.shape, generator, x.dtype, x.device)

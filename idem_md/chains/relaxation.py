@@ -55,12 +55,17 @@ def quench(energy: Energy, x: torch.Tensor) -> torch.Tensor:
     A configuration whose minimisation does not converge gives NaN.
     """
 
+    zero: float | None = None
+
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal zero
         u, f = energy(torch.from_numpy(flat).reshape(1, *x.shape[1:]).to(x.device))
-        return float(u[0]), -f.reshape(-1).cpu().numpy()
+        zero = float(u[0]) if zero is None else zero
+        return float(u[0]) - zero, -f.reshape(-1).cpu().numpy()
 
     out = []
     for start in x.double().flatten(1).cpu().numpy():
+        zero = None  # the first energy of each: convergence is judged by parts of the value
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-12})
-        out.append(found.fun if found.success else np.nan)
+        out.append(found.fun + zero if found.success else np.nan)
     return x.new_tensor(out, dtype=torch.float64)

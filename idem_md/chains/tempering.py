@@ -73,8 +73,9 @@ def _exchange(energy: Energy, x, step, beta, n_rounds: int, n_steps: int, seed: 
     c, r = x.shape[:2]
     generator = torch.Generator().manual_seed(seed)
     acceptance, seen = x.new_zeros(c, r), x.new_zeros(c, r, dtype=torch.bool)
-    swaps, trips, trace = x.new_zeros(c, r - 1), x.new_zeros(c), x.new_empty(c, n_rounds, r)
+    swaps, trips = x.new_zeros(c, r - 1), x.new_zeros(c)
     u, f = energy(x.flatten(0, 1))
+    trace = u.new_empty(c, n_rounds, r)  # not rounded to the dtype of the positions
     u, f = u.reshape(c, r), f.reshape(x.shape)
     rows = torch.arange(c, device=x.device)[:, None]
     for k in range(n_rounds):

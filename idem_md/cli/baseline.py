@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import OVERWRITE, print_json, refuse_to_overwrite
-from .potential import CalculatorOption, XmlOption, cores, own_system
+from .potential import CalculatorOption, LabelsOption, XmlOption, cores, own_system
 from .progress import by_share, working
 from .results import print_table, result
 
@@ -42,6 +42,7 @@ def baseline(
     temperature: Annotated[float | None, typer.Option(help="In kelvin; by default the system's.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
+    labels: LabelsOption = None,
     timestep: Annotated[
         float | None, typer.Option(help="In fs, for openmm and ase; by default from the forces on the atoms.")
     ] = None,
@@ -75,7 +76,7 @@ def baseline(
             given["workers"] = cores()
         chosen = chosen.configured(**given)
         refuse_to_overwrite(out, overwrite)
-        target = own_system(system, calculator, xml, temperature)
+        target = own_system(system, calculator, xml, temperature, labels=labels)
         if target is None:
             target = get_system(system)
             target = target if temperature is None else target.at(temperature)

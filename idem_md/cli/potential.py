@@ -15,9 +15,17 @@ if TYPE_CHECKING:
     import ase
 
     from ..systems import System
-    from ..units import Units
 
-__all__ = ["OWN", "CalculatorOption", "XmlOption", "atoms_of", "cores", "own_system", "system_of_network"]
+__all__ = [
+    "OWN",
+    "CalculatorOption",
+    "LabelsOption",
+    "XmlOption",
+    "atoms_of",
+    "cores",
+    "own_system",
+    "system_of_network",
+]
 
 # After the name of a built-in system, for a potential of one's own by its network.
 OWN = "-own"
@@ -33,6 +41,15 @@ XmlOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", help="Or an OpenMM System as XML, with atoms and a geometry in the PDB of the same name."
+    ),
+]
+
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0,1,1,...",
+        help="For a potential of your own: a number an atom, the same for atoms that are interchangeable; by default "
+        "for those of one element.",
     ),
 ]
 
@@ -84,7 +101,7 @@ def system_of_network(known: System, calculator: str | None, xml: Path | None, p
     from ..systems import SYSTEMS
 
     name = f"{known.name}{OWN}" if known.name in SYSTEMS else known.name
-    return own_system(name, calculator, xml, None, known.units, processes) or known
+    return own_system(name, calculator, xml, None, known, processes) or known
 
 
 def own_system(
@@ -92,8 +109,9 @@ def own_system(
     calculator: str | None,
     xml: Path | None,
     temperature: float | None,
-    units: Units | None = None,
+    known: System | None = None,
     processes: int = 1,
+    labels: str | None = None,
 ) -> System | None:
     """The system of a potential that the command line names; None if it names none.
 
@@ -103,11 +121,13 @@ def own_system(
         For the new system.
     temperature : float, optional
         In kelvin.
-    units : Units, optional
-        Those of a model that has been trained for it, temperature included; by default the unit of length is the
-        distance of nearest neighbours.
+    known : System, optional
+        That of a network which has been trained for it: units, temperature and labels are the same. By default the unit
+        of length is the distance of nearest neighbours.
     processes : int
         That evaluate it on this machine, among which its cores are shared out.
+    labels : str, optional
+        One whole number an atom, with commas; see `System`.
 
     Raises
     ------
@@ -118,9 +138,13 @@ def own_system(
     from ..systems import System, nearest_neighbour_distance
 
     if calculator is None and xml is None:
+        if labels is not None:
+            raise UsageError(f"labels: expected none for a built-in system, got {labels!r}")
         return None
     if calculator is not None and xml is not None:
         raise UsageError(f"xml: expected none beside --calculator {calculator}, got {xml}")
+    alike = _labels(labels) if known is None else known.labels
+    units = None if known is None else known.units
     if units is None and temperature is None:
         raise UsageError("temperature: expected one, in kelvin, for a potential of your own, got none")
     kelvin = units.temperature_kelvin if units is not None else cast(float, temperature)
@@ -132,7 +156,7 @@ def own_system(
         atoms = atoms_of(calculator)
         length = units.length_angstrom if units is not None else nearest_neighbour_distance(atoms.positions)
         energy: Any = ASE(atoms, Factory(calculator), temperature_K=kelvin, length_angstrom=length, workers=workers)
-        return System.of_energy(energy, atoms.positions, name=name)
+        return System.of_energy(energy, atoms.positions, name, alike)
     assert xml is not None
     from openmm import app, unit
 
@@ -146,4 +170,13 @@ def own_system(
     length = units.length_angstrom if units is not None else nearest_neighbour_distance(positions)
     options = {"length_angstrom": length, "workers": workers, "reference": positions}
     energy = OpenMM(text, pdb.topology, temperature=kelvin, **options)
-    return System.of_energy(energy, positions, name=name)
+    return System.of_energy(energy, positions, name, alike)
+
+
+def _labels(text: str | None) -> list[int] | None:
+    from ..errors import UsageError
+
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"labels: expected whole numbers with commas, one an atom, got {text!r}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import DEVICE, Stop, folder_option, picture, print_json
-from .potential import CalculatorOption, XmlOption, own_system
+from .potential import CalculatorOption, LabelsOption, XmlOption, own_system
 from .processes import launched, placed
 from .progress import working
 
@@ -73,6 +73,7 @@ def train(
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin, for your own potential.")] = None,
+    labels: LabelsOption = None,
     device: Annotated[str, DEVICE] = "cpu",
     distributed: Annotated[
         bool, typer.Option("--distributed", help="One of several processes of torchrun or srun that train together.")
@@ -92,7 +93,7 @@ def train(
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
-        own = own_system(name, calculator, xml, temperature, processes=processes)
+        own = own_system(name, calculator, xml, temperature, processes=processes, labels=labels)
         if own is None and temperature is not None:
             raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
         settings = _settings(config, seed, preset_name, iterations, own)

@@ -32,7 +32,7 @@ def shipped_samples(name: str, n: int, seed: int, work: Work) -> torch.Tensor:
     from ..baselines import reference_engine
 
     run = reference_engine(name).run(name, n, seed=seed, progress=by_share(work, "reference samples"))
-    return torch.from_numpy(run.positions).float()
+    return torch.tensor(run.positions).float()
 
 
 def model_folder(source: str, out: Path | None) -> Path:
@@ -134,7 +134,7 @@ def tune(
         draws, pilot, n = check_int("draws", draws, 1), check_int("pilot", pilot, 100), check_int("n", n, 600)
         checkpoint = load_sampler(source).checkpoint
         folder = model_folder(source, out)
-        own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system.units)
+        own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system)
         work.held.enter_context(own_folder(folder))
         samples = shipped_samples(source, n, seed + 1, work) if source in SYSTEMS else run_samples(Path(source))
         tuned = finish(work, checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws, own)

@@ -23,6 +23,7 @@ from .capabilities import (
     Scalable,
     TemperingRun,
 )
+from .floor import Floor
 from .lennard_jones import LennardJones, lennard_jones_reference
 from .scaled import Scaled
 
@@ -39,6 +40,7 @@ __all__ = [
     "DoubleWell",
     "Energy",
     "ExactSamples",
+    "Floor",
     "ForeignEnergy",
     "GaussianMixture",
     "Harmonic",

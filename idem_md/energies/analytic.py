@@ -112,7 +112,8 @@ class GaussianMixture(Energy):
         ):
             raise UsageError(f"means: expected a finite tensor of shape (M, D), got {means!r}")
         super().__init__(1, means.shape[1])
-        self.means, self.sd = means.double(), check_float("sd", sd, above=0.0)
+        self.means = means.detach().double().clone()  # the caller's may change
+        self.sd = check_float("sd", sd, above=0.0)
 
     @property
     def parameters(self) -> dict:

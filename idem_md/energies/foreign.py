@@ -12,7 +12,7 @@ import torch
 from ..checks import check_float, check_int
 from ..errors import EnergyError, UsageError
 from ..geometry import cubic_lattice
-from ..units import Units
+from ..units import Units, as_numbers, in_angstrom
 from .base import Energy
 from .workers import Evaluations, Recipe
 
@@ -102,7 +102,8 @@ class ForeignEnergy(Energy):
     def _check_potential(self, reference) -> dict[str, Any] | None:
         """Refuse absolute external fields, and potentials from which atoms escape; returns the geometry looked at, as a
         digest, and its energy in kT without the trap, if it has one."""
-        x = None if reference is None else np.asarray(reference, dtype=np.float64) - np.mean(reference, axis=0)
+        x = None if reference is None else as_numbers("reference", in_angstrom("reference", reference))
+        x = None if x is None else x - x.mean(0)
         if x is None or np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(len(x), 1)].min() < 0.5:
             x = 3.0 * cubic_lattice(self.n_atoms, self.n_dims).numpy()
         x = x / self.units.length_angstrom
@@ -113,7 +114,9 @@ class ForeignEnergy(Energy):
                 f"potential: expected finite numbers at the reference geometry, got u = {u.max():.3g} kT and forces up "
                 f"to {np.abs(f).max():.3g}"
             )
-        if not abs(u[1] - u[0]) <= 1e-3 * (1 + abs(u[0])) and np.isfinite(u).all():
+        # By what pulls at the atoms, not by the total energy, of which any part would be much.
+        scale = min(abs(u[0]), float(np.abs(f[0] * x).sum()))
+        if not abs(u[1] - u[0]) <= 1e-3 * (1 + scale) + min(1e-6 * abs(u[0]), 0.5) and np.isfinite(u).all():
             raise UsageError(
                 "potential: expected one that does not depend on where the cluster is, its energy changed by "
                 f"{u[1] - u[0]:.3g} kT on translation; external fields are not supported"
@@ -161,15 +164,15 @@ class ForeignEnergy(Energy):
         return u, f
 
     def evaluate(self, x):
-        """See `Energy.evaluate`. Positions go out in float64; precision is the foreign code's."""
+        """See `Energy.evaluate`. Positions go out and energies come back in float64; the precision is the code's."""
         u, f = (torch.from_numpy(a) for a in self._collect(x.detach().cpu().double().contiguous().numpy()))
         if self.trap:
             k = self.trap * self.units.length_angstrom**2
             y = (x - x.mean(1, keepdim=True)).detach().cpu().double()
             u, f = u + 0.5 * k * (y**2).sum((1, 2)), f - k * y
-        u = u.to(x.device, x.dtype)
-        # Overlaps: energies beyond the range of the dtype are infinite, and their forces of no use. NaN stays NaN.
         largest = torch.finfo(x.dtype).max
+        # Overlaps: energies beyond the range of the dtype are infinite, and their forces of no use. NaN stays NaN.
+        u = torch.where(u.abs() > largest, u * torch.inf, u).to(x.device)
         # What is no number, or infinite beside a finite energy, stays so and is refused.
         f = torch.where(torch.isfinite(f), f.clamp(-largest, largest), f).to(x.device, x.dtype)
         return u, torch.where((u == torch.inf)[:, None, None], torch.zeros_like(f), f)

@@ -110,7 +110,7 @@ class OpenMM(ForeignEnergy):
     Raises
     ------
     UsageError
-        What is not supported, or an unknown platform.
+        What is not supported, a topology in another order than the System, or an unknown platform.
     """
 
     def __init__(
@@ -183,9 +183,25 @@ def _elements(system, topology) -> tuple[str, ...]:
     """Symbols by the topology, else by masses; deuterium is hydrogen, to which no force field makes a difference."""
     if topology is not None:
         found = ["X" if atom.element is None else atom.element.symbol for atom in topology.atoms()]
+        _check_order(system, topology)
     else:
         found = [_of_mass(i, system.getParticleMass(i)) for i in range(system.getNumParticles())]
     return tuple("H" if symbol == "D" else symbol for symbol in found)
+
+
+def _check_order(system, topology) -> None:
+    """Refuse elements in another order than the masses of the System. Masses that are not just theirs, as of deuterium
+    or after repartitioning, say nothing."""
+    of_elements = [0.0 if a.element is None else a.element.mass.value_in_unit(unit.dalton) for a in topology.atoms()]
+    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
+    off = np.abs(np.subtract(masses, of_elements)) > MASS_TOLERANCE
+    if off.any() and (np.abs(np.sort(masses) - np.sort(of_elements)) <= MASS_TOLERANCE).all():
+        k = int(off.argmax())
+        symbol = [a.element.symbol for a in topology.atoms() if a.element is not None][k]
+        raise UsageError(
+            f"topology: expected its atoms in the order of the System, atom {k} is {symbol} of {of_elements[k]:.3f} u, "
+            f"particle {k} of the System has {masses[k]:.3f} u"
+        )
 
 
 def _of_mass(index: int, mass) -> str:

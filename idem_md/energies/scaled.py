@@ -25,6 +25,7 @@ class Scaled(Energy):
     def __init__(self, energy: Energy, factor: float):
         super().__init__(energy.n_atoms, energy.n_dims)
         self.energy, self.factor = energy, check_float("factor", factor, above=0.0)
+        self.floor = None if energy.floor is None else energy.floor.scaled(factor)
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from ..errors import WeightWarning
 from .diagnostics import TRUSTED_ESS, TRUSTED_K, warn
-from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums, correlation_factor, effective_size
+from .estimators import MIN_ESS_FOR_ERRORS, Source, WeightSums, correlation_factor, effective_size, vanishing
 from .files import READABLE, check_writable
 from .forward import ForwardWeights
 from .joining import next_chunk, refuse_other_potential
@@ -25,5 +25,6 @@ __all__ = [
     "load_ensemble",
     "next_chunk",
     "refuse_other_potential",
+    "vanishing",
     "warn",
 ]

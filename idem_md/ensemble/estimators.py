@@ -18,8 +18,12 @@ __all__ = [
     "log_z_error",
     "mean_log_weight",
     "normalised",
+    "vanishing",
     "weighted_mean",
 ]
+
+# Weights that vanish beside the others do: that is no error, whatever the caller's np.errstate says.
+vanishing = np.errstate(under="ignore")
 
 # Below this a standard error would be the square root of almost nothing, and look like certainty.
 MIN_ESS_FOR_ERRORS = 2.0
@@ -47,6 +51,7 @@ class WeightSums:
     def __init__(self):
         self.n, self._top, self._one, self._two = 0, -math.inf, 0.0, 0.0
 
+    @vanishing
     def add(self, log_weights) -> None:
         """Count more weights, shape (n,) or a number."""
         log_w = np.atleast_1d(log_weights)
@@ -57,11 +62,13 @@ class WeightSums:
             self._top, self._one, self._two = top, self._one * shrink + w.sum(), self._two * shrink**2 + (w**2).sum()
 
     @property
+    @vanishing
     def ess(self) -> float:
         """(sum w)^2 / sum w^2; 0 if every weight is."""
         return float(self._one**2 / self._two) if self._two else 0.0
 
 
+@vanishing
 def normalised(log_weights: np.ndarray) -> np.ndarray:
     """Weights that sum to one, shape (n,); raises `ResultError` if every one is zero."""
     top = log_weights.max()
@@ -71,11 +78,13 @@ def normalised(log_weights: np.ndarray) -> np.ndarray:
     return w / w.sum()
 
 
+@vanishing
 def effective_size(weights: np.ndarray) -> float:
     """(sum w)^2 / sum w^2 (Kish) of normalised weights."""
     return float(1.0 / (weights**2).sum())
 
 
+@vanishing
 def log_mean_weight(log_weights: np.ndarray) -> float:
     """log mean exp(log_weights); -inf if every weight is zero."""
     top = log_weights.max()
@@ -84,6 +93,7 @@ def log_mean_weight(log_weights: np.ndarray) -> float:
     return float(top + np.log(np.exp(log_weights - top).mean()))
 
 
+@vanishing
 def log_z_error(weights: np.ndarray) -> float:
     """Standard error of `log_mean_weight` by the delta method, sd(w) / (mean(w) sqrt(n)), of normalised weights."""
     return float(weights.std(ddof=1) / weights.mean() / np.sqrt(len(weights)))
@@ -97,12 +107,14 @@ def mean_log_weight(log_weights: np.ndarray) -> tuple[float, float]:
     return float(log_weights.mean()), float(log_weights.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
 
 
+@vanishing
 def correlation_factor(weights: np.ndarray, ess: float) -> float:
     """By which an error of independent samples with these normalised weights is multiplied if they are worth ``ess``:
     copies made by resampling and frames of chains carry little of their own. NaN where nothing can be said."""
     return math.sqrt(effective_size(weights) / ess) if ess >= MIN_ESS_FOR_ERRORS else math.nan
 
 
+@vanishing
 def weighted_mean(values: np.ndarray, weights: np.ndarray, ess: float):
     """sum W f and its standard error, se^2 = sum W^2 (f - mean)^2 (Owen, Monte Carlo theory, eq. 9.9).
 

@@ -151,6 +151,8 @@ def read_ensemble(path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
                     f"{path}: expected the array '{missing[0]}', found {', '.join(data.files) or 'none'}"
                 )
             arrays = {key: np.asarray(data[key], dtype=np.float64) for key in ARRAYS}
+            for array in arrays.values():
+                array.flags.writeable = False  # nobody else has them
             provenance = json.loads(str(data["provenance"]))
     except FileNotFoundError:
         raise FileFormatError(f"{path}: expected the weights beside the trajectory, there is no such file") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..units import as_numbers
 from . import estimators
 
 __all__ = ["ForwardWeights"]
@@ -29,7 +30,7 @@ class ForwardWeights:
     independent: float | None = None
 
     def __post_init__(self):
-        log_w = np.asarray(self.log_weights, dtype=np.float64)
+        log_w = as_numbers("log_weights", self.log_weights)
         object.__setattr__(self, "log_weights", np.where(np.isnan(log_w), -np.inf, log_w))
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..checks import energies_agree
 from ..errors import UsageError, WeightWarning
 from ..provenance import Provenance, bare
 from ..rows import Rows
@@ -26,9 +27,8 @@ __all__ = ["concatenate", "next_chunk", "refuse_other_potential"]
 JOINABLE = ("importance", "equilibrium", "raw")
 # What must be the same for weights to have one zero.
 SAME = ("method", "parameters", "checkpoint", "plan", "nfe")
-# How far energies of one potential may be apart, in parts and at most in kT, and root mean square forces in parts:
-# codes and platforms round differently. Total energies of electrons are large, differences between potentials are not.
-ROUNDING, MOST, OF_FORCES = 2e-5, 0.5, 1e-3
+# How far energies and root mean square forces of one potential may be apart, in parts.
+ROUNDING, OF_FORCES = 2e-5, 1e-3
 # Missing shards that are named.
 NAMED = 20
 SCALARS = ("energies", "log_weights")
@@ -56,9 +56,9 @@ class _Known(NamedTuple):
         """Whether they may be one; those of different geometries may."""
         if self.geometry != other.geometry:
             return True
-        near = min(ROUNDING * abs(self.energy), MOST) + 1e-3
         of_forces = OF_FORCES * abs(self.force) + 1e-2
-        return abs(self.energy - other.energy) <= near and abs(self.force - other.force) <= of_forces
+        near = bool(energies_agree(self.energy, other.energy, ROUNDING))
+        return near and abs(self.force - other.force) <= of_forces
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> _Known | None:

@@ -65,9 +65,9 @@ def refine(
         raise ResultError("energies: expected at least one finite one to start from, got none")
     energy = system.energy()
     # Exploded samples have forces that no Langevin step can follow: back among the others first.
-    u = torch.from_numpy(source.energies)[alive]
+    u = torch.tensor(source.energies)[alive]
     ceiling = float(u.median()) + 10 * max(float(u.median() - u.quantile(0.1)), 1.0)
-    state = finite_start(energy, relax(energy, torch.from_numpy(source.positions)[alive], 200, ceiling).float())
+    state = finite_start(energy, relax(energy, torch.tensor(source.positions)[alive], 200, ceiling).float())
     seeds = map(int, np.random.SeedSequence(seed).generate_state(ROUNDS + 1))
     rounds, tuning = (ROUNDS, n_steps // (3 * ROUNDS)) if n_steps >= 3 * ROUNDS else (0, 0)
     state, step = equilibrate(energy, state, step, rounds, tuning, lambda: next(seeds), gain=1.0)

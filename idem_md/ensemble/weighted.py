@@ -14,14 +14,14 @@ import numpy as np
 from ..checks import check_choice
 from ..errors import FileFormatError, UsageError
 from ..provenance import Provenance, finite_or_none
-from ..rows import blocks_of
+from ..rows import blocks_of, owned
 from ..systems import System, system_described
-from ..units import without_unit
+from ..units import as_numbers
 from . import estimators, resampling
 from .diagnostics import advice, pareto_k
 from .estimators import MIN_ESS_FOR_ERRORS, Source
 from .files import TRAJECTORIES, read_ensemble, write_ensemble
-from .formats import Contents, to_trajectory
+from .formats import Contents, to_atoms, to_trajectory
 from .joining import concatenate
 
 if TYPE_CHECKING:
@@ -33,9 +33,13 @@ __all__ = ["KINDS", "WeightedEnsemble", "load_ensemble"]
 KINDS = ("importance", "equilibrium", "resampled", "chain", "raw")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightedEnsemble:
     """Samples of a Boltzmann distribution with importance weights.
+
+    Its arrays are read-only: averages are of the samples that came in, whatever happens to the caller's arrays later.
+    Two ensembles are equal if samples, weights, kind and system are. An ensemble is one whole: it has no slices, as a
+    part that was chosen may have other averages and another Z.
 
     Attributes
     ----------
@@ -62,7 +66,8 @@ class WeightedEnsemble:
     Raises
     ------
     UsageError
-        Shapes that do not fit, NaN weights, or positions that are not numbers where the weight is not zero.
+        Shapes that do not fit each other or the system, arrays with units or masks, NaN weights, or positions that are
+        not numbers where the weight is not zero.
     """
 
     positions: np.ndarray
@@ -75,8 +80,8 @@ class WeightedEnsemble:
 
     def __post_init__(self):
         for name in ("positions", "energies", "log_weights"):
-            array = without_unit(name, getattr(self, name), "in reduced length, kT and natural logarithms")
-            object.__setattr__(self, name, np.asarray(array, dtype=np.float64))
+            wanted = "bare numbers in reduced length, kT and natural logarithms"
+            object.__setattr__(self, name, owned(as_numbers(name, getattr(self, name), wanted)))
         x, u, log_w = self.positions, self.energies, self.log_weights
         n = len(u)
         if x.ndim != 3 or len(x) != n or u.ndim != 1 or log_w.shape != (n,):
@@ -86,6 +91,11 @@ class WeightedEnsemble:
             )
         if n == 0:
             raise UsageError("positions: expected at least one sample, got none")
+        if x.shape[1:] != (self.system.n_atoms, self.system.n_dims):
+            raise UsageError(
+                f"positions: expected shape (n, {self.system.n_atoms}, {self.system.n_dims}) of {self.system.name!r}, "
+                f"got {x.shape}"
+            )
         if np.isnan(log_w).any() or (log_w == np.inf).any():
             raise UsageError("log_weights: expected numbers below infinity, got NaN or +inf")
         alive = self.alive
@@ -103,6 +113,27 @@ class WeightedEnsemble:
 
     def __len__(self) -> int:
         return len(self.energies)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, WeightedEnsemble):
+            return NotImplemented
+        mine, theirs = ((e.kind, e.source, e.system.describe()) for e in (self, other))
+        arrays = ((getattr(self, name), getattr(other, name)) for name in ("log_weights", "energies", "positions"))
+        return mine == theirs and all(np.array_equal(*pair, equal_nan=True) for pair in arrays)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.system.name, len(self)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy, whose arrays are read-only too."""
+        arrays = {k: owned(v) for k, v in state.items() if isinstance(v, np.ndarray)}
+        vars(self).update(state | arrays)
+
+    def __getitem__(self, key: object):
+        raise UsageError(
+            "ensemble: expected no index and no loop over it, an ensemble is one whole; take arrays "
+            "(positions[k], log_weights[k]), frames (to_ase(), to_mdtraj()) or fewer samples (resample(n))"
+        )
 
     @property
     def alive(self) -> np.ndarray:
@@ -200,15 +231,13 @@ class WeightedEnsemble:
         Raises
         ------
         UsageError
-            The observable has the wrong length or is not finite.
+            The observable has the wrong length, is not finite, or is not of bare real numbers.
         ResultError
             Every sample has weight zero.
         """
         alive, w = self.alive, self.weights
-        values = np.asarray(without_unit("fn", fn(self.positions[alive]), "an array of numbers"))
-        if values.dtype.kind not in "buif":  # of complex numbers the imaginary part would be lost
-            raise UsageError(f"fn: expected real numbers, got an array of {values.dtype}")
-        return estimators.weighted_mean(values.astype(np.float64), w[alive], self.ess)
+        values = as_numbers("fn", fn(self.positions[alive]))
+        return estimators.weighted_mean(values, w[alive], self.ess)
 
     @property
     def mean_energy(self) -> tuple[float, float]:
@@ -304,26 +333,24 @@ class WeightedEnsemble:
             "kind": self.kind,
             "source": None if self.source is None else {k: finite_or_none(v) for k, v in asdict(self.source).items()},
         }
-        x, u, log_w = self.positions, self.energies, self.log_weights
-        return write_ensemble(path, Contents(x, u, log_w, record, self.system.elements, self.system.units))
+        return write_ensemble(path, self._contents(record))
 
     def to_mdtraj(self) -> mdtraj.Trajectory:
-        """MDTraj trajectory (nm); weights stay with the ensemble, in the same order."""
+        """MDTraj trajectory (nm) of all samples, in the order of the weights, which stay with the ensemble; failed ones
+        have positions of NaN."""
         return to_trajectory(self.positions, self.system.elements, self.system.units)
 
     def to_ase(self) -> list[ase.Atoms]:
-        """ASE atoms (Å) with the energy in eV and ``info["log_weight"]``."""
-        import ase
-        from ase.calculators.singlepoint import SinglePointCalculator
+        """ASE atoms (Å) with the energy in eV, ``info["log_weight"]`` and ``info["sample"]``, the number of the sample.
 
-        kT = self.system.units.kT_eV
-        frames = []
-        for frame, u, log_w in zip(self.to_mdtraj().xyz, self.energies, self.log_weights):
-            positions = frame.astype(np.float64) * 10.0
-            atoms = ase.Atoms(self.system.elements, positions=positions, info={"log_weight": float(log_w)})
-            atoms.calc = SinglePointCalculator(atoms, energy=float(u) * kT)
-            frames.append(atoms)
-        return frames
+        Failed samples, of weight zero and without positions, are left out, as in ``.extxyz`` files.
+        """
+        return to_atoms(self._contents({"kind": self.kind}))
+
+    def _contents(self, record: dict[str, Any]) -> Contents:
+        """As formats take it."""
+        x, u, log_w = self.positions, self.energies, self.log_weights
+        return Contents(x, u, log_w, record, self.system.elements, self.system.units)
 
 
 def load_ensemble(path) -> WeightedEnsemble:
@@ -343,9 +370,6 @@ def load_ensemble(path) -> WeightedEnsemble:
         raise FileFormatError(
             f"{path}: the system {name!r} is neither built in nor described in the file ({error})"
         ) from None
-    atoms = arrays["positions"].shape[1]
-    if atoms != system.n_atoms:
-        raise FileFormatError(f"{path}: expected {system.n_atoms} atoms of {name!r}, got {atoms}")
     try:
         kind, source = _kind(record, arrays["log_weights"])
         return WeightedEnsemble(**arrays, system=system, provenance=cast(Provenance, record), kind=kind, source=source)

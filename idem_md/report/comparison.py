@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..analysis.protocols import ENERGY_SAMPLES, PROTOCOL, Reference, raw_metrics, weighted_metrics
+from ..checks import energies_agree
 from ..ensemble import WeightedEnsemble, effective_size, refuse_other_potential
 from ..errors import ResultError, UsageError
 from ..files import atomic_set
@@ -131,7 +132,7 @@ def check_same_potential(ensembles: Mapping[str, WeightedEnsemble]) -> None:
     for label, e in ensembles.items():
         some = np.flatnonzero(e.alive)[:FRAMES]
         u = energy(torch.from_numpy(e.positions[some]))[0].numpy()
-        off = abs(u - e.energies[some]) > 1e-3 * (1 + abs(u))
+        off = ~energies_agree(u, e.energies[some])
         if off.any():
             k = int(off.argmax())
             raise UsageError(

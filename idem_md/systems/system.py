@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..units import Units, in_angstrom, in_kelvin
+from ..units import Units, as_numbers, in_angstrom, in_kelvin
+from .exchanges import refuse_unlike
 from .topology import openmm_topology
 
 if TYPE_CHECKING:
@@ -147,9 +148,7 @@ class System:
     @property
     def kinds(self) -> tuple[int, ...]:
         """For each atom the number of its kind, 0, 1, ...; from ``labels`` or else the elements."""
-        labels: Sequence = self.elements if self.labels is None else self.labels
-        order = sorted(set(labels))
-        return tuple(order.index(label) for label in labels)
+        return _kinds(self.elements if self.labels is None else self.labels)
 
     def openmm_topology(self):
         """The atoms as an `openmm.app.Topology`, which the force fields of this package accept."""
@@ -207,15 +206,22 @@ class System:
         Raises
         ------
         UsageError
-            An energy without a physical scale, positions of another shape, or a name that is taken.
+            An energy without a physical scale, positions of another shape, a name that is taken, or atoms of one label
+            that are not interchangeable.
+
+        Notes
+        -----
+        Exchanges of atoms that count as alike are tried on the geometry, for two energy calls and up to two more a
+        kind. From there on energies that run away below that of the geometry, as two atoms fall into each other, raise
+        `EnergyError`, which names them.
         """
         from ..checks import check_int
-        from ..energies import Physical
+        from ..energies import Floor, Physical
         from .builtin import SYSTEMS
 
         if not isinstance(energy, Physical):
             raise UsageError(f"energy: expected the attributes units and elements, {type(energy).__name__} has none")
-        x = np.asarray(in_angstrom("positions", positions), dtype=np.float64)
+        x = as_numbers("positions", in_angstrom("positions", positions))
         if x.shape != (energy.n_atoms, energy.n_dims) or not np.isfinite(x).all():
             raise UsageError(
                 f"positions: expected finite numbers of shape ({energy.n_atoms}, {energy.n_dims}), got shape {x.shape}"
@@ -227,6 +233,11 @@ class System:
         centred = (x - x.mean(0)) / energy.units.length_angstrom
         if not centred.any():
             raise UsageError("positions: expected an ordinary geometry, got all atoms in one place")
+        labels = None if labels is None else tuple(check_int("labels", k) for k in labels)
+        lowest = refuse_unlike(energy, centred, _kinds(labels or energy.elements), energy.elements)
+        if energy.users_code:
+            energy = copy.copy(energy)
+            energy.floor = Floor.of(lowest, tuple(energy.elements), energy.units.length_angstrom)
         return cls(
             name,
             f"{type(energy).__name__} potential",
@@ -234,14 +245,19 @@ class System:
             tuple(energy.elements),
             energy.units,
             float(np.sqrt((centred**2).sum() / ((energy.n_atoms - 1) * energy.n_dims))),
-            labels=None if labels is None else tuple(check_int("labels", k) for k in labels),
+            labels=labels,
             n_dims=energy.n_dims,
             parameters=energy.parameters,
         )
 
 
+def _kinds(labels: Sequence) -> tuple[int, ...]:
+    order = sorted(set(labels))
+    return tuple(order.index(label) for label in labels)
+
+
 def nearest_neighbour_distance(positions) -> float:
     """Median over the atoms of the distance to the nearest other one; positions (N, D) in any unit, quantities in Å."""
-    x = np.asarray(in_angstrom("positions", positions), dtype=np.float64)
+    x = as_numbers("positions", in_angstrom("positions", positions))
     d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
     return float(np.median(d.min(1)))

@@ -79,7 +79,7 @@ def dem_scores_reference(energy, x: torch.Tensor, sigma: torch.Tensor, eps: torc
     u, f = energy((x[:, None] + s * eps).reshape(b * k, n, d))
     u, f = u.reshape(b, k), f.reshape(b, k, n, d)
     empty = torch.isinf(u).all(1)
-    w = torch.softmax(-u.masked_fill(empty[:, None], 0.0), dim=1) * ~empty[:, None]
+    w = (torch.softmax(-u.masked_fill(empty[:, None], 0.0), dim=1) * ~empty[:, None]).to(f.dtype)
     f = f.masked_fill((w == 0)[..., None, None], 0.0)
     g = eps / s
 

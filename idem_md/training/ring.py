@@ -17,7 +17,7 @@ class RingBuffer:
     Attributes
     ----------
     samples : ChainState
-        Positions (n, N, D), energies (n,) and forces of n <= ``size``, float32.
+        Positions (n, N, D) and forces of n <= ``size``, float32, and energies (n,) as the energy gives them.
     size, walkers : int
         Samples that there is room for, and how many of them, the newest, are walkers; by default all.
     next : int
@@ -36,6 +36,8 @@ class RingBuffer:
         """Put samples beside the others as long as there is room, and then in the place of the oldest."""
         room = self.size - len(self)
         s = self.samples
+        if s.u.dtype != new.u.dtype:  # as older versions kept them
+            s = self.samples = ChainState(s.x, s.u.to(new.u.dtype), s.f)
         if room:
             pairs = ((s.x, new.x), (s.u, new.u), (s.f, new.f))
             self.samples = s = ChainState(*(torch.cat([old, more[:room]]) for old, more in pairs))

@@ -3,7 +3,7 @@
 from .base import FORMATS, Contents, Format, register_format, to_trajectory
 from .colvar import write_colvar
 from .dcd import write_dcd
-from .extxyz import write_extxyz
+from .extxyz import to_atoms, write_extxyz
 from .h5md import write_h5md
 from .npz import write_npz
 from .pdb import write_pdb
@@ -15,6 +15,7 @@ __all__ = [
     "Contents",
     "Format",
     "register_format",
+    "to_atoms",
     "to_trajectory",
     "write_colvar",
     "write_dcd",

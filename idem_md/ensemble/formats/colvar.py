@@ -24,5 +24,5 @@ def write_colvar(path: Path, contents: Contents) -> None:
         "#! SET energy_unit kT",
     ]
     for k in contents.alive.nonzero()[0]:
-        lines.append(f" {k} {contents.energies[k]:.10g} {contents.log_weights[k]:.10g}")
+        lines.append(f" {k} {float(contents.energies[k])!r} {float(contents.log_weights[k])!r}")  # all digits
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

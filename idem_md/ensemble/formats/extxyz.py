@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .base import Contents, register_format
 
-__all__ = ["write_extxyz"]
+if TYPE_CHECKING:
+    import ase
+
+__all__ = ["to_atoms", "write_extxyz"]
 
 
 @register_format(".extxyz")
 def write_extxyz(path: Path, contents: Contents) -> None:
     """A frame a sample, failed ones left out, with ``info["log_weight"]``, explained in ``log_weight_is``."""
-    import ase
     import ase.io
+
+    ase.io.write(path, to_atoms(contents), format="extxyz")
+
+
+def to_atoms(contents: Contents) -> list[ase.Atoms]:
+    """What `write_extxyz` writes; ``info["sample"]`` is the number of the sample among all, failed ones included."""
+    import ase
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    alive, kT = contents.alive, contents.units.kT_eV
-    frames = []
-    for x, u, log_w in zip(contents.angstrom[alive], contents.energies[alive], contents.log_weights[alive]):
-        info = {"log_weight": float(log_w), "log_weight_is": contents.weights_are}
-        atoms = ase.Atoms(contents.elements, positions=x, info=info)
-        atoms.calc = SinglePointCalculator(atoms, energy=float(u) * kT)
+    x, kT, frames = contents.angstrom, contents.units.kT_eV, []
+    for k in contents.alive.nonzero()[0].tolist():
+        info = {
+            "log_weight": float(contents.log_weights[k]),
+            "log_weight_is": contents.weights_are,
+            "sample": k,
+        }
+        atoms = ase.Atoms(contents.elements, positions=x[k], info=info)
+        atoms.calc = SinglePointCalculator(atoms, energy=float(contents.energies[k]) * kT)
         frames.append(atoms)
-    ase.io.write(path, frames, format="extxyz")
+    return frames
