@@ -6,8 +6,12 @@ need little of it.
 
 from __future__ import annotations
 
+import os as _os
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+
+if _os.name == "nt":
+    raise ImportError("idem_md: expected Linux or macOS, got Windows; it runs in the Windows Subsystem for Linux (WSL)")
 
 if TYPE_CHECKING:
     from . import (

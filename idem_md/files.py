@@ -78,8 +78,8 @@ def atomic_set(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     """Write several files of one folder, all or none: gives paths to write to, and moves them into place at the end,
     in their order. What killed processes left half-written there is removed.
 
-    A file that is replaced keeps its permissions; new ones get those that the umask leaves. A symbolic link in the place
-    of a file is replaced, not followed.
+    A file that is replaced keeps its permissions; new ones get those that the umask leaves. A symbolic link in the
+    place of a file is replaced, not followed.
 
     Parameters
     ----------

@@ -1,8 +1,12 @@
-"""What torch keeps globally (default dtype and device, gradients): ours while we compute, the user's in their code."""
+"""What torch keeps for a thread (default device, gradients): ours while we compute, the user's in their code.
+
+The default dtype is one for all threads, and left alone: every tensor of this package is given its own.
+"""
 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, TypeVar, cast
@@ -13,73 +17,68 @@ __all__ = ["default_torch", "own_torch"]
 
 
 class _Defaults(NamedTuple):
-    dtype: torch.dtype
     device: torch.device
     grad: bool
     inference: bool
 
 
-OURS = _Defaults(torch.float32, torch.device("cpu"), True, False)
-# Of the callers whose defaults are not ours, the innermost last.
-_users: list[_Defaults] = []
+OURS = _Defaults(torch.device("cpu"), True, False)
+
+
+class _Callers(threading.local):
+    """Defaults of callers that are not ours, of each thread, the innermost last."""
+
+    def __init__(self):
+        self.known: list[_Defaults] = []
+
+
+_users = _Callers()
 
 F = TypeVar("F", bound=Callable)
 
 
 def _now() -> _Defaults:
-    return _Defaults(
-        torch.get_default_dtype(),
-        torch.get_default_device(),
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-    )
+    return _Defaults(torch.get_default_device(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
 
 
 @contextmanager
-def _defaults(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def _device(device: torch.device) -> Iterator[None]:
     """Nothing is touched that is so already: a device that is set slows every operation."""
-    before = torch.get_default_dtype()
     with ExitStack() as stack:
-        if before != dtype:
-            torch.set_default_dtype(dtype)
-            stack.callback(torch.set_default_dtype, before)
         if torch.get_default_device() != device:
             stack.enter_context(device)
         yield
 
 
 def own_torch(function: F) -> F:
-    """Decorator: within the function torch is as it is when it has just been imported, whatever the caller made of it.
-
-    Some calculators leave the default dtype at float64; that is theirs to need, see `default_torch`, and not ours.
-    """
+    """Decorator: within the function torch has the default device and the gradients that it has when it has just been
+    imported, whatever the caller made of it."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         theirs = _now()
         if theirs == OURS:
             return function(*args, **kwargs)
-        _users.append(theirs)
+        _users.known.append(theirs)
         try:
             with ExitStack() as stack:
-                stack.enter_context(_defaults(OURS.dtype, OURS.device))
+                stack.enter_context(_device(OURS.device))
                 if theirs.inference:
                     stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.enable_grad())
                 return function(*args, **kwargs)
         finally:
-            _users.pop()
+            _users.known.pop()
 
     return cast(F, wrapped)
 
 
 @contextmanager
 def default_torch(users: bool) -> Iterator[None]:
-    """Within it torch has the default dtype and device that the user's own code, such as a potential, found outside, or
-    else ours."""
-    if users and not _users:  # we have not changed it
+    """Within it torch has the default device that the user's own code, such as a potential, found outside, or else
+    ours."""
+    if users and not _users.known:  # we have not changed it
         yield
         return
-    wanted = _users[-1] if users else OURS
-    with _defaults(wanted.dtype, wanted.device):
+    with _device(_users.known[-1].device if users else OURS.device):
         yield

@@ -159,5 +159,5 @@ def as_numbers(name: str, value: Any, wanted: str = "an array of numbers") -> np
         raise UsageError(f"{name}: expected {wanted}, got {type(value).__name__} ({error})") from None
     if array.dtype.kind not in "buif":
         what = "pandas' NA or other objects" if array.dtype.kind == "O" else str(array.dtype)
-        raise UsageError(f"{name}: expected {wanted}, got {type(value).__name__} of {what}, not of real numbers")
+        raise UsageError(f"{name}: expected real numbers ({wanted}), got {type(value).__name__} of {what}")
     return array.astype(np.float64, copy=False)

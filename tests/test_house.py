@@ -31,6 +31,7 @@ GROUND = {
 }
 # Room -> other rooms that it may import.
 EDGES = {
+    "__main__": {"cli"},
     "native": set(),
     "energies": {"native"},
     "systems": {"energies"},

@@ -34,7 +34,7 @@ def bootstrap(
     Returns
     -------
     value, error : float or array
-        The error is NaN with fewer than two effective samples.
+        The error is NaN with fewer than five effective samples.
     """
     n, generator = check_int("n", n, 2), np.random.default_rng(check_int("seed", seed, 0))
     everything = Reference(ensemble.positions, ensemble.energies, ensemble.weights)

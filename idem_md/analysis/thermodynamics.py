@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from ..ensemble import WeightedEnsemble
-from ..ensemble.estimators import Source, weighted_mean
+from ..ensemble import TRUSTED_ESS, WeightedEnsemble
+from ..ensemble.estimators import Source, vanishing, weighted_variance
 from ..errors import ResultError
 
 __all__ = ["heat_capacity", "reweighted"]
 
 
+@vanishing
 def heat_capacity(ensemble: WeightedEnsemble) -> tuple[float, float]:
     """Heat capacity at constant volume and its standard error, in k_B.
 
     C = d (N - 1) / 2 + var(u): momenta, centre of mass excepted, and the configurational part (for a single atom, d/2).
-    The error is that of the weighted variance by the delta method, sqrt(sum W^2 ((u - <u>)^2 - var)^2).
+    Variance and error as in `estimators.weighted_variance`; the error is NaN with fewer than 30 effective samples, from
+    which no variance can be told.
 
     Raises
     ------
@@ -27,11 +29,12 @@ def heat_capacity(ensemble: WeightedEnsemble) -> tuple[float, float]:
     """
     alive = ensemble.alive
     u, w = ensemble.energies[alive], ensemble.weights[alive]
-    variance, error = weighted_mean((u - (w * u).sum()) ** 2, w, ensemble.ess)
+    variance, error = weighted_variance(u, w, ensemble.ess)
     n, d = ensemble.positions.shape[1:]
-    return 0.5 * d * max(n - 1, 1) + variance, error
+    return 0.5 * d * max(n - 1, 1) + variance, error if ensemble.ess >= TRUSTED_ESS else math.nan
 
 
+@vanishing
 def reweighted(ensemble: WeightedEnsemble, temperature_K: float) -> WeightedEnsemble:
     """The same samples, with weights for the same potential at another temperature: log w + u - u T/T'.
 

@@ -57,11 +57,14 @@ class Draws(NamedTuple):
         What the provenance is to say of them beside cost and origin; JSON.
     ess : float, optional
         How many independent samples they are worth; by default all are.
+    energies : torch.Tensor, shape (n,), float64, optional
+        If they have been evaluated.
     """
 
     positions: torch.Tensor
     facts: dict[str, Any]
     ess: float | None = None
+    energies: torch.Tensor | None = None
 
 
 class Budget(NamedTuple):
@@ -170,16 +173,30 @@ class Engine(ABC):
         energy = target.energy()
         start = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)
-        draws = self.draw(target, energy, n, self.planned(target, n, budget, seed), generator, progress)
-        x = draws.positions.double()
-        u, _ = energy(x)
-        record = provenance(target.name, energy.parameters, energy.calls, start, method=self.name, seed=seed)
-        record.update(draws.facts)  # type: ignore[typeddict-item]
-        source = None if draws.ess is None else Source(len(x), min(draws.ess, len(x)), math.nan, math.nan)
-        kind = "equilibrium" if source is None else "chain"
-        ensemble = WeightedEnsemble(x.numpy(), u.numpy(), np.zeros(len(x)), target, record, kind, source)
-        warn(ensemble)
-        return ensemble
+
+        def ensemble(draws: Draws) -> WeightedEnsemble:
+            x = draws.positions.double()
+            u = energy(x)[0] if draws.energies is None else draws.energies
+            record = provenance(target.name, energy.parameters, energy.calls, start, method=self.name, seed=seed)
+            record.update(draws.facts)  # type: ignore[typeddict-item]
+            source = None if draws.ess is None else Source(len(x), min(draws.ess, len(x)), math.nan, math.nan)
+            kind = "equilibrium" if source is None else "chain"
+            return WeightedEnsemble(x.numpy(), u.numpy(), np.zeros(len(x)), target, record, kind, source)
+
+        self._so_far, self._ensemble = None, ensemble
+        found = ensemble(self.draw(target, energy, n, self.planned(target, n, budget, seed), generator, progress))
+        self._so_far = None
+        warn(found)
+        return found
+
+    # What `draw` has, while it is at work; set by engines that draw one thing after the other.
+    _so_far: Callable[[], Draws] | None = None
+    _ensemble: Callable[[Draws], WeightedEnsemble]
+
+    def so_far(self) -> list[WeightedEnsemble]:
+        """What a `run` that was interrupted had drawn, or one that is under way in another thread has: an ensemble, or
+        none if there is nothing yet, as from engines whose samples all come at the end."""
+        return [] if self._so_far is None else [self._ensemble(self._so_far())]
 
     def configured(self, **options: Any) -> Engine:
         """An engine of this kind with other options than its defaults.

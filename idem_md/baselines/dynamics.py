@@ -19,6 +19,7 @@ import torch
 from ..chains import ChainState
 from ..checks import check_float, check_int, energies_agree
 from ..energies import Energy
+from ..energies.workers import start_worker
 from ..errors import EnergyError, ResultError, UsageError, WeightWarning
 from ..seeds import draw_seed
 from ..systems import System
@@ -88,7 +89,6 @@ _running: dict[str, Dynamics] = {}
 
 
 def _begin(recipe: Recipe, x: np.ndarray, seed: int) -> float:
-    torch.set_num_threads(1)  # a process a core
     _running["chain"] = recipe.build(x, seed)
     return _running["chain"].potential_energy()
 
@@ -119,7 +119,7 @@ def _chains(recipe: Recipe, state: ChainState, seeds: Sequence[int]) -> Iterator
         running: list[Start] = []
         for x, seed in zip(starts, seeds):
             # spawn: forking a process that has threads can deadlock.
-            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker)
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             begun.append(pool.submit(_begin, recipe, x, seed))
             running.append(partial(_submitted, pool))
@@ -207,6 +207,8 @@ class DynamicsEngine(Engine):
             for k in range(rounds):
                 new = _together(running, energy, frames * (k + 1) // rounds - frames * k // rounds, stride)
                 chains = [_joined(pair) for pair in zip(chains, new)] if chains else new
+                facts = {"timestep_fs": dt, "friction_per_ps": self.friction_per_ps}
+                self._so_far = partial(self._result, chains, n, stride, facts)
                 now = time.perf_counter()
                 # pymbar takes its time with long series, and may take a twentieth of the whole.
                 if now - begin > 20 * telling or k == 0:
@@ -215,7 +217,7 @@ class DynamicsEngine(Engine):
                 progress((k + 1) / rounds, note)
                 if budget.seconds is not None and time.perf_counter() - begin > budget.seconds:
                     break
-        return self._result(chains, n, stride, {"timestep_fs": dt, "friction_per_ps": self.friction_per_ps})
+        return self._result(chains, n, stride, facts)._replace(energies=None)  # as of all engines, by the sampler's way
 
     def _equilibrated(self, chains: Sequence[Chain]) -> list[Chain]:
         """Chains without their start, which is as long for all."""
@@ -241,7 +243,7 @@ class DynamicsEngine(Engine):
     def _result(self, chains: Sequence[Chain], n: int, stride: int, facts: dict[str, Any]) -> Draws:
         kept = self._equilibrated(chains)
         g = self._inefficiency(kept, stride)
-        x, kinetic = (np.concatenate(a) for a in ([c.x for c in kept], [c.kinetic for c in kept]))
+        x, kinetic, u = (np.concatenate([getattr(c, name) for c in kept]) for name in ("x", "kinetic", "u"))
         index = np.linspace(0, len(x) - 1, min(n, len(x))).round().astype(int)
         frames = len(chains[0].u)
         ess = len(x) / g
@@ -261,7 +263,7 @@ class DynamicsEngine(Engine):
             "kinetic_temperature": float(kinetic.mean()),
             "chain_energies": [float(chain.u.mean()) for chain in kept],
         }
-        return Draws(torch.from_numpy(x[index]), facts, ess)
+        return Draws(torch.from_numpy(x[index]), facts, ess, torch.from_numpy(u[index]).double())
 
 
 def curvature(system: System, forces: torch.Tensor, masses: np.ndarray) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -69,13 +70,13 @@ class TemperingEngine(Engine):
                 f"steps: expected at least {4 * MOVES * draws} for {draws} samples a ladder, got {n_steps}"
             )
         chains, step = tuned_chains(system, energy, ladders * len(self.betas), TUNING_STEPS, generator)
-        beta = torch.tensor(self.betas)
+        beta = torch.tensor(self.betas, dtype=torch.float32)
         kernel = Tempering(step / beta, beta, MOVES)
         shape = (ladders, len(self.betas))
         state = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (chains.x, chains.u, chains.f)))
         state, run = kernel.step(energy, state, rounds, draw_seed(generator))
         progress(0.5, f"{ladders} ladders equilibrated")
-        samples, trips, accepted, swaps = [], torch.zeros(ladders), 0.0, torch.zeros(len(self.betas) - 1)
+        samples, trips, accepted, swaps = [], beta.new_zeros(ladders), 0.0, beta.new_zeros(len(self.betas) - 1)
         for k in range(draws):
             # Whole rounds that add up to the second half.
             part = rounds * (k + 1) // draws - rounds * k // draws
@@ -84,10 +85,8 @@ class TemperingEngine(Engine):
             accepted += float(run.acceptance.mean()) * part / rounds
             swaps += run.swaps.mean(0) * (part / rounds)
             samples.append(ChainState(*(a[:, 0].clone() for a in (state.x, state.u, state.f))))
+            self._so_far = partial(self._draws, list(samples), n, {"betas": list(self.betas), "ladders": ladders})
             progress(0.5 + 0.5 * (k + 1) / draws, f"{min((k + 1) * ladders, n)} samples")
-        x, u = torch.cat([s.x for s in samples]), torch.stack([s.u for s in samples]).double().numpy()
-        # Draws of one ladder may be correlated; those of different ones are not.
-        g = statistical_inefficiency(list(u.T)) if draws > 1 else 1.0
         facts = {
             "steps": n_steps,
             "betas": list(self.betas),
@@ -97,4 +96,14 @@ class TemperingEngine(Engine):
             "swaps": swaps.tolist(),
             "round_trips": float(trips.mean()),
         }
-        return Draws(x[:n], facts | ({"draw_inefficiency": g} if draws > 1 else {}), n / g if draws > 1 else None)
+        return self._draws(samples, n, facts)._replace(energies=None)  # to be evaluated in double precision
+
+    @staticmethod
+    def _draws(samples: Sequence[ChainState], n: int, facts: dict[str, Any]) -> Draws:
+        """Draws of one ladder may be correlated; those of different ones are not."""
+        x, u = torch.cat([s.x for s in samples])[:n], torch.stack([s.u for s in samples]).double()
+        energies = u.flatten()[:n]
+        if len(samples) == 1:
+            return Draws(x, facts, None, energies)
+        g = statistical_inefficiency(list(u.numpy().T))
+        return Draws(x, facts | {"draw_inefficiency": g}, len(x) / g, energies)

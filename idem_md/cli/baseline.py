@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import OVERWRITE, print_json, refuse_to_overwrite
+from .console import OVERWRITE, print_json
+from .outputs import claim_outputs, keeping
 from .potential import CalculatorOption, LabelsOption, XmlOption, cores, own_system
 from .progress import by_share, working
 from .results import print_table, result
@@ -75,14 +76,16 @@ def baseline(
         if chosen.takes_workers:
             given["workers"] = cores()
         chosen = chosen.configured(**given)
-        refuse_to_overwrite(out, overwrite)
+        outputs = claim_outputs(work, [out], overwrite)
         target = own_system(system, calculator, xml, temperature, labels=labels)
         if target is None:
             target = get_system(system)
             target = target if temperature is None else target.at(temperature)
         seconds = None if minutes is None else 60 * minutes
-        ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls, by_share(work, engine))
-        found = result(ensemble, ensemble.mean_energy, out)
+        with keeping(work, lambda: outputs.keep(chosen.so_far())):
+            ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls, by_share(work, engine))
+        mean = ensemble.mean_energy
+        found = result(ensemble, mean, outputs.save([ensemble])[0])
     facts = {key: value for key, value in ensemble.provenance.items() if key in CHAIN_FACTS}
     if as_json:
         print_json(found | facts)

@@ -48,6 +48,7 @@ def check(
         from ..diffusion import SamplingPlan
         from ..ensemble import load_ensemble
         from ..errors import UsageError
+        from ..files import claimed
         from ..provenance import finite_or_none
         from ..report.comparison import check_same_potential
 
@@ -70,6 +71,7 @@ def check(
             from ..report.figures import plot_weights
 
             check_png("plot", plot)
+            work.held.enter_context(claimed("plot", [plot]))
             with picture("plot", plot) as target:
                 plot_weights(e, target)
         if minima:

@@ -34,7 +34,9 @@ def compare(
         loaded = {label: load_ensemble(p) for label, p in zip(labels, ensembles)}
 
         from .. import report
+        from ..files import own_folder
 
+        work.held.enter_context(own_folder(out))
         summary = report.compare(loaded, out, aligned, work.phase)
     if as_json:
         print_json(summary)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import typer
 
@@ -16,10 +18,10 @@ __all__ = [
     "OVERWRITE",
     "Stop",
     "check_png",
+    "json_alone",
     "folder_option",
     "picture",
     "print_json",
-    "refuse_to_overwrite",
 ]
 
 
@@ -27,9 +29,41 @@ DEVICE = typer.Option("--device", help="cpu or cuda.")
 OVERWRITE = typer.Option("--overwrite", help="Replace files that are there.")
 
 
+# Where JSON goes, if not to stdout; see `json_alone`.
+_answers: list[IO[str]] = []
+
+
 def print_json(payload: Mapping[str, Any]) -> None:
     """One JSON object, on one line."""
-    typer.echo(json.dumps(payload, allow_nan=False))
+    typer.echo(json.dumps(payload, allow_nan=False), file=_answers[-1] if _answers else None)
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Within it stdout is for `print_json` alone: what else is printed, by compiled code and by processes that are
+    started, too, goes to stderr. Potentials of other people print what they like."""
+    if sys.stdout is None:  # closed from the beginning
+        yield
+        return
+    sys.stdout.flush()
+    with ExitStack() as stack:
+        answer: IO[str] = sys.stdout
+        if _descriptor(sys.stdout) == 1 and _descriptor(sys.stderr) == 2:
+            kept = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
+            answer = stack.enter_context(kept)
+            os.dup2(2, 1)
+            stack.callback(os.dup2, answer.fileno(), 1)
+        _answers.append(answer)
+        stack.callback(_answers.pop)
+        stack.enter_context(redirect_stdout(sys.stderr))
+        yield
+
+
+def _descriptor(stream: IO[str]) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):  # what stands for it in a test, or in a notebook
+        return None
 
 
 def _folder(value: str | Path) -> Path:
@@ -41,16 +75,6 @@ def _folder(value: str | Path) -> Path:
 def folder_option(text: str) -> Any:
     """The option ``--out`` for a folder; an empty name is not the working one."""
     return typer.Option("--out", help=text, parser=_folder, metavar="FOLDER")
-
-
-def refuse_to_overwrite(out: Path, overwrite: bool) -> None:
-    """Raises `UsageError` if there is an ensemble already and nobody asked to replace it."""
-    from ..ensemble import check_writable
-    from ..errors import UsageError
-
-    taken = [path for path in check_writable(out).values() if path.exists()]
-    if taken and not overwrite:
-        raise UsageError(f"out: expected a name that is not taken, there is {taken[0]}; replace it with --overwrite")
 
 
 def check_png(name: str, path: Path) -> None:

@@ -6,12 +6,14 @@ import io
 import signal
 import sys
 import warnings
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 from ..errors import Advice, IdemError
 from . import analyse, baseline, bench, check, compare, distill, info, merge, sample, systems, train, tune
+from .console import json_alone
 
 __all__ = ["app", "main"]
 
@@ -94,7 +96,9 @@ def main() -> None:
     # Files that are half written go when a queue ends the process, too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        sys.exit(app(sys.argv[1:], standalone_mode=False))
+        with json_alone() if "--json" in sys.argv[1:] else nullcontext():
+            code = app(sys.argv[1:], standalone_mode=False)
+        sys.exit(code)
     except (IdemError, OSError) as error:
         message = str(error)
     except (typer.Abort, KeyboardInterrupt):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .console import OVERWRITE, print_json, refuse_to_overwrite
+from .console import OVERWRITE, print_json
+from .outputs import claim_outputs
 from .progress import working
 from .results import print_table, result
 
@@ -24,12 +25,13 @@ def merge(
 
     In the order in which one process would have drawn them; what does not belong together is refused.
     """
-    with working("reading"):
+    with working("reading") as work:
         from ..ensemble import WeightedEnsemble, load_ensemble
 
-        refuse_to_overwrite(out, overwrite)
+        outputs = claim_outputs(work, [out], overwrite)
         whole = WeightedEnsemble.concatenate([load_ensemble(path) for path in files])
-        summary = result(whole, whole.mean_energy, out)
+        mean = whole.mean_energy
+        summary = result(whole, mean, outputs.save([whole])[0])
     if as_json:
         return print_json(summary)
     print_table(whole, summary)

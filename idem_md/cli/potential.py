@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import hashlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -34,7 +36,8 @@ CalculatorOption = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:FUNCTION",
-        help="A potential of your own: a function without arguments that returns ase.Atoms with a calculator.",
+        help="A potential of your own: a function without arguments that returns ase.Atoms with a calculator; MODULE "
+        "may be a file, ./my.py.",
     ),
 ]
 XmlOption = Annotated[
@@ -60,7 +63,8 @@ def cores() -> int:
 
 
 def atoms_of(where: str) -> ase.Atoms:
-    """What the function ``MODULE:FUNCTION`` returns; modules are also looked for in the working folder.
+    """What the function ``MODULE:FUNCTION`` returns. The module is an importable one, looked for in the working folder
+    as well, or the path of a file.
 
     Raises
     ------
@@ -71,19 +75,43 @@ def atoms_of(where: str) -> ase.Atoms:
 
     from ..errors import UsageError
 
-    module, colon, function = where.partition(":")
+    module, colon, function = where.rpartition(":")
     if not colon or not module or not function:
-        raise UsageError(f"calculator: expected MODULE:FUNCTION, got {where!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        raise UsageError(f"calculator: expected MODULE:FUNCTION or FILE.py:FUNCTION, got {where!r}")
     try:
-        make = getattr(importlib.import_module(module), function)
-        atoms = make()
+        atoms = getattr(_imported(module), function)()
     except Exception as error:  # whatever a module of the user's raises
         raise UsageError(f"calculator: {where!r} failed ({type(error).__name__}: {error})") from None
     if not isinstance(atoms, ase.Atoms) or atoms.calc is None:
         raise UsageError(f"calculator: expected ase.Atoms with a calculator from {where!r}, got {atoms!r}")
     return atoms
+
+
+def _imported(module: str) -> ModuleType:
+    """A module by its name, or by the path of its file, beside which it may import others."""
+    path = Path(module)
+    if path.suffix != ".py":
+        _look_in(Path.cwd())
+        return importlib.import_module(module)
+    path = path.resolve()
+    _look_in(path.parent)
+    # Others of that name may be there: a file is known by where it is.
+    name = f"idem_md_calculator_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None  # of a .py file there is one
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _look_in(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 @dataclass(frozen=True)

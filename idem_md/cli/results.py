@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,11 +12,10 @@ if TYPE_CHECKING:
 __all__ = ["print_table", "result", "spread"]
 
 
-def result(ensemble: WeightedEnsemble, mean: tuple[float, float], out: Path | None) -> dict[str, Any]:
-    """Save the ensemble; what ``--json`` prints of it, but for what only some have."""
+def result(ensemble: WeightedEnsemble, mean: tuple[float, float], files: Sequence[str]) -> dict[str, Any]:
+    """What ``--json`` prints of an ensemble that has been saved, but for what only some have."""
     from ..provenance import finite_or_none
 
-    files = [str(p) for p in ensemble.save(out)] if out is not None else []
     p = ensemble.provenance
     return {
         "n": len(ensemble),
@@ -32,7 +30,7 @@ def result(ensemble: WeightedEnsemble, mean: tuple[float, float], out: Path | No
         "samples_per_second": len(ensemble) / p["seconds"],
         "mean_energy": mean[0],
         "mean_energy_err": finite_or_none(mean[1]),
-        "files": files,
+        "files": list(files),
     }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import DEVICE, OVERWRITE, check_png, picture, print_json, refuse_to_overwrite
+from .console import DEVICE, OVERWRITE, print_json
+from .outputs import claim_outputs, keeping
 from .potential import CalculatorOption, XmlOption, cores, system_of_network
 from .progress import sampling, working
 from .results import print_table, result, spread
@@ -115,9 +115,6 @@ def sample(
             raise UsageError(f"temperature: expected a single one with --unweighted, got {temperature!r}")
         temperatures = [] if temperature is None else _kelvins(temperature)
         outs = [out] if len(temperatures) < 2 else [_at(out, t) for t in temperatures]
-        for path in outs:
-            if path is not None:
-                refuse_to_overwrite(path, overwrite or append)  # before the work, not after it
         chosen = {"nfe": nfe, "method": method, "kernel": kernel, "last_step": last_step, "moves": moves}
         chosen |= {"last_step_calls": last_step_calls, "temperature": temperature, "unweighted": unweighted}
         given = {"workers": workers, "shard": shard, "ess": ess, "append": append or None}
@@ -129,12 +126,8 @@ def sample(
             raise UsageError("shard: expected none beside --append and --ess, got both")
         if append and (changed := [name for name, value in chosen.items() if value not in (None, "auto", False)]):
             raise UsageError(f"{changed[0]}: expected none beside --append, which goes by the plan of the samples")
-        found = _state_of(out) if append and out is not None else None  # before it is read
+        outputs = claim_outputs(work, outs, overwrite, plot, append)  # before the work, not after it
         after = load_ensemble(out) if append and out is not None else None
-        if plot is not None:
-            check_png("plot", plot)
-            if plot.exists() and not (overwrite or append):
-                raise UsageError(f"plot: expected a name that is not taken, there is {plot} (--overwrite)")
         sampler = load_sampler(system, device=device)
         known = sampler.checkpoint.system
         # Processes that draw evaluate by themselves.
@@ -142,41 +135,39 @@ def sample(
         sampler = sampler if own is known else Sampler(sampler.checkpoint, own, device)
         options = (nfe, 0 if seed is None else seed, method, kernel, last_step, last_step_calls)
         tell = sampling(work, n, not unweighted)
-        if len(temperatures) > 1:
-            ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
-        else:
-            kelvin = temperatures[0] if temperatures else None
-            whole = after
-            if whole is None:
-                whole = sampler.sample(
-                    n if ess is None else min(n, PILOT),
-                    *options,
-                    temperature_K=kelvin,
-                    progress=tell,
-                    moves=moves,
-                    weighted=not unweighted,
-                    executor=workers,
-                    shard=_shard(shard),
-                )
-            if (after is not None or ess is not None) and (left := n if after is not None else n - len(whole)):
-                whole = sampler.extend(whole, left, ess, seed, tell, workers)
-            ensembles = [whole]
-        if out is not None and after is not None and found != _state_of(out):
-            beside = out.with_stem(f"{out.stem}-{os.getpid()}")
-            ensembles[0].save(beside)
-            raise UsageError(f"append: expected {out} as it was, another process has written it; all is in {beside}")
+        again = f"; go on with idem-md sample {system} --append --out {{}}"
+        with keeping(work, lambda: outputs.keep(sampler.so_far(), again)):
+            if len(temperatures) > 1:
+                ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
+            else:
+                kelvin = temperatures[0] if temperatures else None
+                whole = after
+                if whole is None:
+                    whole = sampler.sample(
+                        n if ess is None else min(n, PILOT),
+                        *options,
+                        temperature_K=kelvin,
+                        progress=tell,
+                        moves=moves,
+                        weighted=not unweighted,
+                        executor=workers,
+                        shard=_shard(shard),
+                    )
+                if (after is not None or ess is not None) and (left := n if after is not None else n - len(whole)):
+                    whole = sampler.extend(whole, left, ess, seed, tell, workers)
+                ensembles = [whole]
         if shard is not None and out is not None and not ensembles[0].alive.any():
-            ensembles[0].save(out)
+            outputs.save(ensembles)
             raise ResultError(
                 f"weights: expected some above zero, all {len(ensembles[0])} samples have none; {out} is written, so "
                 "that they are in the count of all shards"
             )
         means = [e.mean_energy for e in ensembles]  # raises if no sample has weight, and then nothing is written
-        results = [result(e, mean, path) for e, mean, path in zip(ensembles, means, outs)]
+        results = [result(e, mean, files) for e, mean, files in zip(ensembles, means, outputs.save(ensembles))]
         if plot is not None:
             from ..report import plot_histograms
 
-            with picture("plot", plot) as target:
+            with outputs.picture(plot) as target:
                 plot_histograms({f"{e.system.units.temperature_kelvin:g} K": e for e in ensembles}, target)
         scan = len(results) > 1
         if scan:
@@ -189,15 +180,6 @@ def sample(
         print_json({"temperatures": results} if scan else results[0])
     else:
         _print_scan(results)
-
-
-def _state_of(out: Path) -> tuple[int, int] | None:
-    """By which it shows that the file of weights was written anew; None if it is not there."""
-    try:
-        stat = out.with_suffix(".npz").stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import pickletools
+import signal
+import sys
 import threading
 import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +22,7 @@ import torch
 from ..checks import check_int
 from ..errors import EnergyError, UsageError
 
-__all__ = ["Evaluations", "Recipe"]
+__all__ = ["Evaluations", "Pool", "Recipe", "packed_for_workers", "start_worker"]
 
 OWN_POOL = "; processes of workers= are spawned: a script that asks for them needs if __name__ == '__main__':"
 
@@ -59,8 +64,68 @@ def evaluate_chunk(token: str, recipe: Recipe, x: np.ndarray, attempt: int = 0):
     return u, f
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """What a process of ours begins with."""
     torch.set_num_threads(1)  # one process a core: threads on top would only get in each other's way
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it decides what Ctrl-C means
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def packed_for_workers(name: str, thing: Any) -> bytes:
+    """Pickled, for another process to import what it needs.
+
+    Parameters
+    ----------
+    name : str
+        What to call the argument in the error.
+
+    Raises
+    ------
+    UsageError
+        It does not pickle, or is made of what was defined where no other process finds it.
+    """
+    try:
+        packed = pickle.dumps(thing)
+    except Exception as error:
+        raise UsageError(
+            f"{name}: expected a potential that pickles, to be sent to other processes; define it at the top of a "
+            f"module ({type(error).__name__}: {error})"
+        ) from None
+    if _main_is_a_file():
+        return packed
+    lost = _names_in_main(packed)
+    if lost:
+        raise UsageError(
+            f"{name}: expected a potential that other processes can import, {lost[0]} was defined in a notebook or on "
+            "standard input; put it into a module (a .py file), and import it from there"
+        )
+    return packed
+
+
+def _main_is_a_file() -> bool:
+    return os.path.isfile(getattr(sys.modules["__main__"], "__file__", None) or "")
+
+
+def _names_in_main(packed: bytes) -> list[str]:
+    """What a pickle looks for in the main module."""
+    found, strings = [], list[str]()
+    for code, argument, _ in pickletools.genops(packed):
+        if code.name == "GLOBAL":
+            module, _, qualified = str(argument).partition(" ")
+            found += [qualified] if module == "__main__" else []
+        elif code.name == "STACK_GLOBAL" and strings[-2:-1] == ["__main__"]:
+            found.append(strings[-1])
+        elif isinstance(argument, str):
+            strings.append(argument)
+    return found
 
 
 class Pool:
@@ -73,8 +138,10 @@ class Pool:
     def get(self) -> Executor:
         if self.executor is not None:
             return self.executor
+        if not _main_is_a_file():
+            sys.modules["__main__"].__file__ = None  # "<stdin>", which the new processes would look for
         # spawn: forking a process that has threads, as torch has, can deadlock.
-        executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _start_worker)
+        executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), start_worker)
         weakref.finalize(self, executor.shutdown, wait=False, cancel_futures=True)
         self.executor = executor
         return executor
@@ -83,6 +150,13 @@ class Pool:
         if self.executor is not None:
             self.executor.shutdown(wait=True, cancel_futures=True)
             self.executor = None
+
+    def kill(self) -> None:
+        """End the processes at once, whatever they are at."""
+        processes = getattr(self.executor, "_processes", None) or {}
+        for process in list(processes.values()):
+            process.kill()
+        self.close()
 
 
 class Evaluations:
@@ -104,13 +178,7 @@ class Evaluations:
         self._executor = executor
         self._pool = None if workers is None else Pool(check_int("workers", workers, 1))
         if self._pool is not None:
-            try:
-                pickle.dumps(recipe)
-            except Exception as error:
-                raise UsageError(
-                    f"workers: expected a potential that pickles, to be sent to other processes; pass a factory "
-                    f"defined at the top of a module ({type(error).__name__}: {error})"
-                ) from None
+            packed_for_workers("workers", recipe)
         weakref.finalize(self, _built.pop, self.token, None)
 
     def __getstate__(self):

@@ -193,9 +193,9 @@ class WeightedEnsemble:
 
     @property
     def log_z_err(self) -> float:
-        """Standard error of `log_z` by the delta method: sd(w) / (mean(w) sqrt(n)).
+        """Standard error of `log_z`; for many samples sd(w) / (mean(w) sqrt(n)), see `estimators.log_z_error`.
 
-        NaN with fewer than two effective samples, where no error can be told.
+        NaN with fewer than five effective samples, where no error can be told.
         """
         if self.source is not None:
             return self.source.log_z_err
@@ -216,8 +216,9 @@ class WeightedEnsemble:
     def expectation(self, fn: Callable[[np.ndarray], np.ndarray]):
         """Self-normalised weighted mean of an observable, with its standard error.
 
-        mean = sum W f, se^2 = sum W^2 (f - mean)^2 with W = w / sum w (Owen, Monte Carlo theory, eq. 9.9). The error
-        is NaN with fewer than two effective samples, and of little worth with fewer than some tens.
+        mean = sum W f, se^2 = sum [W (f - mean) (1 - 1/n) / (1 - W)]^2 with W = w / sum w, see
+        `estimators.weighted_mean`. The error is NaN with fewer than five effective samples, and of little worth with
+        fewer than some tens.
 
         Parameters
         ----------

@@ -147,7 +147,7 @@ def noise(n_samples: int, n_atoms: int, n_dims: int, seed: int, isa: str = "", d
     check_int("n_dims", n_dims, 2, 3)
     check_int("seed", seed, 0, 2**63 - 1)
     device = check_device("device", device)
-    eps = torch.empty(n_samples, n_atoms, n_dims, device=device)
+    eps = torch.empty(n_samples, n_atoms, n_dims, dtype=torch.float32, device=device)
     native.noise(n_atoms, n_dims, n_samples, seed, eps.data_ptr(), place(device, isa))
     return eps
 

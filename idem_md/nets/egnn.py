@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import UsageError
 from ..geometry import centred
 from ..systems import System
+from .layers import dense
 from .message_passing import MessagePassing
 from .registry import LayeredOptions, register_network
 
@@ -31,12 +32,12 @@ class Layer(MessagePassing):
         super().__init__(aggr="add", node_dim=0)
         self.coordinate_range = coordinate_range
         c = channels
-        self.edge = nn.Sequential(nn.Linear(2 * c + 2, c), nn.SiLU(), nn.Linear(c, c), nn.SiLU())
-        self.attention = nn.Sequential(nn.Linear(c, 1), nn.Sigmoid())
-        last = nn.Linear(c, 1, bias=False)
+        self.edge = nn.Sequential(dense(2 * c + 2, c), nn.SiLU(), dense(c, c), nn.SiLU())
+        self.attention = nn.Sequential(dense(c, 1), nn.Sigmoid())
+        last = dense(c, 1, bias=False)
         nn.init.xavier_uniform_(last.weight, gain=0.001)
-        self.coordinate = nn.Sequential(nn.Linear(c, c), nn.SiLU(), last, nn.Tanh())
-        self.node = nn.Sequential(nn.Linear(2 * c, c), nn.SiLU(), nn.Linear(c, c))
+        self.coordinate = nn.Sequential(dense(c, c), nn.SiLU(), last, nn.Tanh())
+        self.node = nn.Sequential(dense(2 * c, c), nn.SiLU(), dense(c, c))
 
     def forward(self, h, x, edge_index, r0_squared):
         """h (M, C), x (M, D), edge_index (2, E) as (j, i), r0_squared (E, 1)."""
@@ -83,7 +84,7 @@ class EGNN(nn.Module):
 
     def __init__(self, channels: int = 128, layers: int = 5):
         super().__init__()
-        self.embedding = nn.Linear(1, channels)
+        self.embedding = dense(1, channels)
         self.layers = nn.ModuleList(Layer(channels, 15 / layers) for _ in range(layers))
 
     def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..registry import Registry
 from ..tables import Table
-from .layers import NoiseEmbedding, RadialSplines, perceptron, silent_linear
+from .layers import NoiseEmbedding, RadialSplines, dense, perceptron, silent_linear
 from .painn import Message, Update
 from .registry import Features
 
@@ -116,15 +116,15 @@ class PaiNNJump(Jump):
         c = options.channels
         self.here, self.there = NoiseEmbedding(c), NoiseEmbedding(c)
         self.radial = RadialSplines(options.n_basis, length)
-        self.scalar_in = nn.Linear(n_scalars, c)
-        self.vector_in = nn.Linear(n_scalars, c, bias=False)
+        self.scalar_in = dense(n_scalars, c)
+        self.vector_in = dense(n_scalars, c, bias=False)
         # Of the Euler point, and of the noise that the denoiser sees in x_t.
-        self.direction_in = nn.Parameter(torch.randn(2, c) / c**0.5)
+        self.direction_in = nn.Parameter(torch.randn(2, c, dtype=torch.float32) / c**0.5)
         self.film = nn.ModuleList(silent_linear(c, 2 * c) for _ in range(options.layers))
         self.messages = nn.ModuleList(Message(c, options.n_basis) for _ in range(options.layers))
         self.updates = nn.ModuleList(Update(c) for _ in range(options.layers))
         self.gate_out = perceptron(2 * c, c, c)
-        self.vector_out = nn.Linear(c, 1, bias=False)
+        self.vector_out = dense(c, 1, bias=False)
         nn.init.zeros_(self.vector_out.weight)
 
     def change(

@@ -9,17 +9,22 @@ from torch import nn
 
 from .. import native
 
-__all__ = ["NoiseEmbedding", "RadialSplines", "perceptron", "silent_linear"]
+__all__ = ["NoiseEmbedding", "RadialSplines", "dense", "perceptron", "silent_linear"]
+
+
+def dense(n_in: int, n_out: int, bias: bool = True) -> nn.Linear:
+    """A dense layer in float32, whatever torch's default is."""
+    return nn.Linear(n_in, n_out, bias, dtype=torch.float32)
 
 
 def perceptron(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
     """Two dense layers with SiLU between."""
-    return nn.Sequential(nn.Linear(n_in, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_out))
+    return nn.Sequential(dense(n_in, n_hidden), nn.SiLU(), dense(n_hidden, n_out))
 
 
 def silent_linear(n_in: int, n_out: int) -> nn.Linear:
     """A dense layer that at first gives zero."""
-    layer = nn.Linear(n_in, n_out)
+    layer = dense(n_in, n_out)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
@@ -33,7 +38,9 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.register_buffer(
-            "frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(4.0), 16)), persistent=False
+            "frequencies",
+            torch.exp(torch.linspace(math.log(0.25), math.log(4.0), 16, dtype=torch.float32)),
+            persistent=False,
         )
         self.mlp = perceptron(32, channels, channels)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import UsageError
 from ..systems import System
-from .layers import NoiseEmbedding, perceptron
+from .layers import NoiseEmbedding, dense, perceptron
 from .registry import Features, LayeredOptions, register_network
 
 __all__ = ["MLP", "Waves"]
@@ -25,7 +25,7 @@ class Waves(nn.Module):
     def __init__(self, sigma_data: float):
         super().__init__()
         self.sigma_data = sigma_data
-        waves = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), self.per_dimension // 2))
+        waves = torch.exp(torch.linspace(math.log(0.25), math.log(16.0), self.per_dimension // 2, dtype=torch.float32))
         self.register_buffer("waves", waves, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -62,9 +62,9 @@ class MLP(nn.Module):
         self.sigma_data, self.n_scalars, self.n_dims = sigma_data, channels, n_dims
         self.noise = NoiseEmbedding(channels)
         self.waves = Waves(sigma_data)
-        self.inward = nn.Linear(n_dims * (1 + self.waves.per_dimension), channels)
+        self.inward = dense(n_dims * (1 + self.waves.per_dimension), channels)
         self.blocks = nn.ModuleList(perceptron(channels, channels, channels) for _ in range(layers))
-        self.outward = nn.Linear(channels, n_dims)
+        self.outward = dense(channels, n_dims)
 
     def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor) -> torch.Tensor:
         """The field, shape (B, 1, D), float32, of positions (B, 1, D)."""

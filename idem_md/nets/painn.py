@@ -19,7 +19,7 @@ from torch import nn
 from .. import native as ops
 from ..errors import UsageError
 from ..systems import System
-from .layers import NoiseEmbedding, RadialSplines, perceptron, silent_linear
+from .layers import NoiseEmbedding, RadialSplines, dense, perceptron, silent_linear
 from .message_passing import MessagePassing
 from .registry import Features, LayeredOptions, register_network
 
@@ -35,7 +35,7 @@ class Message(MessagePassing):
     def __init__(self, channels: int, n_basis: int):
         super().__init__(aggr="add", node_dim=0)
         self.node = perceptron(channels, channels, 3 * channels)
-        self.filter = nn.Parameter(torch.randn(n_basis, 3 * channels) * 0.5)
+        self.filter = nn.Parameter(torch.randn(n_basis, 3 * channels, dtype=torch.float32) * 0.5)
 
     def fused(self, s, v, geometry):
         """Increments of s (B,N,C) and v (B,N,D,C) by the native kernel; ``geometry`` from `native.pair_splines`."""
@@ -64,7 +64,7 @@ class Update(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.mix = nn.Linear(channels, 2 * channels, bias=False)
+        self.mix = dense(channels, 2 * channels, bias=False)
         self.gate = perceptron(2 * channels, channels, 3 * channels)
 
     def forward(self, s, v):
@@ -135,15 +135,15 @@ class PaiNN(nn.Module):
         self.n_scalars, self.length = channels, length
         self.noise = NoiseEmbedding(channels)
         self.radial = RadialSplines(n_basis, length)
-        self.scalar_in = nn.Linear(n_basis, channels)
-        self.vector_in = nn.Parameter(torch.randn(channels) / math.sqrt(channels))
+        self.scalar_in = dense(n_basis, channels)
+        self.vector_in = nn.Parameter(torch.randn(channels, dtype=torch.float32) / math.sqrt(channels))
         self.film = nn.ModuleList(silent_linear(channels, 2 * channels) for _ in range(layers))
         self.messages = nn.ModuleList(Message(channels, n_basis) for _ in range(layers))
         self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
         self.gate_out = perceptron(channels, channels, channels)
-        self.vector_out = nn.Linear(channels, 1, bias=False)
+        self.vector_out = dense(channels, 1, bias=False)
         several = len(set(kinds)) > 1
-        self.kind = nn.Embedding(max(kinds) + 1, channels) if several else None
+        self.kind = nn.Embedding(max(kinds) + 1, channels, dtype=torch.float32) if several else None
         self.register_buffer("kinds", torch.tensor(kinds) if several else None, persistent=False)
 
     def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor, native: bool | None = None) -> torch.Tensor:

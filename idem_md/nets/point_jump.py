@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .jump import Jump, JumpOptions, register_jump
-from .layers import NoiseEmbedding, perceptron, silent_linear
+from .layers import NoiseEmbedding, dense, perceptron, silent_linear
 from .mlp import Waves
 from .registry import Features
 
@@ -38,7 +38,7 @@ class PointJump(Jump):
         c = options.channels
         self.here, self.there = NoiseEmbedding(c), NoiseEmbedding(c)
         self.waves = Waves(sigma_data)
-        self.inward = nn.Linear(n_scalars + n_dims * (2 + self.waves.per_dimension), c)
+        self.inward = dense(n_scalars + n_dims * (2 + self.waves.per_dimension), c)
         self.blocks = nn.ModuleList(perceptron(c, c, c) for _ in range(options.layers))
         self.outward = silent_linear(c, n_dims)
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import nn
 
 from ..tables import Table
-from .layers import NoiseEmbedding, RadialSplines, silent_linear
+from .layers import NoiseEmbedding, RadialSplines, dense, silent_linear
 
 __all__ = ["SpringConstants", "Springs", "SpringsOptions"]
 
@@ -67,10 +67,10 @@ class Springs(nn.Module):
         hidden = options.hidden
         self.options, self.sigma_data = options, sigma_data
         self.noise = NoiseEmbedding(hidden)
-        self.atom = nn.Linear(channels, hidden)
+        self.atom = dense(channels, hidden)
         self.radial = RadialSplines(options.n_basis, length)
-        self.in_x, self.in_d = (nn.Linear(options.n_basis, hidden, bias=False) for _ in range(2))
-        self.pair = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), silent_linear(hidden, 2))
+        self.in_x, self.in_d = (dense(options.n_basis, hidden, bias=False) for _ in range(2))
+        self.pair = nn.Sequential(dense(hidden, hidden), nn.SiLU(), silent_linear(hidden, 2))
         self.floor = silent_linear(hidden, 1)
 
     def forward(

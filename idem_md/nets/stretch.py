@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .layers import NoiseEmbedding
+from .layers import NoiseEmbedding, dense
 from .springs import SpringConstants, Springs, SpringsOptions
 
 __all__ = ["Stretch"]
@@ -35,7 +35,7 @@ class Stretch(Springs):
     def __init__(self, options: SpringsOptions, channels: int, length: float, sigma_data: float):
         super().__init__(options, channels, length, sigma_data)
         self.there = NoiseEmbedding(options.hidden)
-        self.in_g = nn.Linear(options.n_basis, options.hidden, bias=False)
+        self.in_g = dense(options.n_basis, options.hidden, bias=False)
 
     def forward(  # type: ignore[override]
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +17,15 @@ import torch
 
 from ..checks import check_int
 from ..diffusion import LastStep, Proposal, raw_paths, sample_paths
-from ..energies.workers import Pool
+from ..energies.workers import Pool, packed_for_workers
 from ..ensemble import WeightSums
-from ..errors import IdemError, ResultError, UsageError
+from ..errors import IdemError, ResultError
 from ..rows import Rows
 from ..seeds import chunk_generator
 from ..systems import System
 from ..torch_state import own_torch
 
-__all__ = ["Chunk", "Drawing", "Drawn", "Wanted", "chunks_of", "draw_chunks", "gather", "rounds"]
+__all__ = ["Chunk", "Drawing", "Drawn", "Gathered", "Wanted", "chunks_of", "draw_chunks", "gather", "rounds"]
 
 # Chunks that are under way at a time for each process: one to work on, and others so that it need not wait.
 AHEAD = 3
@@ -77,9 +78,38 @@ class Collected:
         self.failed += part.failed
         self.energy_calls += part.energy_calls
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, energies and log weights."""
-        return self._positions.array(), self._energies.array(), self._log_weights.array()
+    def arrays(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, energies and log weights of the first ``n``, at the end."""
+        return self._positions.array()[:n], self._energies.array()[:n], self._log_weights.array()[:n]
+
+
+class Gathered:
+    """Chunks that have been drawn, whole ones, of each of some systems.
+
+    Attributes
+    ----------
+    chunks : list of Chunk
+    collected : list of Collected
+        May be ahead of ``chunks`` if the work is interrupted.
+    """
+
+    def __init__(self, systems: Sequence[System]):
+        self.chunks = list[Chunk]()
+        self.collected = [Collected(s.n_atoms, s.n_dims) for s in systems]
+        # Another thread may want them when the process is to end.
+        self.lock = threading.RLock()
+
+    def add(self, chunk: Chunk, parts: Sequence[Drawn]) -> None:
+        """The next one."""
+        with self.lock:
+            for samples, part in zip(self.collected, parts):
+                samples.add(part)
+            self.chunks.append(chunk)
+
+    @property
+    def count(self) -> int:
+        """Samples of each system."""
+        return sum(chunk.size for chunk in self.chunks)
 
 
 def chunks_of(n: int, size: int, first: int = 0, shard: tuple[int, int] = (0, 1)) -> list[Chunk]:
@@ -207,13 +237,7 @@ def draw_chunks(
         for chunk in chunks:
             yield chunk, drawing.draw(chunk)
         return
-    try:
-        packed = pickle.dumps(drawing)
-    except Exception as error:
-        raise UsageError(
-            f"executor: expected a potential that pickles, to be sent to other processes; define it at the top of a "
-            f"module ({type(error).__name__}: {error})"
-        ) from None
+    packed = packed_for_workers("executor", drawing)
     token, waiting = uuid.uuid4().hex, iter(chunks)
     window = AHEAD * executor.workers if isinstance(executor, Pool) else WINDOW
     under_way: deque[tuple[Chunk, Future | None]] = deque()
@@ -273,21 +297,22 @@ def gather(
     rounds: Iterable[list[Chunk]],
     executor: Executor | int | None,
     tell: Callable[[np.ndarray], None],
-) -> tuple[list[Chunk], list[Collected]]:
-    """All chunks of some rounds, by an executor or so many processes of our own, and the samples of each system;
-    ``tell`` is given the log weights of the first as they come."""
+    gathered: Gathered,
+) -> None:
+    """All chunks of some rounds, by an executor or so many processes of our own; ``tell`` is given the log weights of
+    the first system as they come."""
     pool, where = None, cast("Executor | Pool | None", executor)
-    done, collected = list[Chunk](), [Collected(s.n_atoms, s.n_dims) for s in drawing.systems]
     if executor is not None and not isinstance(executor, Executor):
         pool = where = Pool(check_int("executor", executor, 1, 4096))
     try:
         for chunks in rounds:
             for chunk, parts in draw_chunks(drawing, chunks, where):
-                done.append(chunk)
-                for system, part in zip(collected, parts):
-                    system.add(part)
+                gathered.add(chunk, parts)
                 tell(parts[0].log_weights)
+    except BaseException:
+        if pool is not None:
+            pool.kill()  # nobody waits for what they are at
+        raise
     finally:
         if pool is not None:
             pool.close()
-    return done, collected

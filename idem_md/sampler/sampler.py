@@ -18,11 +18,10 @@ from ..energies import NativeAnnealing
 from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk, warn
 from ..errors import UsageError
 from ..native import check_device
-from ..provenance import provenance
 from ..rows import check_room
-from ..seeds import runs_of
 from ..systems import System
 from ..torch_state import own_torch
+from .assembly import Assembly
 from .chunks import Drawing, Wanted, gather, rounds
 from .routes import NFE, Route, choose_plan, methods, route_of
 
@@ -56,6 +55,7 @@ class Sampler:
 
     def __init__(self, checkpoint: Checkpoint, system: System | None = None, device: torch.device | str = "cpu"):
         self.checkpoint = checkpoint
+        self._under_way: Assembly | None = None
         self.device = check_device("device", device)
         self._denoiser = checkpoint.denoiser
         if self.device.type != "cpu":
@@ -305,6 +305,12 @@ class Sampler:
         )
         return ForwardWeights(log_w.cpu().numpy(), samples.ess)
 
+    def so_far(self) -> list[WeightedEnsemble]:
+        """What the call of `sample`, `extend` or `scan` that was interrupted had drawn, or the one that is under way in
+        another thread has: an ensemble of whole chunks a temperature, to go on from with `extend`. Empty if there is
+        none."""
+        return [] if self._under_way is None else self._under_way.ensembles(whole=False)
+
     def _chosen(
         self, nfe: int | None, method: str, kernel: str | None, last_step: str | None
     ) -> tuple[int, SamplingPlan]:
@@ -375,23 +381,15 @@ class Sampler:
             check_fits("n", count, BYTES_A_SAMPLE * len(systems))
             check_room("n", count * len(systems), (self.system.n_atoms, self.system.n_dims))
 
-        done, collected = gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell)
-        if not done and after is not None:
-            return [after]  # which has enough of them
-        if not done:
-            raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
-        facts["chunks"] = [list(run) for run in runs_of((seed, *chunk) for chunk in done)]
-        if m > 1:
-            facts["shards"] = [[seed, k, m, n]]
         if ess is not None:
             facts["stopped_at_ess"] = float(ess)
-        ensembles = []
-        for system, samples in zip(systems, collected):
-            calls, parameters = samples.energy_calls, system.energy().parameters
-            record = provenance(system.name, parameters, calls, start, failed=samples.failed, **facts)
-            ensemble = WeightedEnsemble(*samples.arrays(), system, record, kind)
-            ensemble = ensemble if after is None else WeightedEnsemble.concatenate([after, ensemble])
-            if np.isfinite(ensemble.log_z):
-                warn(ensemble, "" if len(systems) == 1 else f"{system.name}: ", stacklevel=3)
-            ensembles.append(ensemble)
+        self._under_way = Assembly(systems, kind, facts, start, after, [seed, k, m, n] if m > 1 else None)
+        gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, self._under_way.gathered)
+        ensembles = self._under_way.ensembles()
+        self._under_way = None
+        if not ensembles:
+            raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
+        for ensemble in ensembles:
+            if ensemble is not after and np.isfinite(ensemble.log_z):
+                warn(ensemble, "" if len(systems) == 1 else f"{ensemble.system.name}: ", stacklevel=3)
         return ensembles

@@ -305,7 +305,7 @@ def jump_error(
         |g(x_t, t -> s) - x_s| / s per coordinate; ``round_trip``, that of |g(g(x_t, t -> s), s -> t) - x_t| / t;
         ``flow_error``, of the steps of the training.
     """
-    levels = torch.exp(torch.linspace(math.log(highest), math.log(lowest), 5))
+    levels = torch.exp(torch.linspace(math.log(highest), math.log(lowest), 5, dtype=torch.float32))
     sigma = levels.expand(shape[0], -1)
     x = math.sqrt(highest**2 + denoiser.sigma_data**2) * standard_normal(shape, generator, torch.float32)
     coarse = points = x[:, None]

@@ -281,7 +281,9 @@ def outer_iteration(
     report.raw_failed = int(peers.totals(torch.tensor(report.raw_failed, device="cpu")))
     report.loss = float(totals[0].sum() / totals[1].sum())
     report.loss_by_sigma = (totals[0] / totals[1].clamp(min=1)).tolist()
-    report.sigma_edges = torch.exp(torch.linspace(math.log(lo), math.log(hi), LOSS_BINS + 1, device="cpu")).tolist()
+    report.sigma_edges = torch.exp(
+        torch.linspace(math.log(lo), math.log(hi), LOSS_BINS + 1, dtype=torch.float32, device="cpu")
+    ).tolist()
     return report
 
 
@@ -295,7 +297,7 @@ def measure_accuracy(
     """
     generator = torch.Generator().manual_seed(config.seed + 1)
     lowest, highest = math.log(config.noise.sigma_min), math.log(config.noise.sigma_max)
-    grid = torch.exp(torch.linspace(lowest, highest, levels, device="cpu"))
+    grid = torch.exp(torch.linspace(lowest, highest, levels, dtype=torch.float32, device="cpu"))
     mse = []
     for sigma in grid:
         idx = _drawn(len(state.buffer), samples, generator)

@@ -128,6 +128,6 @@ def spring_gain(
         x_0, x_t, sigma = (a.double() for a in _noised(x, low, high, n, generator))
         elastic, denoised = _negative_log_likelihood(denoiser, x_0, x_t, sigma)
         s = sigma[:, None, None]
-        variance = torch.tensor([accuracy(float(level)) for level in sigma]) / sigma**2
+        variance = torch.tensor([accuracy(float(level)) for level in sigma], dtype=sigma.dtype) / sigma**2
         gains.append(float((-gaussian_log_density(x_0 / s, denoised / s, variance) - elastic).mean()))
     return gains

@@ -145,7 +145,7 @@ def _own_part(samples: ChainState, rings: list, peers: Peers) -> tuple[ChainStat
         own = torch.arange(starts[peers.rank], starts[peers.rank + 1], device="cpu")
         next = rings[peers.rank][1]
     else:  # everyone's oldest first, and dealt out in turn
-        ages = torch.cat([(torch.arange(n, device="cpu") - next) % n / n for n, next in rings])
+        ages = torch.cat([(torch.arange(n, dtype=torch.float32, device="cpu") - next) % n / n for n, next in rings])
         own, next = torch.argsort(ages, stable=True)[peers.rank :: peers.size], 0
     return ChainState(samples.x[own], samples.u[own], samples.f[own]), next
 

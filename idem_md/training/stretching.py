@@ -63,7 +63,7 @@ def learn_stretch(
         row = torch.arange(BATCH)
         t, u, x_t, x_u = pairs.sigma[row, top], pairs.sigma[row, 1 - top], pairs.x[row, top], pairs.x[row, 1 - top]
         low, high = ETAS
-        eta = low + (high - low) * torch.rand(BATCH, generator=generator)
+        eta = low + (high - low) * torch.rand(BATCH, generator=generator, dtype=torch.float32)
         s = u / eta
         noise = torch.sqrt(s**2 - u**2)[:, None, None]
         x_s = x_u + noise * standard_normal(x_u.shape, generator, x_u.dtype)

@@ -63,7 +63,7 @@ def draw_trajectories(
     n = shape[0]
     inner = [stratified_log_uniform(levels - 2, lowest, highest, generator).sort(descending=True)[0] for _ in range(n)]
     sigma = torch.stack(inner)
-    sigma = torch.cat([torch.full((n, 1), highest), sigma, torch.full((n, 1), lowest)], 1)
+    sigma = torch.cat([sigma.new_full((n, 1), highest), sigma, sigma.new_full((n, 1), lowest)], 1)
     x = math.sqrt(highest**2 + denoiser.sigma_data**2) * standard_normal(shape, generator, torch.float32)
     points = [x]
     for t, s in zip(sigma.T, sigma.T[1:]):
@@ -83,7 +83,7 @@ class Pool:
 
     def __init__(self, draw: Callable[[int], Trajectories], size: int, renewed: int):
         self._draw, self._size, self._renewed = draw, size, renewed
-        self.paths = Trajectories(torch.empty(0), torch.empty(0))
+        self.paths = Trajectories(torch.empty(0, dtype=torch.float32), torch.empty(0, dtype=torch.float32))
 
     def fill(self) -> None:
         """Draw them all."""

@@ -1,0 +1,5 @@
+"""``python -m idem_md``."""
+
+from .cli import main
+
+main()
