@@ -107,17 +107,15 @@ def _indicators(ensemble: WeightedEnsemble, values, bins) -> tuple[np.ndarray, n
     w = ensemble.weights[ensemble.alive]
     if len(v) != len(w) or not np.isfinite(v).all():
         raise UsageError(f"values: expected finite ones of {len(w)} samples, got shape {v.shape}")
-    v = v.reshape(len(v), -1)
-    if np.ndim(bins) == 0:
+    v, edges = v.reshape(len(v), -1), as_numbers("bins", bins)
+    if edges.ndim == 0:
         flat, heavy = v.ravel(), np.repeat(w, v.shape[1])
         order = np.argsort(flat)
         cumulative = np.cumsum(heavy[order])
         lo, hi = np.interp([OUTSIDE, 1 - OUTSIDE], cumulative / cumulative[-1], flat[order])
         if not hi > lo:
             raise UsageError(f"values: expected some that vary, all are {lo:.6g}")
-        edges = np.linspace(lo, hi, int(bins) + 1)
-    else:
-        edges = as_numbers("bins", bins)
+        edges = np.linspace(lo, hi, int(edges) + 1)
     k = len(edges) - 1
     bin_of = np.clip(np.searchsorted(edges, v, side="right"), 0, k + 1)
     bin_of[v == edges[-1]] = k

@@ -77,7 +77,7 @@ def atoms_of(where: str) -> ase.Atoms:
 
     module, colon, function = where.rpartition(":")
     if not colon or not module or not function:
-        raise UsageError(f"calculator: expected MODULE:FUNCTION or FILE.py:FUNCTION, got {where!r}")
+        raise UsageError(f"calculator: expected MODULE:FUNCTION, got {where!r}; MODULE may be a .py file")
     try:
         atoms = getattr(_imported(module), function)()
     except Exception as error:  # whatever a module of the user's raises

@@ -22,6 +22,7 @@ from ..files import own_folder, write_atomic
 from ..native import check_device
 from ..provenance import hardware, versions
 from ..systems import System, get_system, system_described
+from ..systems.exchanges import refuse_unlike
 from ..torch_state import own_torch
 from .budgets import Budget
 from .config import TrainingConfig
@@ -292,6 +293,10 @@ def _begin(run: _Run, stop: Callable[[], bool]) -> TrainingState:
     """The first state of a run, saved."""
     start = time.perf_counter()
     state = init(run.config, run.system, run.energy, run.budget.guard(stop), run.device, run.peers)
+    if run.energy.users_code and run.energy.floor is None:  # a system that no geometry was given for
+        samples = state.buffer.samples
+        lowest = samples.x[int(samples.u.argmin())].double().cpu().numpy()
+        refuse_unlike(run.energy, lowest, run.system.kinds, run.system.elements)
     calls = sum(run.peers.all(run.energy.calls))
     state.filled = (run.peers.told(time.perf_counter() - start), calls)
     run.save(state, calls, [])
