@@ -15,9 +15,10 @@ from safetensors.torch import save
 
 import idem_md
 from idem_md import IdemError, TrainingConfig
+from idem_md.ase.cache import read_card
 from idem_md.training import load_config, recover
 
-EXAMPLES = 230  # of each of nine kinds: more than 2000
+EXAMPLES = 185  # of each of eleven kinds: more than 2000
 SECONDS = 20
 GIBIBYTE = 2**30
 
@@ -30,7 +31,11 @@ def originals(tmp_path_factory, tiny_toml):
     idem_md.train(load_config(folder / "tiny.toml"), folder / "run")
     # A system that is not built in is described in the file.
     system = replace(idem_md.get_system("gmm40"), name="mixture")
-    idem_md.load_sampler("gmm40", system).sample(30, nfe=4, last_step="plain").save(folder / "x.dcd")
+    ensemble = idem_md.load_sampler("gmm40", system).sample(30, nfe=4, last_step="plain")
+    for suffix in (".dcd", ".xtc"):
+        ensemble.save(folder / f"x{suffix}")
+    card = {"positions": [[[0.0] * 3] * 2] * 4, "energies": [1.0] * 4, "length_angstrom": 3.4, "sigma_data": 0.5}
+    (folder / "potential.json").write_text(json.dumps(card))
     return folder
 
 
@@ -94,6 +99,8 @@ LOADERS = {
     "run/state.safetensors": lambda path: recover(path.parent),
     "x.npz": idem_md.load_ensemble,
     "x.dcd": idem_md.load_ensemble,
+    "x.xtc": idem_md.load_ensemble,
+    "potential.json": lambda path: read_card(path.parent),
     "tiny.toml": load_config,
 }
 
@@ -106,7 +113,7 @@ def test_bytes(originals, tmp_path, name):
         with safe_open(source, framework="pt") as handle:
             meta, tensors = handle.metadata(), {key: handle.get_tensor(key) for key in handle.keys()}
         data = save(tensors, {key: value for key, value in meta.items() if key != "sha256"})
-    if name == "x.dcd":
+    if name in ("x.dcd", "x.xtc"):
         (tmp_path / "x.npz").write_bytes((originals / "x.npz").read_bytes())
 
     @fuzzed

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from ..checks import check_int
-from ..ensemble import WeightedEnsemble, correlation_factor
+from ..ensemble import WeightedEnsemble, correlation_factor, vanishing
 from ..units import as_numbers
 from .protocols import Reference
 
 __all__ = ["bootstrap"]
 
 
+@vanishing
 def bootstrap(
     ensemble: WeightedEnsemble, statistic: Callable[[Reference], np.ndarray | float], n: int = 200, seed: int = 0
 ) -> tuple[np.ndarray | float, np.ndarray | float]:

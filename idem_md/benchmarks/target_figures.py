@@ -86,7 +86,7 @@ def measure_estimators(
         For the truth, at each.
     """
     energy = get_system("lj13").energy()
-    x_0 = torch.as_tensor(ENGINES["mala"].run("lj13", points, seed=1).positions, dtype=torch.float32)
+    x_0 = torch.tensor(ENGINES["mala"].run("lj13", points, seed=1).positions, dtype=torch.float32)
     rows = []
     for sigma in sigmas:
         x_t = x_0 + sigma * standard_normal(x_0.shape, torch.Generator().manual_seed(3), torch.float32)

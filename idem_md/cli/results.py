@@ -17,17 +17,18 @@ def result(ensemble: WeightedEnsemble, mean: tuple[float, float], files: Sequenc
     from ..provenance import finite_or_none
 
     p = ensemble.provenance
+    seconds = p.get("seconds")
     return {
         "n": len(ensemble),
         "ess": finite_or_none(ensemble.ess),
         "ess_fraction": finite_or_none(ensemble.ess_fraction),
         "log_z": finite_or_none(ensemble.log_z),
         "log_z_err": finite_or_none(ensemble.log_z_err),
-        "method": p["method"],
+        "method": p.get("method"),
         "nfe": p.get("nfe"),
-        "energy_calls": p["energy_calls"],
-        "seconds": p["seconds"],
-        "samples_per_second": len(ensemble) / p["seconds"],
+        "energy_calls": p.get("energy_calls"),
+        "seconds": seconds,
+        "samples_per_second": len(ensemble) / seconds if seconds else None,
         "mean_energy": mean[0],
         "mean_energy_err": finite_or_none(mean[1]),
         "files": list(files),
@@ -55,8 +56,9 @@ def print_table(ensemble: WeightedEnsemble, r: dict[str, Any], facts: Mapping[st
     evaluations = "" if r["nfe"] is None else f"{r['nfe']} network evaluations a sample, "
     p = ensemble.provenance
     steps = f" ({p['kernel']} kernel, {p['last_step']} last step)" if "kernel" in p else ""
-    grid.add_row("method", p["method"] + steps)
-    grid.add_row("cost", f"{r['seconds']:.1f} s, {evaluations}{r['energy_calls']} energy calls")
+    grid.add_row("method", (r["method"] or "unknown") + steps)
+    if r["seconds"] is not None:
+        grid.add_row("cost", f"{r['seconds']:.1f} s, {evaluations}{r['energy_calls']} energy calls")
     for name, value in (facts or {}).items():
         grid.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     if p.get("failed"):

@@ -1,16 +1,21 @@
-"""Forks processes that train, distill or save, and kills them: victims.py WHAT FOLDER TIMES LONGEST."""
+"""Forks processes that train, distill, save or run a command, and kills them: victims.py WHAT FOLDER TIMES LONGEST.
+
+WHAT is one of ``train``, ``distill`` and ``save``, or the words of a command, with commas.
+"""
 
 import os
 import random
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import idem_md
+from idem_md.cli import main as cli
 from idem_md.training import Distillation, distill, load_config, save_checkpoint
 
 
@@ -55,9 +60,22 @@ def look(folder):
         return str(error)
 
 
+def command(words, folder):
+    """``idem-md`` with these words, in a folder."""
+    os.chdir(folder)
+    sys.argv = ["idem-md", *words]
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        try:
+            cli()
+        except SystemExit as end:
+            if end.code:
+                raise RuntimeError(f"{words}: exit code {end.code}") from None
+
+
 def main(what, folder, times, longest):
     """Kill, look, and at the end let one finish."""
-    work = {"train": train, "distill": distillation, "save": save}[what]
+    work = {"train": train, "distill": distillation, "save": save}.get(what, partial(command, what.split(",")))
     random.seed(0)
     if what == "save":
         folder.mkdir()
@@ -65,15 +83,17 @@ def main(what, folder, times, longest):
     for _ in range(times):
         victim = os.fork()
         if victim == 0:
+            os.setsid()  # for itself, with whatever it starts
             work(folder)
             os._exit(0)
         time.sleep(random.uniform(0, longest))
         os.kill(victim, signal.SIGKILL)
-        os.waitpid(victim, 0)
+        if os.waitpid(victim, 0)[1] not in (0, signal.SIGKILL):  # it may have been faster
+            raise RuntimeError(f"{what} failed by itself")
         print(look(folder) if what == "save" else "killed", flush=True)
     if what == "save":
         ensembles()[1].save(folder / "x.dcd")
-    else:
+    elif "," not in what:
         work(folder)
     print(look(folder) if what == "save" else "whole", flush=True)
 
