@@ -1,12 +1,15 @@
 """Benchmarks report what they measured; no test looks at a speed."""
 
+import numpy as np
 import pytest
 import torch
+from command import run
 
-from idem_md import FileFormatError, load_sampler
+from idem_md import FileFormatError, WeightedEnsemble, get_system, load_sampler
 from idem_md.benchmarks import (
     BENCHMARKS,
     bench_workers,
+    measure_coverage,
     measure_methods,
     measure_weights,
     methods_table,
@@ -106,3 +109,16 @@ def test_methods_are_measured_once(tmp_path, monkeypatch):
     out.write_text('{"kernel": 3}\n')
     with pytest.raises(FileFormatError, match="expected rows of an earlier measurement"):
         list(measure_methods(sampler, out, n=50))
+
+
+def test_coverage_of_a_large_set(tmp_path):
+    """Of samples with lognormal weights, by few subsets; and a set that is too small for it."""
+    generator, n = np.random.default_rng(0), 8000
+    x = generator.normal(size=(n, 13, 3))
+    whole = WeightedEnsemble(x, generator.gamma(18, size=n), 0.3 * generator.normal(size=n), get_system("lj13"))
+    rows = list(measure_coverage(whole, sizes=(100,), repeats=60))
+    assert [row["quantity"] for row in rows][:3] == ["mean energy", "heat capacity", "log Z"] and len(rows) == 5
+    for row in rows:
+        assert row["within_68"] > 0.45 and row["within_95"] > 0.8 and row["below_95"] < 0.2, row
+    whole.resample(100).save(tmp_path / "x.dcd")
+    assert "expected importance weights and 3000" in run("bench", "coverage", tmp_path / "x.dcd", code=2).stderr

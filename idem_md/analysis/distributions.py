@@ -147,7 +147,7 @@ def free_energy_profile(ensemble: WeightedEnsemble, values, bins=40, variable: s
     return Curve(p.edges, f - np.nanmin(f), errors, variable, "free energy (kT)")
 
 
-def radial_distribution(ensemble: WeightedEnsemble, bins=100) -> Curve:
+def radial_distribution(ensemble: WeightedEnsemble, bins=100, least: float = MIN_ESS_FOR_SHAPES) -> Curve:
     """Mean number density of other atoms at a distance r from an atom, in Å^-3 (in the plane Å^-2), r in Å.
 
     rho(r) = 2/N sum_{i<j} <delta(r - r_ij)> / (4 pi r^2). A free cluster has no bulk density to divide it by; g(r) of a
@@ -157,12 +157,14 @@ def radial_distribution(ensemble: WeightedEnsemble, bins=100) -> Curve:
     ----------
     bins : int or array_like
         Number, or edges in Å; see `distribution`.
+    least : float
+        Effective samples that are needed.
     """
     n, dims = ensemble.positions.shape[1:]
     r = ensemble.system.units.to_angstrom(OBSERVABLES["pair-distances"](ensemble.positions[ensemble.alive]))
     if n < 2:
         raise UsageError("rdf: expected two or more atoms, got one")
-    p = distribution(ensemble, r, bins)
+    p = distribution(ensemble, r, bins, least=least)
     lower, upper = p.edges[:-1], p.edges[1:]
     shell = np.pi * (upper**2 - lower**2) if dims == 2 else 4 / 3 * np.pi * (upper**3 - lower**3)
     scale = (n - 1) * np.diff(p.edges) / shell

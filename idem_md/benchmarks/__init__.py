@@ -1,6 +1,7 @@
 """What ``idem-md bench`` runs: native code against plain torch, networks against the exact denoiser, and the table of
 all systems."""
 
+from .coverage import measure_coverage
 from .engines import measure_engines
 from .kernels import BENCHMARKS, run_benchmark, score_reference
 from .log_z import measure_log_z
@@ -17,6 +18,7 @@ __all__ = [
     "bench_workers",
     "compare_networks",
     "held_out_error",
+    "measure_coverage",
     "measure_engines",
     "measure_log_z",
     "measure_methods",

@@ -67,6 +67,23 @@ def target(
 
 
 @app.command()
+def coverage(
+    file: Annotated[Path, typer.Argument(help="A large weighted set, some thousand effective samples.")],
+    repeats: Annotated[int, typer.Option(help="Subsets of each size.")] = 400,
+    seed: Seed = 0,
+) -> None:
+    """How often error bars of 30 to 1000 effective samples hold the value of the whole set."""
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        from ..benchmarks import measure_coverage
+        from ..ensemble import load_ensemble
+
+        yield from measure_coverage(load_ensemble(file), repeats=repeats, seed=seed)
+
+    _lines(rows)
+
+
+@app.command()
 def energy(
     system: System = "lj13",
     batch: Batch = None,
