@@ -339,3 +339,11 @@ def test_python_dash_m(tmp_path):
 
     done = subprocess.run([sys.executable, "-m", "idem_md", "systems", "--json"], capture_output=True, text=True)
     assert done.returncode == 0 and "lj13" in json.dumps(json.loads(done.stdout))
+
+
+def test_on_windows_it_says_where_it_runs():
+    import subprocess
+
+    code = "import os, pathlib, typing, importlib; os.name = 'nt'; import idem_md"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "expected Linux or macOS, got Windows" in done.stderr

@@ -6,6 +6,7 @@ import pickle
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,15 @@ from idem_md import EnergyError, FileFormatError, System, UsageError, WeightedEn
 from idem_md.ase import BoltzmannSampler, LennardJonesCluster
 from idem_md.baselines import ENGINES
 from idem_md.chains import Restraint, run_mala
-from idem_md.checkpoint import read_tensors, write_tensors
+from idem_md.checkpoint import build_denoiser, read_tensors, write_tensors
 from idem_md.cli import main
 from idem_md.energies import ASE, Energy, LennardJones, OpenMM
 from idem_md.files import write_atomic
+from idem_md.nets import NETWORKS
 from idem_md.systems import nearest_neighbour_distance
 from idem_md.targets import dem_scores
 from idem_md.testing import loose_lattice
+from idem_md.training import Distillation, SpringsTraining, distill, run_samples, tune
 from idem_md.units import Units
 
 FEW = {"nfe": 3, "last_step_calls": 300}
@@ -109,6 +112,49 @@ def test_training_does_not_depend_on_it_either(tiny, tmp_path, odd_torch):
     torch.set_default_dtype(states[0])
     torch.set_default_device(None if states[1].type == "cpu" else states[1])
     torch.set_grad_enabled(states[2])
+
+
+def made_of_torch(folder, tiny):
+    """Parameters of everything that is learnt: networks of every kind, springs, jumps, noise levels."""
+    found = {}
+    for name in NETWORKS:
+        system = idem_md.get_system({"mlp": "gmm40", "painn": "binary"}.get(name, "lj13"))
+        torch.manual_seed(0)
+        denoiser = build_denoiser(NETWORKS[name].Options(name=name), system)
+        found |= {f"{name}.{key}": value for key, value in denoiser.state_dict().items()}
+    checkpoint = idem_md.train(tiny, folder / "run")
+    few = SpringsTraining(steps=2)
+    tuned = tune(checkpoint, run_samples(folder / "run"), folder / "model.safetensors", springs=few, nfes={})
+    jumps = Distillation(steps=100, batch=8, pool=32, renewed=8)
+    made = distill(idem_md.load_sampler("gmm40").checkpoint, folder / "state.safetensors", jumps)
+    for name, other in (("tuned", tuned), ("jumps", made)):
+        found |= {f"{name}.{key}": value for key, value in other.denoiser.state_dict().items()}
+    return found | {"levels": torch.tensor(tuned.frugal_plan().sigma_1, dtype=torch.float64)}
+
+
+def test_the_default_dtype_is_left_alone(tiny, tmp_path):
+    """It is one for all threads, and nothing that we make depends on it."""
+    ours = made_of_torch(tmp_path / "ours", tiny)
+    seen, over = set(), threading.Event()
+
+    def watch():
+        while not over.wait(1e-4):
+            seen.add(torch.get_default_dtype())
+
+    torch.set_default_dtype(torch.float64)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        theirs = made_of_torch(tmp_path / "theirs", tiny)
+        idem_md.load_sampler("lj13").sample(20, seed=0, **FEW)
+    finally:
+        over.set()
+        watcher.join()
+        torch.set_default_dtype(torch.float32)
+    assert seen == {torch.float64}
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        assert value.dtype == theirs[key].dtype and torch.equal(value, theirs[key]), key
 
 
 def test_in_inference_mode(tiny, tmp_path):
