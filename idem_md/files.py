@@ -9,8 +9,9 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,7 @@ import portalocker
 
 from .errors import UsageError
 
-__all__ = ["Claim", "atomic_set", "claimed", "locked", "own_folder", "plain_path", "write_atomic"]
+__all__ = ["Claim", "atomic_set", "claimed", "free_name", "locked", "own_folder", "plain_path", "write_atomic"]
 
 PREFIX = ".idem-md-"
 OWNER = "owner"
@@ -204,8 +205,18 @@ class Claim:
         return [_identity(path) for path in self.paths] != self._found
 
     def free_name(self, path: Path) -> Path:
-        """The name itself, or one beside it if the claim is broken."""
-        return path.with_stem(f"{path.stem}-{os.getpid()}") if self.broken else path
+        """A name beside one of them, for what was to be written there; see `free_name`."""
+        suffixes = {p.suffix for p in self.paths if p.stem == path.stem}
+        return free_name(path, str(os.getpid()), lambda p: [p.with_suffix(suffix) for suffix in suffixes])
+
+
+def free_name(path: Path, word: str, files: Callable[[Path], Iterable[Path]]) -> Path:
+    """``F-word.dcd`` for ``F.dcd``, or ``F-word-2.dcd`` and so on: the first whose ``files`` are all missing."""
+    for k in count(1):
+        target = path.with_stem(f"{path.stem}-{word}" + (f"-{k}" if k > 1 else ""))
+        if not any(os.path.lexists(file) for file in files(target)):
+            break
+    return target
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
@@ -234,7 +245,7 @@ def claimed(name: str, paths: Sequence[Path]) -> Iterator[Claim]:
         Another process has claimed one of them; names it.
     """
     with ExitStack() as stack:
-        for path in paths:
+        for path in dict.fromkeys(paths):
             text = f"{name}: expected a name that no other run writes to, {path} is for"
             with suppress(OSError):  # what keeps a lock away says so when the file is written
                 lock = path.with_name(f"{PREFIX}{path.name}.lock")

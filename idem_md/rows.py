@@ -54,6 +54,15 @@ class Rows:
         found.flags.writeable = False
         return np.asarray(found.reshape(-1, *self.shape))
 
+    def copy(self, n: int) -> np.ndarray:
+        """The first ``n``, shape (n, ...), while more may come."""
+        if self._file is None:
+            found = np.frombuffer(bytes(self._bytes), np.float64)
+        else:
+            self._file.flush()
+            found = np.memmap(self._file, np.float64, "r")
+        return np.array(found.reshape(-1, *self.shape)[:n])
+
 
 def owned(array: np.ndarray) -> np.ndarray:
     """The same numbers, read-only and out of anyone's reach: a copy, unless nothing that can be written is behind."""

@@ -1,5 +1,7 @@
 """Potentials that a system is made of: unlike atoms, topologies in another order, and energies without a floor."""
 
+from dataclasses import replace
+
 import numpy as np
 import openmm
 import pytest
@@ -272,3 +274,70 @@ def test_a_geometry_of_infinite_energy_is_none(dimer):
 
     with pytest.raises(UsageError, match="positions: expected an ordinary geometry, the potential gives inf kT there"):
         System.of_energy(Wall(3, 3), DIMER[:3])
+
+
+# What a second reading found
+
+
+class Ring(idem_md.energies.Energy):
+    """Atoms in a ring by springs: to turn it is a symmetry, and so is an exchange of two that are opposite; to exchange
+    neighbours is none."""
+
+    units, elements = idem_md.units.Units(), ("S",) * 4
+
+    def evaluate(self, x):
+        u, f = torch.zeros(len(x), dtype=x.dtype), torch.zeros_like(x)
+        for i in range(4):
+            j = (i + 1) % 4
+            d = x[:, i] - x[:, j]
+            r = d.norm(dim=-1)
+            u = u + 50 * (r - 2) ** 2
+            pull = (100 * (r - 2) / r)[:, None] * d
+            f[:, i] -= pull
+            f[:, j] += pull
+        return u, f
+
+
+def test_neighbours_in_a_ring_are_not_alike():
+    x = 2 * np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    with pytest.raises(UsageError, match="exchanging atoms 0 and 1"):
+        System.of_energy(Ring(4, 3), x)
+
+
+class Hard(idem_md.energies.Energy):
+    """Spheres that touch in the geometry: to shake it may be too much."""
+
+    units, elements = idem_md.units.Units(), ("Ar",) * 4
+
+    def evaluate(self, x):
+        d = torch.cdist(x, x) + 10 * torch.eye(4, dtype=x.dtype)
+        return torch.where((d < 0.9999).flatten(1).any(1), torch.inf, 0.0).to(x.dtype), torch.zeros_like(x)
+
+
+def test_spheres_that_touch():
+    x = np.array([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]])
+    System.of_energy(Hard(4, 3), x)
+
+
+def test_total_energies_that_a_code_rounds():
+    """By steps of 128 kT, whatever its forces say."""
+
+    class Rounded(Ring):
+        def evaluate(self, x):
+            u, f = super().evaluate(x)
+            return (u.double() - 1.2e9).float().double(), f
+
+    x = 2 * np.array([[0.0, 0, 0], [2.0, 0, 0], [1, 1, 0], [0, 1, 0]])
+    with pytest.raises(UsageError, match="energy: expected total energies in double precision"):
+        System.of_energy(Rounded(4, 3), x, labels=range(4))
+
+
+def test_systems_without_a_geometry_are_tried_when_they_are_trained(smallest_toml, tmp_path):
+    """On a sample of the first buffer; a single point has nothing to exchange."""
+    (tmp_path / "ring.toml").write_text(smallest_toml("ring"))
+    config = idem_md.training.load_config(tmp_path / "ring.toml", built_in=False)
+    ring = System("ring", "", lambda: Ring(4, 3), ("S",) * 4, idem_md.units.Units(), 1.5)
+    for k, system in enumerate((ring, System("ring", "", ring.at(310).make_energy, ("S",) * 4, ring.units, 1.5))):
+        with pytest.raises(UsageError, match="exchanging atoms"):
+            idem_md.train(config, tmp_path / str(k), system=system)
+    idem_md.train(config, tmp_path / "labelled", system=replace(ring, labels=(0, 1, 2, 3)))

@@ -140,17 +140,17 @@ def test_coverage_of_a_cluster_with_one_minimum(monkeypatch):
 def test_minima_without_a_reference(monkeypatch):
     """Liquid LJ-13 knows of the icosahedron (-88.65 kT and 5.56 of the trap), a set in another minimum does not."""
     system = idem_md.get_system("lj13")
-    liquid = ENGINES["pt"].run("lj13", 300, 2000, seed=0)
-    found = minima(liquid, n=60)
+    liquid = ENGINES["pt"].run("lj13", 100, 2000, seed=0)
+    found = minima(liquid, n=40)
     assert found.energy[0] == pytest.approx(-83.09, abs=0.02) and found.share[0] > 0.01 and found.deeper == 0
     assert (np.diff(found.energy) > 0).all() and found.share.sum() <= 1 and found.from_noise.sum() <= 1
 
-    lowest = quench(system.energy(), torch.tensor(liquid.positions[:60])).numpy()
-    high = liquid.positions[:60][lowest > found.energy[0] + 1][:1]
+    lowest = quench(system.energy(), torch.tensor(liquid.positions[:20])).numpy()
+    high = liquid.positions[:20][lowest > found.energy[0] + 1][:1]
     x = np.repeat(high, 20, 0) + 1e-4 * np.random.default_rng(0).standard_normal((20, 13, 3))
     x -= x.mean(1, keepdims=True)
     u = system.energy()(torch.from_numpy(x))[0].numpy()
-    stuck = minima(idem_md.WeightedEnsemble(x, u, np.zeros(20), system), n=60)
+    stuck = minima(idem_md.WeightedEnsemble(x, u, np.zeros(20), system), n=40)
     assert stuck.deeper >= 1 and stuck.share[0] == 0 and stuck.share[stuck.deeper] > 0.9
 
     monkeypatch.setitem(

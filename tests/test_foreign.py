@@ -236,7 +236,7 @@ def test_executors_give_identical_numbers():
     results.append(pool(x))  # starts again
     pool.close()
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         results.append(copper(EMT, executor=client.get_executor())(x))

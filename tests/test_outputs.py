@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from command import run
 
 import idem_md
 from idem_md import UsageError, WeightedEnsemble
+from idem_md.cli.outputs import Outputs
 from idem_md.files import Claim, atomic_set, claimed, own_folder, write_atomic
 
 SYSTEM = idem_md.get_system("gmm40")
@@ -110,6 +112,18 @@ def test_a_file_that_came_meanwhile_is_left(command, parts, monkeypatch):
         assert len(idem_md.load_ensemble(beside)) in (20, 60)
 
 
+def test_kept_samples_replace_nothing(tmp_path):
+    """Of an earlier interruption, in another format, by a process of the same number."""
+    for suffix in (".npz", ".xtc"):
+        outputs = Outputs([tmp_path / f"o{suffix}"], None, Claim([]), Claim([]))
+        for n in (10, 20):
+            outputs.keep([ensemble(n)])
+    lengths = {p.name: len(idem_md.load_ensemble(p)) for p in tmp_path.glob("*.npz")}
+    assert lengths == {
+        "o-interrupted.npz": 10, "o-interrupted-2.npz": 20, "o-interrupted-3.npz": 10, "o-interrupted-4.npz": 20
+    }  # fmt: skip
+
+
 def test_claims_without_locks(tmp_path, monkeypatch):
     """A file system that knows none."""
 
@@ -118,11 +132,14 @@ def test_claims_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr("idem_md.files._alone", none)
     with claimed("out", [tmp_path / "a"]) as claim:
-        assert not claim.broken and claim.free_name(tmp_path / "a") == tmp_path / "a"
+        assert not claim.broken
         with claimed("out", [tmp_path / "a"]):
             pass
         write_atomic(tmp_path / "a", b"")
         assert claim.broken and claim.free_name(tmp_path / "a") == tmp_path / f"a-{os.getpid()}"
+        write_atomic(tmp_path / f"a-{os.getpid()}", b"")
+        assert claim.free_name(tmp_path / "a") == tmp_path / f"a-{os.getpid()}-2"
+        (tmp_path / f"a-{os.getpid()}").unlink()
     assert names(tmp_path) == ["a"]
 
 
@@ -307,15 +324,33 @@ def test_an_interrupted_call_in_python_knows_what_it_had(lj13_sampler):
         seen.clear()
         with pytest.raises(KeyboardInterrupt):
             sampler.sample(20_000, progress=impatient, executor=executor, **few)
-        (part,) = sampler.so_far()
-        assert len(part) == 2 * size and np.array_equal(part.positions, whole.positions[: 2 * size])
+        (part,), again = sampler.so_far(), sampler.so_far()
+        assert (
+            part == again[0] and len(part) == 2 * size and np.array_equal(part.positions, whole.positions[: 2 * size])
+        )
         assert len(sampler.extend(part, 100)) == 2 * size + 100
         assert sampler.so_far() == []
+
+
+def test_calls_in_threads_do_not_mix():
+    """And one may be looked at while it draws."""
+    sampler = idem_md.Sampler(idem_md.load_sampler("gmm40").checkpoint)
+    few = {"nfe": 4, "last_step": "plain"}
+    alone = [sampler.sample(4000, seed=seed, **few) for seed in (1, 2)]
+    looked_at = []
+    with ThreadPoolExecutor(3) as threads:
+        both = [threads.submit(sampler.sample, 4000, seed=seed, **few) for seed in (1, 2)]
+        while not all(future.done() for future in both):
+            looked_at += [len(e) for e in sampler.so_far()]
+        for future, e in zip(both, alone):
+            assert np.array_equal(future.result().positions, e.positions)
+    assert looked_at == [] or max(looked_at) <= 4000
 
 
 # One object on stdout
 
 NOISY = """
+import ctypes
 import os
 from ase.calculators.lj import LennardJones
 from ase.cluster import Icosahedron
@@ -327,6 +362,7 @@ class Talkative(LennardJones):
     def calculate(self, *args, **kwargs):
         print("an energy")
         os.write(1, b"by compiled code\\n")
+        ctypes.CDLL(None).puts(b"held back by C")
         super().calculate(*args, **kwargs)
 
 
@@ -342,11 +378,12 @@ def test_stdout_is_for_json_alone(tmp_path):
     """What a potential prints here and in workers goes to stderr."""
     (tmp_path / "noisy.py").write_text(NOISY)
     words = "sample lj13 -n 3 --nfe 4 --last-step plain --calculator ./noisy.py:atoms --workers 1 --json".split()
-    with popen(*words, cwd=tmp_path) as process:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # which is for C as well
+    with popen(*words, cwd=tmp_path, env=environment) as process:
         out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert json.loads(out)["n"] == 3 and out.count("\n") == 1
-    for line in ("a banner", "a cluster", "an energy", "by compiled code"):
+    for line in ("a banner", "a cluster", "an energy", "by compiled code", "held back by C"):
         assert line in err
 
 

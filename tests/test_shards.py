@@ -71,7 +71,7 @@ def test_processes_are_one_process(sampler, whole):
 
 def test_a_dask_cluster_is_one_process(sampler, whole):
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         same(sampler.sample(N, executor=client.get_executor(), **PLAIN), whole)

@@ -103,6 +103,7 @@ class BoltzmannSampler(Dynamics):
         self.nfe, self.batch = check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
         self._budget = {"minutes": minutes, "max_energy_calls": max_energy_calls}
+        labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
         name, total = name_and_trap(atoms, self.temperature_K, trap, labels)
         self._folder = None
         if checkpoint is None:
@@ -112,7 +113,7 @@ class BoltzmannSampler(Dynamics):
         given = None if checkpoint is None else load_sampler(checkpoint).checkpoint
         length = card["length_angstrom"] if card else given.system.units.length_angstrom if given else None
         known = card["labels"] if card else given.system.labels if given else None
-        labels = known if labels is None else tuple(labels)
+        labels = known if labels is None else labels
         self.system = system_of(atoms, self.temperature_K, total, workers, name, length, labels)
         if card and known != (None if labels is None else list(labels)):
             raise FileFormatError(f"{self._folder}: holds a sampler for the labels {known}, got {labels}")

@@ -185,18 +185,18 @@ class Engine(ABC):
 
         self._so_far, self._ensemble = None, ensemble
         found = ensemble(self.draw(target, energy, n, self.planned(target, n, budget, seed), generator, progress))
-        self._so_far = None
+        self._so_far = self._ensemble = None
         warn(found)
         return found
 
     # What `draw` has, while it is at work; set by engines that draw one thing after the other.
     _so_far: Callable[[], Draws] | None = None
-    _ensemble: Callable[[Draws], WeightedEnsemble]
+    _ensemble: Callable[[Draws], WeightedEnsemble] | None = None
 
     def so_far(self) -> list[WeightedEnsemble]:
         """What a `run` that was interrupted had drawn, or one that is under way in another thread has: an ensemble, or
         none if there is nothing yet, as from engines whose samples all come at the end."""
-        return [] if self._so_far is None else [self._ensemble(self._so_far())]
+        return [] if self._so_far is None or self._ensemble is None else [self._ensemble(self._so_far())]
 
     def configured(self, **options: Any) -> Engine:
         """An engine of this kind with other options than its defaults.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
@@ -19,7 +18,7 @@ import torch
 from ..chains import ChainState
 from ..checks import check_float, check_int, energies_agree
 from ..energies import Energy
-from ..energies.workers import start_worker
+from ..energies.workers import Pool, packed_for_workers
 from ..errors import EnergyError, ResultError, UsageError, WeightWarning
 from ..seeds import draw_seed
 from ..systems import System
@@ -117,10 +116,11 @@ def _chains(recipe: Recipe, state: ChainState, seeds: Sequence[int]) -> Iterator
     with ExitStack() as stack:
         begun: list[Future[float]] = []
         running: list[Start] = []
+        packed_for_workers("workers", recipe)
         for x, seed in zip(starts, seeds):
-            # spawn: forking a process that has threads can deadlock.
-            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker)
-            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            own = Pool(1)
+            pool = own.get()
+            stack.callback(own.close)
             begun.append(pool.submit(_begin, recipe, x, seed))
             running.append(partial(_submitted, pool))
         _same_potential(state.u, [future.result() for future in begun])

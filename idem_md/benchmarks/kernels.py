@@ -60,6 +60,8 @@ def score_reference(energy: LennardJones, x: torch.Tensor, sigma: torch.Tensor, 
 class _PlainLennardJones(Energy):
     """Energy and forces by torch autograd over pairs, for the reference chains."""
 
+    users_code = False
+
     def __init__(self, energy: LennardJones):
         super().__init__(energy.n_atoms, energy.n_dims)
         self.energy = energy
@@ -182,12 +184,14 @@ def bench_target(case: Case) -> Measurement:
     """B x K energies with forces to B scores; the reference is `score_reference`, random numbers included."""
     batch, samples, energy, device = case.batch, case.samples, case.energy, case.device
     x = _positions(energy, case.scale, batch, device)
-    sigma = torch.logspace(-2, 0, batch, device=device)
+    sigma = torch.logspace(-2, 0, batch, dtype=torch.float32, device=device)
     noise = standard_normal(x.shape, torch.Generator().manual_seed(1), torch.float32).to(device)
     x = x + sigma[:, None, None] * noise
     return Measurement(
         lambda: dem_scores(energy, x, sigma, samples, 0),
-        lambda: score_reference(energy, x, sigma, torch.randn(batch, samples, *x.shape[1:], device=device)),
+        lambda: score_reference(
+            energy, x, sigma, torch.randn(batch, samples, *x.shape[1:], dtype=torch.float32, device=device)
+        ),
         batch * samples,
         batch * samples,
         4 * (3 * x.numel() + 4 * batch),

@@ -60,7 +60,7 @@ def _rms(a: torch.Tensor) -> float:
 
 def _truth(energy: Energy, x_0, x_t, sigma: float, chains: int, steps: int) -> tuple[torch.Tensor, float]:
     """Scores (D - x_t) / sigma^2 by posterior averages, and their rms error from the difference of two."""
-    s = torch.full((len(x_t),), sigma)
+    s = x_t.new_full((len(x_t),), sigma)
     # A call uses its seed and the next.
     halves = [posterior_mean(energy, x_t, s, x_0, STEP, chains, steps, seed) for seed in (1, 3)]
     a, b = ((mix_with_force(x_t, s, p.mean, p.force, FORCE_SCALE) - x_t) / sigma**2 for p in halves)
@@ -92,7 +92,7 @@ def measure_estimators(
         x_t = x_0 + sigma * standard_normal(x_0.shape, torch.Generator().manual_seed(3), torch.float32)
         truth, error = _truth(energy, x_0, x_t, sigma, chains, steps)
         for k in draws:
-            scores = dem_scores(energy, x_t.repeat(repeats, 1, 1), torch.full((repeats * points,), sigma), k, 7)
+            scores = dem_scores(energy, x_t.repeat(repeats, 1, 1), x_t.new_full((repeats * points,), sigma), k, 7)
             noise, bias = {}, {}
             for name, estimator in ESTIMATORS.items():
                 estimate = estimator(scores).reshape(repeats, *x_t.shape)

@@ -63,9 +63,13 @@ def quench(energy: Energy, x: torch.Tensor) -> torch.Tensor:
         zero = float(u[0]) if zero is None else zero
         return float(u[0]) - zero, -f.reshape(-1).cpu().numpy()
 
-    out = []
+    out: list[float] = []
     for start in x.double().flatten(1).cpu().numpy():
         zero = None  # the first energy of each: convergence is judged by parts of the value
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-12})
+        objective(start)
+        assert zero is not None
+        # Or nothing would ever be converged enough for the rounding of a large total energy.
+        options = {"maxiter": 2000, "ftol": max(1e-12, 10 * np.finfo(float).eps * abs(zero))}
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         out.append(found.fun + zero if found.success else np.nan)
     return x.new_tensor(out, dtype=torch.float64)

@@ -51,8 +51,7 @@ def json_alone() -> Iterator[None]:
         if _descriptor(sys.stdout) == 1 and _descriptor(sys.stderr) == 2:
             kept = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
             answer = stack.enter_context(kept)
-            os.dup2(2, 1)
-            stack.callback(os.dup2, answer.fileno(), 1)
+            os.dup2(2, 1)  # to the end of the process: what compiled code holds back comes when it exits
         _answers.append(answer)
         stack.callback(_answers.pop)
         stack.enter_context(redirect_stdout(sys.stderr))

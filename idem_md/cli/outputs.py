@@ -57,7 +57,7 @@ class Outputs:
         from ..errors import UsageError
 
         broken = self.claim.broken
-        targets = [None if path is None else self.claim.free_name(path) for path in self.paths]
+        targets = [self.claim.free_name(path) if broken and path is not None else path for path in self.paths]
         pairs = list(zip(ensembles, targets))
         files = [[] if target is None else [str(p) for p in e.save(target)] for e, target in pairs]
         if broken:
@@ -79,7 +79,7 @@ class Outputs:
         """
         from ..errors import UsageError
 
-        target = self.plot_claim.free_name(path)
+        target = self.plot_claim.free_name(path) if self.plot_claim.broken else path
         with picture("plot", target) as new:
             yield new
         if target != path:
@@ -89,17 +89,19 @@ class Outputs:
             )
 
     def keep(self, ensembles: Sequence[WeightedEnsemble], again: str = "") -> list[str]:
-        """Write what an interrupted run has drawn beside what it was to write; says where, and how to go on."""
+        """Write what an interrupted run has drawn beside what it was to write; says where, and ``again``, how to go on,
+        which ends before the name."""
+        from ..ensemble import check_writable
+        from ..files import free_name
+
         said = []
         for e, path in zip(ensembles, self.paths):
             if path is None:
                 said.append(f"{len(e)} samples were drawn, and are lost: there is no --out for them")
                 continue
-            target = path.with_stem(f"{path.stem}-interrupted")
-            if os.path.lexists(target):
-                target = path.with_stem(f"{path.stem}-interrupted-{os.getpid()}")
+            target = free_name(path, "interrupted", lambda p: check_writable(p).values())
             e.save(target)
-            said.append(f"{len(e)} samples were drawn, and are in {target}{again.format(target)}")
+            said.append(f"{len(e)} samples were drawn, and are in {target}" + (f"{again} {target}" if again else ""))
         return said or ["nothing was drawn yet"]
 
 
@@ -131,6 +133,8 @@ def claim_outputs(
     pictures = [] if plot is None else [plot]
     if plot is not None:
         check_png("plot", plot)
+    held = work.held.enter_context
+    claims = held(claimed("out", files)), held(claimed("plot", pictures))
     for name, names in (("out", files), ("plot", pictures)):
         # A link that leads nowhere is there as well.
         taken = [file for file in names if os.path.lexists(file)]
@@ -138,8 +142,7 @@ def claim_outputs(
             raise UsageError(
                 f"{name}: expected a name that is not taken, there is {taken[0]}; replace it with --overwrite"
             )
-    held = work.held.enter_context
-    return Outputs(paths, plot, held(claimed("out", files)), held(claimed("plot", pictures)), adding)
+    return Outputs(paths, plot, *claims, adding)
 
 
 @contextmanager
@@ -164,7 +167,8 @@ def keeping(work: Work, keep: Callable[[], Sequence[str]]) -> Iterator[None]:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]  # as of nohup
+    handlers = {number: signal.signal(number, lambda *_: None) for number in heard}
     descriptor = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     try:
         yield

@@ -102,7 +102,7 @@ def sample(
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
     with working() as work:
         from ..checks import check_int
-        from ..ensemble import load_ensemble
+        from ..ensemble import WeightedEnsemble, load_ensemble
         from ..errors import ResultError, UsageError
         from ..sampler import Sampler, load_sampler
 
@@ -135,8 +135,15 @@ def sample(
         sampler = sampler if own is known else Sampler(sampler.checkpoint, own, device)
         options = (nfe, 0 if seed is None else seed, method, kernel, last_step, last_step_calls)
         tell = sampling(work, n, not unweighted)
-        again = f"; go on with idem-md sample {system} --append --out {{}}"
-        with keeping(work, lambda: outputs.keep(sampler.so_far(), again)):
+        potential = "".join(f" --{k} {v}" for k, v in (("calculator", calculator), ("xml", xml)) if v is not None)
+        again, drawn = f"; go on with idem-md sample {system}{potential} --append --out", list[WeightedEnsemble]()
+        again = again if shard is None else "; a shard is to be drawn again, by the same command, not"
+
+        def keep() -> list[str]:
+            # What was there before is there still.
+            return outputs.keep([e for e in sampler.so_far() or drawn if e is not after], again)
+
+        with keeping(work, keep):
             if len(temperatures) > 1:
                 ensembles = sampler.scan(n, temperatures, *options, progress=tell, moves=moves)
             else:
@@ -153,6 +160,7 @@ def sample(
                         executor=workers,
                         shard=_shard(shard),
                     )
+                    drawn.append(whole)
                 if (after is not None or ess is not None) and (left := n if after is not None else n - len(whole)):
                     whole = sampler.extend(whole, left, ess, seed, tell, workers)
                 ensembles = [whole]

@@ -12,6 +12,8 @@ __all__ = ["Floor"]
 
 # kT an atom below an ordinary geometry from which on a configuration is looked at.
 DEPTH = 20.0
+# Configurations of a batch whose distances are looked at.
+LOOKED_AT = 256
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Floor:
         low = (u < self.energy - self.depth).nonzero()[:, 0]
         if not len(low):
             return
+        low = low[u[low].argsort()[:LOOKED_AT]]  # what runs away is soon below all else
         radii = torch.tensor(self.contact, dtype=torch.float64)
         y = x[low].detach().cpu().double()
         ratio = torch.cdist(y, y) / (radii[:, None] + radii).clamp(min=1e-12)

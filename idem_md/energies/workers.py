@@ -13,7 +13,7 @@ import uuid
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -79,13 +79,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def packed_for_workers(name: str, thing: Any) -> bytes:
+def packed_for_workers(name: str, thing: Any, spawned: bool = True) -> bytes:
     """Pickled, for another process to import what it needs.
 
     Parameters
     ----------
     name : str
         What to call the argument in the error.
+    spawned : bool
+        Whether it goes to processes of our own, which do not have what a notebook has defined.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def packed_for_workers(name: str, thing: Any) -> bytes:
             f"{name}: expected a potential that pickles, to be sent to other processes; define it at the top of a "
             f"module ({type(error).__name__}: {error})"
         ) from None
-    if _main_is_a_file():
+    if not spawned or _main_is_a_file():
         return packed
     lost = _names_in_main(packed)
     if lost:
@@ -116,15 +118,19 @@ def _main_is_a_file() -> bool:
 
 def _names_in_main(packed: bytes) -> list[str]:
     """What a pickle looks for in the main module."""
-    found, strings = [], list[str]()
+    found, strings, memo = [], list[str](), list[str | None]()
+    last: str | None = None
     for code, argument, _ in pickletools.genops(packed):
-        if code.name == "GLOBAL":
-            module, _, qualified = str(argument).partition(" ")
-            found += [qualified] if module == "__main__" else []
-        elif code.name == "STACK_GLOBAL" and strings[-2:-1] == ["__main__"]:
+        if code.name == "MEMOIZE":
+            memo.append(last)
+            continue
+        last = argument if isinstance(argument, str) else None
+        if code.name in ("BINGET", "LONG_BINGET"):
+            last = memo[argument] if isinstance(argument, int) else None
+        if code.name == "STACK_GLOBAL" and strings[-2:-1] == ["__main__"]:
             found.append(strings[-1])
-        elif isinstance(argument, str):
-            strings.append(argument)
+        elif last is not None:
+            strings.append(last)
     return found
 
 
@@ -138,7 +144,7 @@ class Pool:
     def get(self) -> Executor:
         if self.executor is not None:
             return self.executor
-        if not _main_is_a_file():
+        if not _main_is_a_file() and hasattr(sys.modules["__main__"], "__file__"):
             sys.modules["__main__"].__file__ = None  # "<stdin>", which the new processes would look for
         # spawn: forking a process that has threads, as torch has, can deadlock.
         executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), start_worker)
@@ -151,12 +157,11 @@ class Pool:
             self.executor.shutdown(wait=True, cancel_futures=True)
             self.executor = None
 
-    def kill(self) -> None:
-        """End the processes at once, whatever they are at."""
-        processes = getattr(self.executor, "_processes", None) or {}
-        for process in list(processes.values()):
-            process.kill()
-        self.close()
+    def abandon(self) -> None:
+        """Wait for nothing: the processes end after what they are at."""
+        if self.executor is not None:
+            self.executor.shutdown(wait=False, cancel_futures=True)
+            self.executor = None
 
 
 class Evaluations:
@@ -203,7 +208,18 @@ class Evaluations:
         return results
 
     def _elsewhere(self, chunks: dict) -> dict:
-        results, lost, futures = {}, [], {}
+        futures: dict[int, Future] = {}
+        try:
+            return self._gathered(chunks, futures)
+        except BaseException:  # an interrupt: nobody waits for the rest
+            for future in futures.values():
+                future.cancel()
+            if self._pool is not None:
+                self._pool.abandon()
+            raise
+
+    def _gathered(self, chunks: dict, futures: dict[int, Future]) -> dict:
+        results, lost = {}, []
 
         def submit(first, attempt=0):
             executor = self._executor if self._pool is None else self._pool.get()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -23,8 +26,19 @@ __all__ = [
     "weighted_variance",
 ]
 
-# Weights that vanish beside the others do: that is no error, whatever the caller's np.errstate says.
-vanishing = np.errstate(under="ignore")
+F = TypeVar("F", bound=Callable)
+
+
+def vanishing(function: F) -> F:
+    """Decorator: weights that vanish beside the others do, and that is no error, whatever `numpy.errstate` says."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(under="ignore"):
+            return function(*args, **kwargs)
+
+    return cast(F, wrapped)
+
 
 # Below this a standard error would be the square root of almost nothing, and look like certainty.
 MIN_ESS_FOR_ERRORS = 5.0

@@ -117,7 +117,7 @@ class WeightedEnsemble:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, WeightedEnsemble):
             return NotImplemented
-        mine, theirs = ((e.kind, e.source, e.system.describe()) for e in (self, other))
+        mine, theirs = ((e.kind, repr(e.source), e.system.describe()) for e in (self, other))  # NaN is not NaN
         arrays = ((getattr(self, name), getattr(other, name)) for name in ("log_weights", "energies", "positions"))
         return mine == theirs and all(np.array_equal(*pair, equal_nan=True) for pair in arrays)
 

@@ -29,8 +29,8 @@ class Assembly:
         When the call began, by `time.perf_counter`.
     after : WeightedEnsemble, optional
         Samples that new ones are put together with.
-    shard : list of int, optional
-        Seed, k, m and n, if all of it is to be drawn.
+    closing : dict
+        What provenances are to say besides, of a whole set only.
     """
 
     systems: Sequence[System]
@@ -38,7 +38,7 @@ class Assembly:
     facts: dict[str, Any]
     start: float
     after: WeightedEnsemble | None = None
-    shard: list[int] | None = None
+    closing: dict[str, Any] = field(default_factory=dict)
     gathered: Gathered = field(init=False)
 
     def __post_init__(self):
@@ -52,12 +52,13 @@ class Assembly:
                 return [] if self.after is None else [self.after]
             seed = self.facts["seed"]
             facts = {**self.facts, "chunks": [list(run) for run in runs_of((seed, *chunk) for chunk in chunks)]}
-            if self.shard is not None and whole:
-                facts["shards"] = [self.shard]
+            facts |= self.closing if whole else {}
             ensembles = []
             for system, samples in zip(self.systems, self.gathered.collected):
                 calls, parameters = samples.energy_calls, system.energy().parameters
                 record = provenance(system.name, parameters, calls, self.start, failed=samples.failed, **facts)
-                new = WeightedEnsemble(*samples.arrays(count), system, record, self.kind)
+                new = WeightedEnsemble(
+                    *(samples.arrays() if whole else samples.copies(count)), system, record, self.kind
+                )
                 ensembles.append(new if self.after is None else WeightedEnsemble.concatenate([self.after, new]))
         return ensembles

@@ -78,9 +78,13 @@ class Collected:
         self.failed += part.failed
         self.energy_calls += part.energy_calls
 
-    def arrays(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, energies and log weights of the first ``n``, at the end."""
-        return self._positions.array()[:n], self._energies.array()[:n], self._log_weights.array()[:n]
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, energies and log weights, at the end."""
+        return self._positions.array(), self._energies.array(), self._log_weights.array()
+
+    def copies(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Those of the first ``n``, while more may come."""
+        return self._positions.copy(n), self._energies.copy(n), self._log_weights.copy(n)
 
 
 class Gathered:
@@ -237,7 +241,7 @@ def draw_chunks(
         for chunk in chunks:
             yield chunk, drawing.draw(chunk)
         return
-    packed = packed_for_workers("executor", drawing)
+    packed = packed_for_workers("executor", drawing, isinstance(executor, Pool))
     token, waiting = uuid.uuid4().hex, iter(chunks)
     window = AHEAD * executor.workers if isinstance(executor, Pool) else WINDOW
     under_way: deque[tuple[Chunk, Future | None]] = deque()
@@ -311,8 +315,7 @@ def gather(
                 tell(parts[0].log_weights)
     except BaseException:
         if pool is not None:
-            pool.kill()  # nobody waits for what they are at
+            pool.abandon()
         raise
-    finally:
-        if pool is not None:
-            pool.close()
+    if pool is not None:
+        pool.close()

@@ -381,12 +381,13 @@ class Sampler:
             check_fits("n", count, BYTES_A_SAMPLE * len(systems))
             check_room("n", count * len(systems), (self.system.n_atoms, self.system.n_dims))
 
-        if ess is not None:
-            facts["stopped_at_ess"] = float(ess)
-        self._under_way = Assembly(systems, kind, facts, start, after, [seed, k, m, n] if m > 1 else None)
-        gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, self._under_way.gathered)
-        ensembles = self._under_way.ensembles()
-        self._under_way = None
+        closing = ({"shards": [[seed, k, m, n]]} if m > 1 else {}) | (
+            {} if ess is None else {"stopped_at_ess": float(ess)}
+        )
+        work = self._under_way = Assembly(systems, kind, facts, start, after, closing)
+        gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
+        ensembles = work.ensembles()
+        self._under_way = None if self._under_way is work else self._under_way
         if not ensembles:
             raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
         for ensemble in ensembles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,56 +16,82 @@ __all__ = ["refuse_unlike"]
 
 # By which the geometry is disturbed, in parts of the distance of nearest neighbours: in a symmetric one an exchange of
 # unlike atoms may be one of the symmetries.
-JITTER = 0.02
+JITTER = (0.02, 0.002)
+# From here on single precision rounds by more than 0.1 kT.
+LARGE = 2.0**21
 # Relative and absolute in kT: by how much rounding and electrons that have not quite converged may change an energy.
 RELATIVE, LEAST = 1e-4, 0.05
 
 
-def refuse_unlike(energy: Energy, x: np.ndarray, kinds: Sequence[int], elements: Sequence[str]) -> float:
+def refuse_unlike(
+    energy: Energy, x: np.ndarray, kinds: Sequence[int], elements: Sequence[str], device: Any = "cpu"
+) -> float:
     """The energy of a geometry (N, D) in kT, after trying whether atoms of one kind are alike.
 
-    Two of each kind are exchanged, and all of a kind in turn: two energy calls, and up to two more a kind.
+    Of each kind the two that are farthest apart and the two nearest ones are exchanged, and all in turn: two energy
+    calls, and up to three more a kind; one call if no two atoms are of one kind.
 
     Raises
     ------
     UsageError
-        The geometry has no finite energy, or an exchange changes it; names the atoms.
+        The geometry has no finite energy, or an exchange changes it; names the atoms. Or large energies do not change
+        as the forces say.
     """
     import torch
 
     from ..checks import energies_agree
 
-    def energy_of(y: np.ndarray) -> float:
+    def evaluated(y: np.ndarray) -> tuple[float, np.ndarray]:
         try:
-            return float(energy(torch.from_numpy(y[None].copy()))[0][0])
+            u, f = energy(torch.from_numpy(y[None].copy()).to(device))
+            return float(u[0]), f[0].cpu().numpy()
         except EnergyError:  # what a code makes of bonds as long as the molecule
-            return np.inf
+            return np.inf, np.zeros_like(y)
 
-    d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
-    y = x + JITTER * d.min() * np.random.default_rng(0).standard_normal(x.shape)
-    u, disturbed = energy_of(x), energy_of(y)
-    if not np.isfinite([u, disturbed]).all():
+    u, f = evaluated(x)
+    if not np.isfinite(u):
         raise UsageError(f"positions: expected an ordinary geometry, the potential gives {u:g} kT there")
+    if len(set(kinds)) == len(kinds) and abs(u) <= LARGE:
+        return u
+    d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
+    noise, y, disturbed = d.min() * np.random.default_rng(0).standard_normal(x.shape), x, u
+    for share in JITTER:
+        there, pull = evaluated(x + share * noise)
+        if np.isfinite(there):
+            y, disturbed = x + share * noise, there
+            _refuse_rounded(u, there, float((-0.5 * (f + pull) * share * noise).sum()))
+            break
 
     def changed(order: np.ndarray) -> float | None:
         """The energy after a permutation, if it is another one."""
-        after = energy_of(y[order])
+        after = evaluated(y[order])[0]
         return None if energies_agree(disturbed, after, RELATIVE, LEAST) else after
 
     for kind in sorted(set(kinds)):
         atoms = [k for k, own in enumerate(kinds) if own == kind]
-        if all(changed(order) is None for order in _trials(atoms, len(x), d)):
+        trial = next((order for order in _trials(atoms, len(x), d) if changed(order) is not None), None)
+        if trial is None:
             continue
-        for a, b in zip(atoms, atoms[1:]):
-            after = changed(_exchange(len(x), a, b))
-            if after is not None:
-                raise UsageError(
-                    "labels: expected the same label only for atoms that are interchangeable; exchanging atoms "
-                    f"{a} and {b} ({elements[a]}) alone takes the energy from {disturbed:.6g} to {after:.6g} kT. Atoms "
-                    "that are bonded differently need labels of their own: labels= in Python, --labels on the command "
-                    f"line, one number an atom; labels=range({len(x)}) tells all of them apart"
-                )
+        exchanged = ((a, b, changed(_exchange(len(x), a, b))) for a, b in zip(atoms, atoms[1:]))
+        a, b, after = next(
+            (found for found in exchanged if found[2] is not None), (atoms[0], atoms[-1], changed(trial))
+        )
+        raise UsageError(
+            f"labels: expected the same label only for atoms that are interchangeable; exchanging atoms {a} and {b} "
+            f"({elements[a]}) alone takes the energy from {disturbed:.6g} to {after:.6g} kT. Atoms that are bonded "
+            "differently need labels of their own: labels= in Python, --labels of train and baseline, one number an "
+            f"atom; labels=range({len(x)}) tells all of them apart, and a network keeps those it was trained with"
+        )
     return u
+
+
+def _refuse_rounded(u: float, there: float, expected: float) -> None:
+    """Total energies that a code keeps in single precision move in steps, whatever its forces say."""
+    if abs(u) > LARGE and abs(there - u - expected) > 1 + 0.5 * abs(expected):
+        raise UsageError(
+            f"energy: expected total energies in double precision, {u:.9g} kT changes by {there - u:.3g} where the "
+            f"forces say {expected:.3g}; subtract the energy of a reference geometry, or compute in float64"
+        )
 
 
 def _exchange(n: int, a: int, b: int) -> np.ndarray:
@@ -75,13 +101,15 @@ def _exchange(n: int, a: int, b: int) -> np.ndarray:
 
 
 def _trials(atoms: Sequence[int], n: int, distances: np.ndarray) -> Iterator[np.ndarray]:
-    """Permutations of the atoms of one kind: the two that are farthest apart, and all in turn."""
+    """Permutations of the atoms of one kind: the two that are farthest apart, the two nearest ones, and all in turn."""
     if len(atoms) < 2:
         return
     among = np.where(np.isinf(distances), 0.0, distances)[np.ix_(atoms, atoms)]
     a, b = divmod(int(among.argmax()), len(atoms))
     yield _exchange(n, atoms[a], atoms[b])
     if len(atoms) > 2:
+        a, b = divmod(int(distances[np.ix_(atoms, atoms)].argmin()), len(atoms))
+        yield _exchange(n, atoms[a], atoms[b])
         order = np.arange(n)
         order[atoms] = np.roll(atoms, 1)
         yield order

@@ -211,9 +211,9 @@ class System:
 
         Notes
         -----
-        Exchanges of atoms that count as alike are tried on the geometry, for two energy calls and up to two more a
-        kind. From there on energies that run away below that of the geometry, as two atoms fall into each other, raise
-        `EnergyError`, which names them.
+        Exchanges of atoms that count as alike are tried on the geometry, for two energy calls and up to three more
+        a kind. From there on energies that run away below that of the geometry, as two atoms fall into each other,
+        raise `EnergyError`, which names them.
         """
         from ..checks import check_int
         from ..energies import Floor, Physical

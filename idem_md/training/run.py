@@ -16,7 +16,7 @@ import torch
 from torch import distributed
 
 from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, weights_digest
-from ..energies import Energy
+from ..energies import Energy, Scaled
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
 from ..files import own_folder, write_atomic
 from ..native import check_device
@@ -289,14 +289,31 @@ class _Run:
         self.energy.calls = self.peers.part(calls)
 
 
+def _unlike_atoms(run: _Run, state: TrainingState) -> UsageError | None:
+    """What `refuse_unlike` says of a system that was made without a geometry, on which it would have been tried."""
+    bare = run.energy
+    while isinstance(bare, Scaled):
+        bare = bare.energy
+    if not bare.users_code or bare.floor is not None:
+        return None
+    samples = state.buffer.samples
+    lowest = samples.x[int(samples.u.argmin())].double().cpu().numpy()
+    try:
+        refuse_unlike(run.energy, lowest, run.system.kinds, run.system.elements, run.device)
+    except UsageError as error:
+        return error
+    except BudgetExhausted:  # it ends the run soon enough
+        pass
+    return None
+
+
 def _begin(run: _Run, stop: Callable[[], bool]) -> TrainingState:
     """The first state of a run, saved."""
     start = time.perf_counter()
     state = init(run.config, run.system, run.energy, run.budget.guard(stop), run.device, run.peers)
-    if run.energy.users_code and run.energy.floor is None:  # a system that no geometry was given for
-        samples = state.buffer.samples
-        lowest = samples.x[int(samples.u.argmin())].double().cpu().numpy()
-        refuse_unlike(run.energy, lowest, run.system.kinds, run.system.elements)
+    problem = _unlike_atoms(run, state) if run.peers.first else None
+    if problem := run.peers.told(problem):
+        raise problem
     calls = sum(run.peers.all(run.energy.calls))
     state.filled = (run.peers.told(time.perf_counter() - start), calls)
     run.save(state, calls, [])
