@@ -327,7 +327,7 @@ def test_total_energies_that_a_code_rounds():
             u, f = super().evaluate(x)
             return (u.double() - 1.2e9).float().double(), f
 
-    x = 2 * np.array([[0.0, 0, 0], [2.0, 0, 0], [1, 1, 0], [0, 1, 0]])
+    x = 4 * np.array([[0.0, 0, 0], [2.0, 0, 0], [1, 1, 0], [0, 1, 0]])
     with pytest.raises(UsageError, match="energy: expected total energies in double precision"):
         System.of_energy(Rounded(4, 3), x, labels=range(4))
 
