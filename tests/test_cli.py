@@ -385,6 +385,46 @@ def test_shards_merge_and_append(tmp_path):
     assert {run[0] for run in load("all.dcd").provenance["chunks"]} == {7}  # whose random numbers go on
 
 
+def test_extend_finds_the_network_of_a_file(tmp_path):
+    """Also of a run folder, at another temperature, and for a potential of one's own if it is told."""
+    few = ("--nfe", 4, "--last-step", "plain", "--seed", 3)
+    run("sample", "gmm40", "-n", 20, *few, "--out", "a.dcd", cwd=tmp_path)
+    more = json.loads(run("extend", "a.dcd", "-n", 30, "--json", cwd=tmp_path).stdout)
+    assert more["n"] == 50 and more["files"] == ["a.dcd", "a.pdb", "a.npz"]
+    ess = json.loads(run("extend", "a.dcd", "--ess", 60, "--json", cwd=tmp_path).stdout)
+    assert ess["ess"] >= 60 and ess["n"] > 50
+    assert "effective samples" in run("extend", "a.dcd", "--ess", 5, cwd=tmp_path).stdout  # there are enough
+    run("sample", "dw4", "-n", 20, *few, "--temperature", 310, "--out", "hot.dcd", cwd=tmp_path)
+    assert json.loads(run("extend", "hot.dcd", "-n", 5, "--json", cwd=tmp_path).stdout)["n"] == 25
+    for words, message in (
+        (("extend", "a.dcd"), "n: expected -n, how many samples more, or --ess, got neither"),
+        (("extend", "a.dcd", "-n", 0), "n: expected at least 1"),
+        (("extend", "a.dcd", "-n", 5, "--sampler", "dw4"), "ensemble: expected the same"),
+        (("extend", "none.dcd", "-n", 5), "none.npz"),
+    ):
+        assert message in run(*words, cwd=tmp_path, code=2).stderr
+
+
+def test_old_options_say_their_new_names(tmp_path):
+    """And do what they did."""
+    few = ("gmm40", "-n", 20, "--nfe", 4, "--seed", 3)
+    plain = ("--last-step", "plain")
+    run("sample", *few, *plain, "--out", "a.dcd", cwd=tmp_path)
+    old = run("sample", "gmm40", "-n", 20, "--append", "--out", "a.dcd", cwd=tmp_path)
+    assert "idem-md: note: sample --append is now idem-md extend a.dcd" in old.stderr
+    run("sample", *few, *plain, "--out", "b.dcd", cwd=tmp_path)
+    run("extend", "b.dcd", "-n", 20, cwd=tmp_path)
+    a, b = (idem_md.load_ensemble(tmp_path / name) for name in ("a.dcd", "b.dcd"))
+    assert a == b and len(a) == 40
+    old = run("sample", *few, "--temperatures", "290,310", "--json", cwd=tmp_path)
+    assert "is now idem-md scan gmm40 --temperatures 290,310" in old.stderr
+    new = run("scan", *few, "--temperatures", "290,310", "--json", cwd=tmp_path)
+    assert "note" not in new.stderr
+    old_rows, new_rows = (json.loads(done.stdout)["temperatures"] for done in (old, new))
+    assert [r["log_z"] for r in old_rows] == [r["log_z"] for r in new_rows]
+    assert "--append" not in run("sample", "--help").stdout
+
+
 def test_what_somebody_else_has_written_is_not_overwritten(tmp_path, monkeypatch):
     run("sample", "gmm40", "-n", 20, "--nfe", 6, "--last-step", "plain", "--out", "a.dcd", cwd=tmp_path)
     extend = idem_md.Sampler.extend

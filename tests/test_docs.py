@@ -43,7 +43,7 @@ SMALLER_ELSEWHERE = {
     "sample(500, seed=0": "sample(250, seed=0",
     "scan(400, ": "scan(60, ",
     "--ess 150": "--ess 20",
-    "-n 250 --append": "-n 25 --append",
+    "extend enough.dcd -n 250": "extend enough.dcd -n 25",
     "-n 500 --out md.dcd": "-n 60 --out md.dcd",
     "check lj13.dcd --reference md.dcd": "check lj13.dcd --reference md.dcd -n 30",
 }

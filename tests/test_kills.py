@@ -64,7 +64,7 @@ def test_saving(tmp_path):
 FEW = "--nfe,4,--last-step,plain,--overwrite,--out"
 COMMANDS = {
     "sample": (f"sample,gmm40,-n,3000,{FEW},a.dcd", 6, 1.5),
-    "append": ("sample,gmm40,-n,1000,--append,--out,old.dcd", 6, 1.5),
+    "extend": ("extend,old.dcd,-n,1000", 6, 1.5),
     "baseline": ("baseline,gmm40,--engine,exact,-n,40000,--overwrite,--out,a.dcd", 5, 1.0),
     "merge": ("merge,0.dcd,1.dcd,--overwrite,--out,a.dcd", 5, 0.8),
     "compare": ("compare,0.dcd,1.dcd,--no-aligned,--out,report", 4, 3.0),

@@ -41,7 +41,8 @@ def names(folder):
 
 WRITERS = {
     "sample": "sample gmm40 -n 20 --nfe 4 --last-step plain --out a.dcd",
-    "extend": "sample gmm40 -n 20 --append --out a.dcd",
+    "extend": "extend a.dcd -n 20",
+    "scan": "scan gmm40 --temperatures 300 -n 20 --nfe 4 --out a.dcd",
     "plot": "sample gmm40 -n 20 --nfe 4 --last-step plain --plot a.png",
     "baseline": "baseline gmm40 --engine exact -n 20 --out a.dcd",
     "merge": "merge 0.dcd 1.dcd --out a.dcd",
@@ -68,7 +69,7 @@ def test_a_name_that_another_run_has_claimed(command, parts):
     if command == "extend":
         run(*WRITERS["sample"].split(), cwd=parts)
     before = names(parts)
-    with claimed("out", [parts / "a.dcd", parts / "a.png"]):
+    with claimed("out", [parts / name for name in ("a.dcd", "a-300K.dcd", "a.png")]):
         refused = run(*WRITERS[command].split(), cwd=parts, code=2).stderr
         option = "plot" if command in ("plot", "check") else "out"
         assert (
@@ -240,7 +241,7 @@ def test_links_that_lead_nowhere_are_there_as_well(command, parts):
 SLOW = {
     "sample": "sample dw4 -n 1000000 --out a.dcd",
     "workers": "sample dw4 -n 1000000 --workers 2 --out a.dcd",
-    "scan": "sample dw4 -n 1000000 --temperature 290,310 --out a.dcd",
+    "scan": "scan dw4 -n 1000000 --temperatures 290,310 --out a.dcd",
     "baseline": "baseline lj13 --engine openmm --steps 1000000 -n 2000 --out a.dcd",
     "chains": "baseline lj13 --engine mala --steps 1000000 -n 2000 --out a.dcd",
 }
@@ -291,7 +292,7 @@ def test_ctrl_c_keeps_what_was_drawn(command, until, kept, tmp_path):
         e = idem_md.load_ensemble(tmp_path / name)
         assert f"interrupted: {len(e)} samples were drawn, and are in {name}" in said
         if command != "baseline":
-            assert f"go on with idem-md sample dw4 --append --out {name}" in said
+            assert re.search(rf"go on with idem-md extend --sampler dw4 -n \d+ {name}", said)
     if not kept:
         assert "interrupted: nothing was drawn yet" in said
 
@@ -302,7 +303,7 @@ def test_the_end_of_a_queue_keeps_it_too(tmp_path):
     assert code == 143, said
     name = "a-interrupted.dcd"
     n = len(idem_md.load_ensemble(tmp_path / name))
-    grown = json.loads(run(*f"sample dw4 --append -n 20 --out {name} --json".split(), cwd=tmp_path).stdout)
+    grown = json.loads(run(*f"extend --sampler dw4 -n 20 {name} --json".split(), cwd=tmp_path).stdout)
     assert grown["n"] == n + 20
 
 

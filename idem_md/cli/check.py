@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import check_png, picture, print_json
-from .potential import OWN, CalculatorOption, XmlOption, system_of_network
+from .drawing import network_of
+from .potential import CalculatorOption, XmlOption, system_of_network
 from .progress import working
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _sampler_of(e: WeightedEnsemble, source: str | None, calculator: str | None,
     p, kelvin = e.provenance, e.system.units.temperature_kelvin
     if "plan" not in p:
         raise UsageError(f"file: expected samples of idem-md sample with their plan, got some by {p.get('method')!r}")
-    sampler = load_sampler(source or e.system.name.removesuffix(f"-{kelvin:g}K").removesuffix(OWN))
+    sampler = load_sampler(source or network_of(e))
     checkpoint = sampler.checkpoint
     if checkpoint.digest != p["checkpoint"]:
         raise UsageError(f"sampler: expected the checkpoint {p['checkpoint']} of the samples, got {checkpoint.digest}")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import Advice, IdemError
-from . import analyse, baseline, bench, check, compare, distill, info, merge, sample, systems, train, tune
+from . import analyse, baseline, bench, check, compare, distill, extend, info, merge, sample, scan, systems, train, tune
 from .console import json_alone
 
 __all__ = ["app", "main"]
@@ -29,6 +29,8 @@ app = typer.Typer(
 for command in (
     systems.systems,
     sample.sample,
+    extend.extend,
+    scan.scan,
     merge.merge,
     check.check,
     train.train,

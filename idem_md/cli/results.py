@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
 
-__all__ = ["print_table", "result", "spread"]
+__all__ = ["print_scan", "print_table", "result", "spread", "thermal"]
 
 
 def result(ensemble: WeightedEnsemble, mean: tuple[float, float], files: Sequence[str]) -> dict[str, Any]:
@@ -66,3 +68,38 @@ def print_table(ensemble: WeightedEnsemble, r: dict[str, Any], facts: Mapping[st
     if r["files"]:
         grid.add_row("files", "\n".join(r["files"]))
     Console().print(grid)
+
+
+def thermal(ensemble: WeightedEnsemble) -> dict[str, Any]:
+    """What is told beside the rest if there are several temperatures."""
+    from ..analysis import heat_capacity
+    from ..provenance import finite_or_none
+
+    value, error = heat_capacity(ensemble)
+    kelvin = ensemble.system.units.temperature_kelvin
+    return {"temperature_K": kelvin, "heat_capacity": value, "heat_capacity_err": finite_or_none(error)}
+
+
+def print_scan(results: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = results[0]
+    grid = Table(title=f"{first['n']} samples at each of {len(results)} temperatures, from the same paths")
+    for heading in ("T (K)", "effective", "log Z", "mean energy (kT)", "heat capacity (k_B)"):
+        grid.add_column(heading)
+    for r in results:
+        grid.add_row(
+            f"{r['temperature_K']:g}",
+            f"{r['ess']:.0f} ({100 * r['ess_fraction']:.0f}%)",
+            f"{r['log_z']:.3f} {spread(r['log_z_err'], 3)}",
+            f"{r['mean_energy']:.2f} {spread(r['mean_energy_err'], 2)}",
+            f"{r['heat_capacity']:.1f} {spread(r['heat_capacity_err'], 1)}",
+        )
+    Console().print(grid)
+    calls = sum(r["energy_calls"] for r in results)
+    seconds = max(r["seconds"] for r in results)
+    typer.echo(f"{seconds:.1f} s, {first['nfe']} network evaluations a sample, {calls} energy calls")
+    for r in results:
+        for file in r["files"]:
+            typer.echo(file)

@@ -1,0 +1,122 @@
+"""What the commands that draw samples share: the sampler, what is kept on Ctrl-C, files, a picture and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .console import print_json
+from .outputs import Outputs, keeping
+from .potential import OWN, cores, system_of_network
+from .progress import Work
+from .results import print_scan, print_table, result, thermal
+
+if TYPE_CHECKING:
+    from ..ensemble import WeightedEnsemble
+    from ..sampler import Sampler
+
+__all__ = ["at_temperature", "draw", "kelvins", "network_of", "note", "potential_words", "report", "sampler_of", "show"]
+
+
+def note(text: str) -> None:
+    """A line on stderr for what works but has a new name."""
+    typer.echo(f"idem-md: note: {text}", err=True)
+
+
+def sampler_of(
+    source: str, calculator: str | None, xml: Path | None, workers: int | None = None, device: str = "cpu"
+) -> Sampler:
+    """That of a network, for its own system or for a potential of one's own."""
+    from ..sampler import Sampler, load_sampler
+
+    sampler = load_sampler(source, device=device)
+    known = sampler.checkpoint.system
+    # Processes that draw evaluate by themselves.
+    own = system_of_network(known, calculator, xml, cores() if workers else 1)
+    return sampler if own is known else Sampler(sampler.checkpoint, own, device)
+
+
+def network_of(e: WeightedEnsemble) -> str:
+    """The name of the shipped network that samples were drawn with, if they were."""
+    return e.system.name.removesuffix(f"-{e.system.units.temperature_kelvin:g}K").removesuffix(OWN)
+
+
+def potential_words(calculator: str | None, xml: Path | None) -> str:
+    """The options that name a potential, to be said again."""
+    return "".join(f" --{k} {v}" for k, v in (("calculator", calculator), ("xml", xml)) if v is not None)
+
+
+def kelvins(text: str) -> list[float]:
+    """Temperatures with commas."""
+    from ..errors import UsageError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"temperature: expected a number, or several with commas, got {text!r}") from None
+
+
+def at_temperature(out: Path | None, kelvin: float) -> Path | None:
+    """F-60K.dcd for F.dcd."""
+    return None if out is None else out.with_name(f"{out.stem}-{kelvin:g}K{out.suffix}")
+
+
+def draw(
+    work: Work,
+    sampler: Sampler,
+    outputs: Outputs,
+    how: Callable[[list[WeightedEnsemble]], list[WeightedEnsemble]],
+    again: str,
+    before: WeightedEnsemble | None = None,
+) -> list[WeightedEnsemble]:
+    """Ensembles by calls of the sampler; Ctrl-C keeps what they have drawn.
+
+    Parameters
+    ----------
+    how : callable (list) -> list of WeightedEnsemble
+        Makes the calls; into the list it puts what it has between two of them.
+    again : str
+        How to go on after an interruption; ends before the name of a file.
+    before : WeightedEnsemble, optional
+        What there was, and is still there.
+    """
+    drawn: list[WeightedEnsemble] = []
+
+    def keep() -> list[str]:
+        return outputs.keep([e for e in sampler.so_far() or drawn if e is not before], again)
+
+    with keeping(work, keep):
+        return how(drawn)
+
+
+def report(outputs: Outputs, ensembles: Sequence[WeightedEnsemble]) -> list[dict[str, Any]]:
+    """Save and plot; what ``--json`` prints of each.
+
+    Raises
+    ------
+    ResultError
+        No sample of one has weight, and then nothing is written.
+    """
+    means = [e.mean_energy for e in ensembles]
+    results = [result(e, mean, files) for e, mean, files in zip(ensembles, means, outputs.save(ensembles))]
+    if outputs.plot is not None:
+        from ..report import plot_histograms
+
+        with outputs.picture(outputs.plot) as target:
+            plot_histograms({f"{e.system.units.temperature_kelvin:g} K": e for e in ensembles}, target)
+    return results
+
+
+def show(ensembles: Sequence[WeightedEnsemble], results: Sequence[dict[str, Any]], scan: bool, as_json: bool) -> None:
+    """Print results, of one ensemble or of a scan."""
+    if scan:
+        results = [r | thermal(e) for r, e in zip(results, ensembles)]
+    if as_json:
+        print_json({"temperatures": results} if scan else results[0])
+    elif scan:
+        print_scan(results)
+    else:
+        print_table(ensembles[0], results[0])

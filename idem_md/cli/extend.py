@@ -1,0 +1,83 @@
+"""``idem-md extend``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import DEVICE
+from .drawing import draw, network_of, potential_words, report, sampler_of, show
+from .outputs import claim_outputs
+from .potential import CalculatorOption, XmlOption
+from .progress import sampling, working
+
+__all__ = ["extend", "extend_file"]
+
+# Samples of a call that asks for effective ones.
+MOST = 1_000_000
+
+
+def extend(
+    file: Annotated[Path, typer.Argument(help="A DCD written by idem-md sample, which is replaced by the larger set.")],
+    n: Annotated[int | None, typer.Option("-n", help="Samples to add; with --ess the most that are drawn.")] = None,
+    ess: Annotated[float | None, typer.Option(help="Draw until there are so many effective samples in all.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="The run folder or checkpoint it was sampled with, if that is not a shipped one.")
+    ] = None,
+    calculator: CalculatorOption = None,
+    xml: XmlOption = None,
+    seed: Annotated[
+        int | None, typer.Option(help="By default that of the samples, whose random numbers go on where they ended.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that draw; by default this one.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
+    ] = None,
+    device: Annotated[str, DEVICE] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Add samples to a file: idem-md extend lj13.dcd --ess 1000
+
+    By the plan of the samples that are there.
+    """
+    from ..errors import UsageError
+
+    if n is None and ess is None:
+        raise UsageError("n: expected -n, how many samples more, or --ess, got neither")
+    extend_file(file, sampler, n, ess, seed, calculator, xml, workers, plot, device, as_json)
+
+
+def extend_file(
+    file: Path,
+    source: str | None,
+    n: int | None,
+    ess: float | None,
+    seed: int | None,
+    calculator: str | None,
+    xml: Path | None,
+    workers: int | None,
+    plot: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """`extend`, by the network of that name, or the shipped one that the file names."""
+    with working() as work:
+        from ..checks import check_int
+        from ..ensemble import load_ensemble
+
+        if workers is not None:
+            check_int("workers", workers, 1)
+        n = check_int("n", MOST if n is None else n, 1)
+        outputs = claim_outputs(work, [file], False, plot, adding=True)  # before the work, not after it
+        before = load_ensemble(file)
+        sampler = sampler_of(source or network_of(before), calculator, xml, workers, device)
+        tell = sampling(work, n, before.kind != "raw")
+        named = f" --sampler {source}" if source not in (None, network_of(before)) else ""
+        again = f"; go on with idem-md extend{named}{potential_words(calculator, xml)} -n {n}"
+        ensembles = draw(
+            work, sampler, outputs, lambda _: [sampler.extend(before, n, ess, seed, tell, workers)], again, before
+        )
+        results = report(outputs, ensembles)
+    show(ensembles, results, False, as_json)

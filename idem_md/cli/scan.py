@@ -1,0 +1,84 @@
+"""``idem-md scan``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import DEVICE, OVERWRITE
+from .drawing import at_temperature, draw, kelvins, potential_words, report, sampler_of, show
+from .outputs import claim_outputs
+from .potential import CalculatorOption, XmlOption
+from .progress import sampling, working
+
+__all__ = ["scan", "scan_temperatures"]
+
+
+def scan(
+    system: Annotated[
+        str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
+    ],
+    temperatures: Annotated[str, typer.Option(help="In kelvin, with commas.")],
+    n: Annotated[int, typer.Option("-n", help="Number of samples at each temperature.")] = 1000,
+    nfe: Annotated[
+        int | None,
+        typer.Option(help="Network evaluations a sample; by default those with the most effective samples a second."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="F.dcd, for files F-60K.dcd and so on.")] = None,
+    last_step_calls: Annotated[
+        int | None, typer.Option(help="Energy calls a sample for the nested or annealed last step.")
+    ] = None,
+    calculator: CalculatorOption = None,
+    xml: XmlOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
+    ] = None,
+    device: Annotated[str, DEVICE] = "cpu",
+    overwrite: Annotated[bool, OVERWRITE] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Samples at several temperatures, and a heat-capacity curve: idem-md scan lj13 --temperatures 50,55,60
+
+    The paths above the last step are shared, so that differences between neighbours are less noisy than the ensembles.
+    """
+    options = {"nfe": nfe, "last_step_calls": last_step_calls}
+    kelvin = kelvins(temperatures)
+    scan_temperatures(system, kelvin, n, seed, options, out, calculator, xml, plot, device, overwrite, as_json)
+
+
+def scan_temperatures(
+    system: str,
+    temperatures: list[float],
+    n: int,
+    seed: int,
+    options: dict[str, Any],
+    out: Path | None,
+    calculator: str | None,
+    xml: Path | None,
+    plot: Path | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """`scan`, with more ``options`` of `Sampler.scan`."""
+    with working() as work:
+        from ..checks import check_int
+
+        n = check_int("n", n, 1)
+        outs = [at_temperature(out, kelvin) for kelvin in temperatures]
+        outputs = claim_outputs(work, outs, overwrite, plot)  # before the work, not after it
+        sampler = sampler_of(system, calculator, xml, None, device)
+        tell = sampling(work, n, True)
+        again = f"; go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n}"
+        ensembles = draw(
+            work,
+            sampler,
+            outputs,
+            lambda _: sampler.scan(n, temperatures, seed=seed, progress=tell, **options),
+            again,
+        )
+        results = report(outputs, ensembles)
+    show(ensembles, results, True, as_json)
