@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,25 @@ if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
     from ..sampler import Sampler
 
-__all__ = ["at_temperature", "draw", "kelvins", "network_of", "note", "potential_words", "report", "sampler_of", "show"]
+__all__ = [
+    "NfeOption",
+    "at_temperature",
+    "draw",
+    "kelvins",
+    "network_of",
+    "note",
+    "potential_words",
+    "report",
+    "sampler_of",
+    "show",
+]
+
+NfeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--nfe", help="Network evaluations a sample; by default those with the most effective samples a second."
+    ),
+]
 
 
 def note(text: str) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from .console import DEVICE
 from .drawing import draw, network_of, potential_words, report, sampler_of, show
-from .outputs import claim_outputs
+from .outputs import PlotOption, claim_outputs
 from .potential import CalculatorOption, XmlOption
 from .progress import sampling, working
 
@@ -32,9 +32,7 @@ def extend(
         int | None, typer.Option(help="By default that of the samples, whose random numbers go on where they ended.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw; by default this one.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
-    ] = None,
+    plot: PlotOption = None,
     device: Annotated[str, DEVICE] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

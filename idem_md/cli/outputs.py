@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from .console import check_png, picture
 from .progress import Work
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
     from ..files import Claim
 
-__all__ = ["Outputs", "claim_outputs", "keeping"]
+__all__ = ["Outputs", "PlotOption", "claim_outputs", "keeping"]
+
+
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", help="F.png: energies and pair distances, with weights and without.")
+]
 
 
 @dataclass(frozen=True)

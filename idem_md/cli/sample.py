@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import DEVICE, OVERWRITE
-from .drawing import draw, kelvins, note, potential_words, report, sampler_of, show
+from .drawing import NfeOption, draw, kelvins, note, potential_words, report, sampler_of, show
 from .extend import MOST, extend_file
-from .outputs import claim_outputs
+from .outputs import PlotOption, claim_outputs
 from .potential import CalculatorOption, XmlOption
 from .progress import sampling, working
 from .scan import scan_temperatures
@@ -32,10 +32,7 @@ def sample(
     n: Annotated[
         int | None, typer.Option("-n", help="Number of samples, by default 1000; with --ess the most that are drawn.")
     ] = None,
-    nfe: Annotated[
-        int | None,
-        typer.Option(help="Network evaluations a sample; by default those with the most effective samples a second."),
-    ] = None,
+    nfe: NfeOption = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Same seed, same machine: same samples, in however many processes. By default 0."),
@@ -77,9 +74,7 @@ def sample(
     ] = False,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
-    ] = None,
+    plot: PlotOption = None,
     device: Annotated[str, DEVICE] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Processes that draw; by default this one.")] = None,
     shard: Annotated[

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from .console import DEVICE, OVERWRITE
-from .drawing import at_temperature, draw, kelvins, potential_words, report, sampler_of, show
-from .outputs import claim_outputs
+from .drawing import NfeOption, at_temperature, draw, kelvins, potential_words, report, sampler_of, show
+from .outputs import PlotOption, claim_outputs
 from .potential import CalculatorOption, XmlOption
 from .progress import sampling, working
 
@@ -22,10 +22,7 @@ def scan(
     ],
     temperatures: Annotated[str, typer.Option(help="In kelvin, with commas.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples at each temperature.")] = 1000,
-    nfe: Annotated[
-        int | None,
-        typer.Option(help="Network evaluations a sample; by default those with the most effective samples a second."),
-    ] = None,
+    nfe: NfeOption = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="F.dcd, for files F-60K.dcd and so on.")] = None,
     last_step_calls: Annotated[
@@ -33,9 +30,7 @@ def scan(
     ] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="F.png: energies and pair distances, with weights and without.")
-    ] = None,
+    plot: PlotOption = None,
     device: Annotated[str, DEVICE] = "cpu",
     overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
