@@ -106,6 +106,7 @@ def test_coverage_finds_a_mode_that_is_missing():
     assert less.missing_by_chance < 0.05
 
 
+@pytest.mark.slow
 def test_coverage_by_minima():
     """Two halves of one set share their minima; cold clusters near one minimum do not have those of a liquid."""
     system = idem_md.get_system("lj13")
@@ -137,6 +138,7 @@ def test_coverage_of_a_cluster_with_one_minimum(monkeypatch):
         coverage(one, two, n=3)
 
 
+@pytest.mark.slow
 def test_minima_without_a_reference(monkeypatch):
     """Liquid LJ-13 knows of the icosahedron (-88.65 kT and 5.56 of the trap), a set in another minimum does not."""
     system = idem_md.get_system("lj13")

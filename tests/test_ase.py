@@ -144,6 +144,7 @@ def copper():
     return atoms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [argon, copper])
 def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -176,6 +177,7 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
         idem_md.load_sampler(folder).sample(2, nfe=2)
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_potential_is_refused(tiny_presets, tmp_path):
     BoltzmannSampler(argon(), temperature_K=900, nfe=4, batch=2, cache=tmp_path / "c").run(1)
     other = argon()

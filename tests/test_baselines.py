@@ -94,6 +94,7 @@ def test_curvature_is_the_frequency_of_a_harmonic_cluster():
     assert curvature(system, f, np.full(4, m)) == pytest.approx(omega * math.sqrt(0.75), rel=0.02)
 
 
+@pytest.mark.slow
 def test_ase_dynamics_of_a_harmonic_cluster():
     """Energy, kinetic temperature and spread against closed forms, errors by the frames' own inefficiency."""
     e = AseEngine().run(harmonic(), 2000, 20_000, seed=1)
@@ -159,11 +160,12 @@ def test_overrides():
         ENGINES["ase"].configured(discard=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["lj13", "dw4"])
 def test_engines_agree(system):
     """Mean energies with the exact one and between engines; distributions of thinned chains with tempering's."""
     runs = {
-        "openmm": OpenMMEngine().run(system, 2000, 150_000, seed=1),
+        "openmm": OpenMMEngine().run(system, 2000, 100_000, seed=1),
         "pt": ENGINES["pt"].run(system, 2000, 2000, seed=1),
         "mala": ENGINES["mala"].run(system, 2000, 6000, seed=1),
     }
@@ -261,6 +263,7 @@ def test_chains_keep_their_errors(tmp_path):
     assert copies.ess == e.ess and copies.mean_energy[1] == pytest.approx(e.mean_energy[1], rel=0.3)
 
 
+@pytest.mark.slow
 def test_baseline_command(tmp_path):
     command = ["baseline", "lj13", "--engine", "openmm", "-n", "60", "--energy-calls", "9000", "--temperature", "55"]
     done = subprocess.run(
@@ -278,6 +281,7 @@ def test_baseline_command(tmp_path):
     assert e.system.units.temperature_kelvin == 55 and e.ess == pytest.approx(found["ess"])
 
 
+@pytest.mark.slow
 def test_engines_are_measured():
     """A row an engine; the dynamics beside runs ten times as long."""
     rows = list(measure_engines(harmonic(), ("mala", "ase"), n=200, steps=2000, seed=3))

@@ -78,6 +78,7 @@ def test_workers_give_the_same_numbers():
     assert row["identical"] and row["speedup"] > 0
 
 
+@pytest.mark.slow
 def test_weights_are_measured(lj13_sampler):
     rows = list(measure_weights(lj13_sampler, (16,), ("ddpm", "analytic"), ("plain", "nested"), calls=3, n=60))
     parts = [(r["kernel"], r["last_step"]) for r in rows]

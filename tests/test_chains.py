@@ -142,10 +142,11 @@ def ladder_means(energy, x, rungs, beta, step, rounds, burn_in):
     return cold.mean(1), cold[:, ::50]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n_atoms,shells,scale,beta,step,c,rounds,burn_in,exact,error",
     [
-        (13, 2, 0.68, [1.0, 0.85, 0.72], 6e-4, 256, 16000, 1000, -42.92, 0.02),
+        (13, 2, 0.68, [1.0, 0.85, 0.72], 6e-4, 256, 12000, 1000, -42.92, 0.02),
         (55, 3, 1.0, [1.0, 0.92, 0.85, 0.78, 0.72], 2.4e-4, 64, 6000, 2000, -325.8, 0.3),
     ],
     ids=["lj13", "lj55"],

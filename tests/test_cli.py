@@ -23,6 +23,7 @@ from idem_md.energies import lennard_jones_reference
 COMMAND = str(Path(sys.executable).parent / "idem-md")
 
 
+@pytest.mark.slow
 def test_the_installed_command_in_a_process_of_its_own(tmp_path):
     """As a user would; the other tests save themselves the imports."""
     env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning"}
@@ -108,6 +109,7 @@ def trained(tmp_path_factory, tiny_toml):
     return folder
 
 
+@pytest.mark.slow
 def test_train_sample_compare(trained):
     for name in ("model.safetensors", "state.safetensors", "log.jsonl", "config.json", "training.png"):
         assert (trained / "run" / name).exists()
@@ -150,6 +152,7 @@ def test_several_temperatures(tmp_path):
     assert one["log_z"] == pytest.approx(rows[0]["log_z"], abs=6 * one["log_z_err"])
 
 
+@pytest.mark.slow
 def test_check(tmp_path):
     run("sample", "lj13", "-n", 400, "--nfe", 6, "--last-step-calls", 8000, "--out", "a.dcd", cwd=tmp_path)
     run("baseline", "lj13", "-n", 400, "--engine", "pt", "--steps", 3000, "--out", "r.dcd", cwd=tmp_path)

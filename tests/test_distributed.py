@@ -18,6 +18,8 @@ from idem_md.training import load_config
 from idem_md.training.peers import Peers, part_of
 from idem_md.training.state import _own_part, load_state
 
+pytestmark = pytest.mark.slow
+
 HELPERS = Path(__file__).parent / "helpers"
 
 

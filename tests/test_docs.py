@@ -19,6 +19,8 @@ from idem_md.analysis.observables import POWERS
 from idem_md.cli import app
 from idem_md.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 # In the place of numbers that take long. Results of the smaller ones are of no use; that they come is the point.

@@ -28,6 +28,8 @@ from idem_md.report import plot_energies, plot_histograms
 from idem_md.targets import BufferTarget
 from idem_md.training import preset
 
+pytestmark = pytest.mark.slow
+
 K, SIGMA = 4.0, 0.4
 
 

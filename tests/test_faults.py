@@ -132,6 +132,7 @@ def made_of_torch(folder, tiny):
     return found | {"levels": torch.tensor(tuned.frugal_plan().sigma_1, dtype=torch.float64)}
 
 
+@pytest.mark.slow
 def test_the_default_dtype_is_left_alone(tiny, tmp_path):
     """It is one for all threads, and nothing that we make depends on it."""
     ours = made_of_torch(tmp_path / "ours", tiny)
@@ -474,6 +475,7 @@ for k, limit in enumerate(map(int, limits)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what,limits,whole",
     [
@@ -683,6 +685,7 @@ def going(tmp_path, tiny_toml):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_folder(going, tmp_path):
     others = [
         command("train", "long.toml", "--out", "run", *more, folder=tmp_path)

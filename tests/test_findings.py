@@ -230,6 +230,7 @@ def test_observables_and_analyses_of_ones_own():
         ANALYSES._parts.pop("count")
 
 
+@pytest.mark.slow
 def test_lj13_at_other_temperatures_against_tempering(lj13_sampler):
     """Heat capacity, energy, radius and radial distribution at 0.9 T, T and 1.1 T from samples at T."""
     e = lj13_sampler.sample(2000, seed=11)

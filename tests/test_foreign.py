@@ -224,6 +224,7 @@ def test_the_default_trap_is_weak_and_reported():
     assert energy.parameters["trap_kT_per_angstrom2"] == 0.05 and "emt" in energy.parameters["calculator"].lower()
 
 
+@pytest.mark.slow
 def test_executors_give_identical_numbers():
     """In this process, threads, a process pool of two, Dask: bit for bit, as the cut into tasks is the same."""
     x = copper_positions(75)

@@ -18,6 +18,8 @@ from idem_md import IdemError, TrainingConfig
 from idem_md.ase.cache import read_card
 from idem_md.training import load_config, recover
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 185  # of each of eleven kinds: more than 2000
 SECONDS = 20
 GIBIBYTE = 2**30

@@ -226,6 +226,7 @@ def test_trajectories_follow_the_flow(lj13_sampler):
 FEW = Distillation(steps=300, batch=8, pool=32, renewed=16, lowest=0.5, stretch_steps=40, head=SMALL)
 
 
+@pytest.mark.slow
 def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path, monkeypatch):
     monkeypatch.setattr("idem_md.training.stretching.SIZE", 128)
     monkeypatch.setattr("idem_md.training.stretching.RENEWED", 32)

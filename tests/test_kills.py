@@ -10,6 +10,8 @@ from command import run
 
 import idem_md
 
+pytestmark = pytest.mark.slow
+
 HELPERS = Path(__file__).parent / "helpers"
 
 

@@ -109,6 +109,7 @@ def test_quadrature_of_dw4(dw4_sampler):
     assert abs(paths.log_z - value) < 4.5 * paths.log_z_err < 0.2
 
 
+@pytest.mark.slow
 def test_routes_agree_on_the_mixture():
     rows = {row["route"]: row for row in measure_log_z(idem_md.load_sampler("gmm40"), 12, 1000, 100, seed=2, mbar_n=20)}
     assert list(rows) == ["exact", "paths", "flow", "mbar"] and json.dumps(rows)

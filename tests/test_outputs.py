@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ def ensemble(n=30, seed=0):
 
 
 def popen(*words, cwd, **more):
+    """A command that hears Ctrl-C: one in the background of a script is started deaf, and stays so."""
     command = [sys.executable, "-m", "idem_md", *map(str, words)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    more |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=cwd, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL), **more)
 
 
 def names(folder):
@@ -257,7 +260,11 @@ def interrupted(words, folder, until, number=signal.SIGINT):
             said += line
         start = time.monotonic()
         os.killpg(process.pid, number)
-        out, err = process.communicate(timeout=30)
+        try:
+            out, err = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         seconds = time.monotonic() - start
     for _ in range(300):  # workers end with their parent
         try:
@@ -274,6 +281,7 @@ def interrupted(words, folder, until, number=signal.SIGINT):
 SOME = r"sampling: [1-9]\d* of"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command,until,kept",
     [
@@ -297,6 +305,7 @@ def test_ctrl_c_keeps_what_was_drawn(command, until, kept, tmp_path):
         assert "interrupted: nothing was drawn yet" in said
 
 
+@pytest.mark.slow
 def test_the_end_of_a_queue_keeps_it_too(tmp_path):
     """And what is kept can be gone on with."""
     code, _, said, _ = interrupted(SLOW["sample"].split(), tmp_path, SOME, signal.SIGTERM)
@@ -375,6 +384,7 @@ def atoms():
 """
 
 
+@pytest.mark.slow
 def test_stdout_is_for_json_alone(tmp_path):
     """What a potential prints here and in workers goes to stderr."""
     (tmp_path / "noisy.py").write_text(NOISY)
@@ -444,6 +454,7 @@ print(len(sampler.sample(300, nfe=4, executor=2)))
 """
 
 
+@pytest.mark.slow
 def test_potentials_of_a_notebook(tmp_path):
     """One line each, that names the class; what can be imported works."""
     done = subprocess.run(

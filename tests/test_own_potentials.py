@@ -52,6 +52,7 @@ def cli(folder, *args, code=0):
     return done.stdout if code == 0 else done.stderr
 
 
+@pytest.mark.slow
 def test_a_calculator_from_training_to_samples(folder):
     own = ("--calculator", "copper:atoms")
     cli(folder, "train", "tiny.toml", *own, "--temperature", 900, "--out", "run", "--springs-steps", 0)

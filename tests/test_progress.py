@@ -12,6 +12,8 @@ import pytest
 from idem_md.cli import progress
 from idem_md.cli.progress import by_share, working
 
+pytestmark = pytest.mark.slow
+
 COMMAND = str(Path(sys.executable).parent / "idem-md")
 SECONDS = 2.0
 # One machine or another stands still for a moment; a command that is silent is so every time.

@@ -18,6 +18,8 @@ from idem_md.ensemble.estimators import Source
 from idem_md.report import compare
 from idem_md.report.figures import span
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def three(lj13_sampler):

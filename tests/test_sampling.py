@@ -70,6 +70,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("kernel", ["analytic", "elastic"])
 @pytest.mark.parametrize("last", LAST_STEPS)

@@ -93,6 +93,7 @@ def of(make, monkeypatch, tmp_path):
     return Sampler(sampler.checkpoint, replace(sampler.system, make_energy=make, name="harmonic"))
 
 
+@pytest.mark.slow
 def test_a_chunk_whose_worker_dies_is_drawn_again(monkeypatch, tmp_path):
     sampler = of(mortal.dies_once, monkeypatch, tmp_path)
     spread = sampler.sample(N, executor=2, **PLAIN)
@@ -119,6 +120,7 @@ def test_what_is_asked_again_is_another_question(sampler, whole):
         same(sampler.sample(N, executor=executor, **PLAIN), whole)
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_are_an_error(monkeypatch, tmp_path):
     sampler = of(mortal.mortal, monkeypatch, tmp_path)
     with pytest.raises(ResultError, match="executor: workers failed 3 times on chunk 0"):

@@ -288,6 +288,7 @@ def test_plans_change_as_asked(lj13_sampler):
         SamplingPlan.of({"colour": 1})
 
 
+@pytest.mark.slow
 def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples):
     """Springs and a plan in seconds, in one file; sampling by it is unbiased."""
     checkpoint = lj13_sampler.checkpoint
