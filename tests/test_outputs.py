@@ -74,7 +74,7 @@ def test_a_name_that_another_run_has_claimed(command, parts):
     before = names(parts)
     with claimed("out", [parts / name for name in ("a.dcd", "a-300K.dcd", "a.png")]):
         refused = run(*WRITERS[command].split(), cwd=parts, code=2).stderr
-        option = "plot" if command in ("plot", "check") else "out"
+        option = {"plot": "plot", "check": "plot", "extend": "file"}.get(command, "out")
         assert (
             f"{option}: expected a name that no other run writes to" in refused
             and f"process {os.getpid()} on" in refused

@@ -87,7 +87,7 @@ def draw(
     sampler: Sampler,
     outputs: Outputs,
     how: Callable[[list[WeightedEnsemble]], list[WeightedEnsemble]],
-    again: str,
+    again: Callable[[int], str],
     before: WeightedEnsemble | None = None,
 ) -> list[WeightedEnsemble]:
     """Ensembles by calls of the sampler; Ctrl-C keeps what they have drawn.
@@ -96,8 +96,8 @@ def draw(
     ----------
     how : callable (list) -> list of WeightedEnsemble
         Makes the calls; into the list it puts what it has between two of them.
-    again : str
-        How to go on after an interruption; ends before the name of a file.
+    again : callable (int) -> str
+        How to go on after an interruption with so many samples; ends before the name of a file.
     before : WeightedEnsemble, optional
         What there was, and is still there.
     """

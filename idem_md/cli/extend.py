@@ -59,8 +59,10 @@ def extend_file(
     plot: Path | None,
     device: str,
     as_json: bool,
+    name: str = "file",
 ) -> None:
-    """`extend`, by the network of that name, or the shipped one that the file names."""
+    """`extend`, by the network of that name, or the shipped one that the file names; ``name`` is that of the file's
+    argument in errors."""
     with working() as work:
         from ..checks import check_int
         from ..ensemble import load_ensemble
@@ -68,12 +70,15 @@ def extend_file(
         if workers is not None:
             check_int("workers", workers, 1)
         n = check_int("n", MOST if n is None else n, 1)
-        outputs = claim_outputs(work, [file], False, plot, adding=True)  # before the work, not after it
+        outputs = claim_outputs(work, [file], True, plot, name)  # before the work, not after it
         before = load_ensemble(file)
         sampler = sampler_of(source or network_of(before), calculator, xml, workers, device)
         tell = sampling(work, n, before.kind != "raw")
         named = f" --sampler {source}" if source not in (None, network_of(before)) else ""
-        again = f"; go on with idem-md extend{named}{potential_words(calculator, xml)} -n {n}"
+
+        def again(count: int) -> str:
+            return f"go on with idem-md extend{named}{potential_words(calculator, xml)} -n {n + len(before) - count}"
+
         ensembles = draw(
             work, sampler, outputs, lambda _: [sampler.extend(before, n, ess, seed, tell, workers)], again, before
         )

@@ -42,15 +42,15 @@ class Outputs:
     plot : Path, optional
     claim, plot_claim : Claim
         All files of the trajectories, and the picture.
-    adding : bool
-        Whether samples are added to what is there.
+    name : str
+        What to call the option in errors.
     """
 
     paths: Sequence[Path | None]
     plot: Path | None
     claim: Claim
     plot_claim: Claim
-    adding: bool = False
+    name: str = "out"
 
     def save(self, ensembles: Sequence[WeightedEnsemble]) -> list[list[str]]:
         """Write the ensembles; the files of each.
@@ -70,8 +70,8 @@ class Outputs:
         if broken:
             beside = ", ".join(str(target) for target in targets if target is not None)
             raise UsageError(
-                f"{'append' if self.adding else 'out'}: expected {next(p for p in self.paths if p)} as it was when the "
-                f"run began, another process has written it; all is in {beside}"
+                f"{self.name}: expected {next(p for p in self.paths if p)} as it was when the run began, another "
+                f"process has written it; all is in {beside}"
             )
         return files
 
@@ -95,9 +95,9 @@ class Outputs:
                 f"{target}"
             )
 
-    def keep(self, ensembles: Sequence[WeightedEnsemble], again: str = "") -> list[str]:
-        """Write what an interrupted run has drawn beside what it was to write; says where, and ``again``, how to go on,
-        which ends before the name."""
+    def keep(self, ensembles: Sequence[WeightedEnsemble], again: Callable[[int], str] | None = None) -> list[str]:
+        """Write what an interrupted run has drawn beside what it was to write; says where, and how to go on: ``again``
+        of the number of samples that there are, which ends before the name."""
         from ..ensemble import check_writable
         from ..files import free_name
 
@@ -108,12 +108,13 @@ class Outputs:
                 continue
             target = free_name(path, "interrupted", lambda p: check_writable(p).values())
             e.save(target)
-            said.append(f"{len(e)} samples were drawn, and are in {target}" + (f"{again} {target}" if again else ""))
+            how = "" if again is None else f"; {again(len(e))} {target}"
+            said.append(f"{len(e)} samples were drawn, and are in {target}{how}")
         return said or ["nothing was drawn yet"]
 
 
 def claim_outputs(
-    work: Work, paths: Sequence[Path | None], overwrite: bool, plot: Path | None = None, adding: bool = False
+    work: Work, paths: Sequence[Path | None], overwrite: bool, plot: Path | None = None, name: str = "out"
 ) -> Outputs:
     """Claim the names of trajectories, with the files beside them, and of a picture, until the work is over.
 
@@ -124,8 +125,8 @@ def claim_outputs(
         See `Outputs`.
     overwrite : bool
         Whether what is there may be replaced.
-    adding : bool
-        Whether it is to be added to.
+    name : str
+        What to call the trajectories in errors.
 
     Raises
     ------
@@ -141,15 +142,15 @@ def claim_outputs(
     if plot is not None:
         check_png("plot", plot)
     held = work.held.enter_context
-    claims = held(claimed("out", files)), held(claimed("plot", pictures))
-    for name, names in (("out", files), ("plot", pictures)):
+    claims = held(claimed(name, files)), held(claimed("plot", pictures))
+    for option, names in ((name, files), ("plot", pictures)):
         # A link that leads nowhere is there as well.
         taken = [file for file in names if os.path.lexists(file)]
-        if taken and not overwrite and not adding:
+        if taken and not overwrite:
             raise UsageError(
-                f"{name}: expected a name that is not taken, there is {taken[0]}; replace it with --overwrite"
+                f"{option}: expected a name that is not taken, there is {taken[0]}; replace it with --overwrite"
             )
-    return Outputs(paths, plot, *claims, adding)
+    return Outputs(paths, plot, *claims, name)
 
 
 @contextmanager

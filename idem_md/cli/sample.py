@@ -102,7 +102,7 @@ def sample(
         assert out is not None
         note(f"sample --append is now idem-md extend {out}")
         n = 1000 if n is None and ess is None else n
-        return extend_file(out, system, n, ess, seed, calculator, xml, workers, plot, device, as_json)
+        return extend_file(out, system, n, ess, seed, calculator, xml, workers, plot, device, as_json, "append")
     if len(temperatures) > 1:
         given = {"unweighted": unweighted or None, "workers": workers, "shard": shard, "ess": ess}
         if asked := [name for name, value in given.items() if value is not None]:
@@ -125,8 +125,11 @@ def sample(
         outputs = claim_outputs(work, [out], overwrite, plot)  # before the work, not after it
         sampler = sampler_of(system, calculator, xml, workers, device)
         tell = sampling(work, n, not unweighted)
-        again = f"; go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n}"
-        again = again if shard is None else "; a shard is to be drawn again, by the same command, not"
+
+        def again(count: int) -> str:
+            if shard is not None:
+                return "a shard is to be drawn again by the same command, and not merged from"
+            return f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n - count}"
 
         def how(drawn: list[WeightedEnsemble]) -> list[WeightedEnsemble]:
             first = sampler.sample(

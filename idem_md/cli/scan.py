@@ -67,13 +67,12 @@ def scan_temperatures(
         outputs = claim_outputs(work, outs, overwrite, plot)  # before the work, not after it
         sampler = sampler_of(system, calculator, xml, None, device)
         tell = sampling(work, n, True)
-        again = f"; go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n}"
         ensembles = draw(
             work,
             sampler,
             outputs,
             lambda _: sampler.scan(n, temperatures, seed=seed, progress=tell, **options),
-            again,
+            lambda k: f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n - k}",
         )
         results = report(outputs, ensembles)
     show(ensembles, results, True, as_json)
