@@ -67,7 +67,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _permissions(path: Path, fresh: int) -> int:
-    """Of the file that is to be replaced, or else those of a new one, which the umask decides."""
+    """Permissions of the file that is to be replaced, or else those of a new one, which the umask decides."""
     try:
         return stat.S_IMODE(path.stat().st_mode)
     except OSError:
@@ -220,7 +220,7 @@ def free_name(path: Path, word: str, files: Callable[[Path], Iterable[Path]]) ->
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """By which it shows that a file was written anew; None if it is not there."""
+    """Inode, time and size of a file, which change when it is written anew; None if it is not there."""
     try:
         found = path.lstat()
     except OSError:

@@ -316,6 +316,23 @@ def test_the_end_of_a_queue_keeps_it_too(tmp_path):
     assert grown["n"] == n + 20
 
 
+@pytest.mark.slow
+def test_ctrl_c_when_nobody_listens(tmp_path):
+    """Stdout was closed from the beginning, stderr since: samples are kept, and the process ends."""
+    line = f"exec {sys.executable} -m idem_md {SLOW['sample']} >&-"
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(["bash", "-c", line], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=hearing) as process:
+        while not re.search(SOME.encode(), process.stderr.readline()):
+            pass
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
+    assert len(idem_md.load_ensemble(tmp_path / "a-interrupted.dcd"))
+
+
 def test_an_interrupted_call_in_python_knows_what_it_had(lj13_sampler):
     """In a notebook, where Ctrl-C is an exception."""
     sampler = idem_md.Sampler(idem_md.load_sampler("gmm40").checkpoint)

@@ -18,8 +18,8 @@ __all__ = [
     "OVERWRITE",
     "Stop",
     "check_png",
-    "json_alone",
     "folder_option",
+    "json_alone",
     "picture",
     "print_json",
 ]

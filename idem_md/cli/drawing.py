@@ -47,7 +47,7 @@ def note(text: str) -> None:
 def sampler_of(
     source: str, calculator: str | None, xml: Path | None, workers: int | None = None, device: str = "cpu"
 ) -> Sampler:
-    """That of a network, for its own system or for a potential of one's own."""
+    """The sampler of a network, for its own system or for a potential of one's own."""
     from ..sampler import Sampler, load_sampler
 
     sampler = load_sampler(source, device=device)

@@ -191,16 +191,26 @@ def keeping(work: Work, keep: Callable[[], Sequence[str]]) -> Iterator[None]:
 
 
 def _leave(work: Work, keep: Callable[[], Sequence[str]], number: int) -> None:
+    """End the process with what there is, whatever else fails: nobody may listen any more."""
     try:
-        for line in keep():
-            work.say(f"idem-md: interrupted: {line}")
-    except BaseException as error:
-        work.say(f"idem-md: interrupted, and what was drawn could not be saved ({type(error).__name__}: {error})")
+        with suppress(OSError):
+            _say(work, keep)
+        for step in (work.live.stop, work.held.close, _close_semaphores, lambda: sys.stdout.flush()):
+            with suppress(Exception):
+                step()
     finally:
-        work.live.stop()
-        work.held.close()  # names are free again
-        sys.stdout.flush()
-        sys.stderr.flush()
-        with suppress(Exception):
-            getattr(multiprocessing.util, "_run_finalizers")(0)  # noqa: B009  # semaphores, of which there is a complaint otherwise
         os._exit(128 + number)  # processes that draw end with it
+
+
+def _say(work: Work, keep: Callable[[], Sequence[str]]) -> None:
+    try:
+        lines = [f"idem-md: interrupted: {line}" for line in keep()]
+    except BaseException as error:
+        lines = [f"idem-md: interrupted, and what was drawn could not be saved ({type(error).__name__}: {error})"]
+    for line in lines:
+        work.say(line)
+
+
+def _close_semaphores() -> None:
+    """Let go of those of pools, of which there is a complaint otherwise."""
+    getattr(multiprocessing.util, "_run_finalizers")(0)  # noqa: B009

@@ -81,6 +81,7 @@ def thermal(ensemble: WeightedEnsemble) -> dict[str, Any]:
 
 
 def print_scan(results: Sequence[Mapping[str, Any]]) -> None:
+    """What `result` and `thermal` said of several temperatures, as a table."""
     from rich.console import Console
     from rich.table import Table
 

@@ -128,7 +128,7 @@ def sample(
 
         def again(count: int) -> str:
             if shard is not None:
-                return "a shard is to be drawn again by the same command, and not merged from"
+                return "draw the shard again with the same command, and do not merge"
             return f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n - count}"
 
         def how(drawn: list[WeightedEnsemble]) -> list[WeightedEnsemble]:

@@ -44,7 +44,7 @@ class Floor:
 
     @classmethod
     def of(cls, energy: float, elements: tuple[str, ...], length_angstrom: float) -> Floor:
-        """That of a geometry with this energy, in kT."""
+        """The floor that a geometry with this energy, in kT, stands for."""
         from ase.data import atomic_numbers, covalent_radii
 
         radii = (covalent_radii[atomic_numbers.get(symbol, 0)] for symbol in elements)

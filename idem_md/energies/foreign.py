@@ -114,7 +114,7 @@ class ForeignEnergy(Energy):
                 f"potential: expected finite numbers at the reference geometry, got u = {u.max():.3g} kT and forces up "
                 f"to {np.abs(f).max():.3g}"
             )
-        # By what pulls at the atoms, not by the total energy, of which any part would be much.
+        # Judged by what pulls at the atoms and not by the total energy, of which any part would be much.
         scale = min(abs(u[0]), float(np.abs(f[0] * x).sum()))
         if not abs(u[1] - u[0]) <= 1e-3 * (1 + scale) + min(1e-6 * abs(u[0]), 0.5) and np.isfinite(u).all():
             raise UsageError(

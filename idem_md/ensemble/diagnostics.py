@@ -39,9 +39,8 @@ def pareto_k(log_weights: np.ndarray) -> float:
     from arviz_stats.base import array_stats
 
     try:
-        with np.errstate(
-            divide="raise", invalid="raise", over="ignore", under="ignore"
-        ):  # or a fit of nothing but zeros says that k is small
+        # Not raised, a fit of nothing but zeros would say that k is small.
+        with np.errstate(divide="raise", invalid="raise", over="ignore", under="ignore"):
             # It takes log likelihoods left out, the negatives of log weights.
             return float(array_stats.psislw(-alive)[1])
     except FloatingPointError:

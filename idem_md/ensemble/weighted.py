@@ -125,7 +125,7 @@ class WeightedEnsemble:
         return hash((self.kind, self.system.name, len(self)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Of a copy, whose arrays are read-only too."""
+        """Restore a copy, whose arrays are read-only too."""
         arrays = {k: owned(v) for k, v in state.items() if isinstance(v, np.ndarray)}
         vars(self).update(state | arrays)
 
@@ -349,7 +349,7 @@ class WeightedEnsemble:
         return to_atoms(self._contents({"kind": self.kind}))
 
     def _contents(self, record: dict[str, Any]) -> Contents:
-        """As formats take it."""
+        """Samples and record as file formats take them."""
         x, u, log_w = self.positions, self.energies, self.log_weights
         return Contents(x, u, log_w, record, self.system.elements, self.system.units)
 

@@ -45,7 +45,7 @@ class Assembly:
         object.__setattr__(self, "gathered", Gathered(self.systems))
 
     def ensembles(self, whole: bool = True) -> list[WeightedEnsemble]:
-        """Of each system, from the chunks that there are; ``whole`` if these are all."""
+        """Put the chunks that there are together, one ensemble a system; ``whole`` if these are all."""
         with self.gathered.lock:
             chunks, count = list(self.gathered.chunks), self.gathered.count
             if not chunks:

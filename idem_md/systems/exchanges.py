@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["refuse_unlike"]
 
-# By which the geometry is disturbed, in parts of the distance of nearest neighbours: in a symmetric one an exchange of
-# unlike atoms may be one of the symmetries.
+# How far atoms are moved before exchanges are tried, in parts of the distance of nearest neighbours: in a symmetric
+# geometry an exchange of unlike atoms may be one of the symmetries.
 JITTER = (0.02, 0.002)
-# From here on single precision rounds by more than 0.1 kT.
-LARGE = 2.0**21
 # Relative and absolute in kT: by how much rounding and electrons that have not quite converged may change an energy.
 RELATIVE, LEAST = 1e-4, 0.05
 
@@ -40,6 +38,7 @@ def refuse_unlike(
     import torch
 
     from ..checks import energies_agree
+    from ..energies.base import TOO_COARSE
 
     def evaluated(y: np.ndarray) -> tuple[float, np.ndarray]:
         try:
@@ -51,7 +50,7 @@ def refuse_unlike(
     u, f = evaluated(x)
     if not np.isfinite(u):
         raise UsageError(f"positions: expected an ordinary geometry, the potential gives {u:g} kT there")
-    if len(set(kinds)) == len(kinds) and abs(u) <= LARGE:
+    if len(set(kinds)) == len(kinds) and abs(u) <= TOO_COARSE:
         return u
     d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
     noise, y, disturbed = d.min() * np.random.default_rng(0).standard_normal(x.shape), x, u
@@ -59,7 +58,8 @@ def refuse_unlike(
         there, pull = evaluated(x + share * noise)
         if np.isfinite(there):
             y, disturbed = x + share * noise, there
-            _refuse_rounded(u, there, float((-0.5 * (f + pull) * share * noise).sum()))
+            if abs(u) > TOO_COARSE:
+                _refuse_rounded(u, there, float((-0.5 * (f + pull) * share * noise).sum()))
             break
 
     def changed(order: np.ndarray) -> float | None:
@@ -87,7 +87,7 @@ def refuse_unlike(
 
 def _refuse_rounded(u: float, there: float, expected: float) -> None:
     """Total energies that a code keeps in single precision move in steps, whatever its forces say."""
-    if abs(u) > LARGE and abs(there - u - expected) > 1 + 0.5 * abs(expected):
+    if abs(there - u - expected) > 1 + 0.5 * abs(expected):
         raise UsageError(
             f"energy: expected total energies in double precision, {u:.9g} kT changes by {there - u:.3g} where the "
             f"forces say {expected:.3g}; subtract the energy of a reference geometry, or compute in float64"
