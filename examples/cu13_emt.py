@@ -18,7 +18,8 @@ import idem_md
 from idem_md.analysis import energy_w2
 from idem_md.energies import ASE
 from idem_md.systems import nearest_neighbour_distance
-from idem_md.training import SpringsTraining, run_samples, tune
+from idem_md.training import run_samples
+from idem_md.tuning import HeadTraining, tune
 
 
 def copper(workers):
@@ -57,9 +58,9 @@ def main(folder="runs/cu13", full=False, workers=2, n=None, refine_steps=None, c
         f"trained in {checkpoint.provenance['seconds']:.0f} s with {checkpoint.provenance['energy_calls']} energy calls"
     )
 
-    # Springs, learnt from the replay buffer without a call, are what makes weights of a dear potential worth having.
-    springs = SpringsTraining(steps=steps)
-    tuned = tune(checkpoint, run_samples(path), path / "model.safetensors", system=system, springs=springs, draws=16)
+    # An elastic network, learnt from the replay buffer without a call: weights of an expensive potential need it.
+    heads = HeadTraining(steps=steps)
+    tuned = tune(checkpoint, run_samples(path), path / "model.safetensors", system=system, heads=heads, candidates=16)
 
     sampler = idem_md.load_sampler(folder, system)
     weighted = sampler.sample(n, nfe=50, seed=0)

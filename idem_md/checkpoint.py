@@ -15,30 +15,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .diffusion import PROPOSALS, Denoiser, DenoiserAccuracy, SamplingPlan
+from .diffusion import KERNELS, Denoiser, DenoiserAccuracy, DiffusionKernel, SamplingPlan, best_kernel
 from .errors import FileFormatError, IdemError, UsageError
 from .files import write_atomic
-from .nets import (
-    JUMPS,
-    NETWORKS,
-    HasFeatures,
-    Jump,
-    NetworkOptions,
-    Springs,
-    SpringsOptions,
-    Stretch,
-    parse_network,
-)
+from .nets import HEADS, NETWORKS, Head, NetworkOptions, parse_network
 from .systems import SYSTEMS, System, system_described
-from .tables import parse_table
 from .torch_state import own_torch
 
 __all__ = [
     "Checkpoint",
     "build_denoiser",
-    "build_jump",
-    "build_springs",
-    "build_stretch",
     "checkpoint_path",
     "load_checkpoint",
     "migrate",
@@ -50,7 +36,9 @@ __all__ = [
 
 FORMAT = "idem-md"
 SHIPPED = Path(__file__).parent / "checkpoints"
-VERSION = 3
+VERSION = 4
+# Heads as versions 1 to 3 called them.
+OLD_HEADS = {"springs": "elastic_network", "jump": "flow_map", "stretch": "flow_covariance"}
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
@@ -96,7 +84,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     if "sha256" in meta and meta["sha256"] != _checksum(tensors, meta.get("json", "")):  # older files have none
         raise FileFormatError(f"{path}: expected the contents that its checksum was made of, it is damaged")
     try:
-        return tensors, migrate(json.loads(meta["json"]), int(meta["version"]))
+        header = json.loads(meta["json"])
+        return migrate_tensors(tensors, int(meta["version"])), migrate(header, int(meta["version"]))
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise FileFormatError(f"{path}: its JSON header is damaged ({error})") from None
 
@@ -118,8 +107,48 @@ def migrate(header: dict[str, Any], version: int) -> dict[str, Any]:
         config["target"] = {k: v for k, v in target.items() if k == "name" or k in used}
         header = {**header, "config": config}
     if version < 3 and "plans" in header:
-        header = {**header, "plans": {"diffusion": header["plans"]}}
+        header = {**header, "plans": {DiffusionKernel.method: header["plans"]}}
+    return _with_heads_by_name(header) if version < 4 else header
+
+
+def _with_heads_by_name(header: dict[str, Any]) -> dict[str, Any]:
+    """Until version 3 every head had a key of its own, and so had its training, that of two heads in one."""
+    header = dict(header)
+    old = {name: header.pop(key, None) for key, name in OLD_HEADS.items()}
+    header["heads"] = {name: options for name, options in old.items() if options is not None}
+    header["expensive"] = header.pop("dear", None)
+    if "provenance" in header:
+        provenance = dict(header["provenance"])
+        springs, distillation = provenance.pop("springs", None), provenance.pop("distillation", None)
+        records = dict(provenance.get("heads", {}))
+        if springs is not None:
+            records["elastic_network"] = springs
+        if distillation is not None:
+            rest = {key: value for key, value in distillation.items() if not key.startswith("stretch_")}
+            if "jump_error" in rest:
+                rest["flow_map_error"] = rest.pop("jump_error")
+            records["flow_map"] = rest
+            theirs = {"steps": "stretch_steps", "seconds": "stretch_seconds"}
+            records["flow_covariance"] = {
+                key: distillation[name] for key, name in theirs.items() if name in distillation
+            }
+        header["provenance"] = {**provenance, "heads": records} if records else provenance
+    if "stretch_steps" in header.get("settings", {}):  # of a distillation under way
+        header["settings"] = {
+            "covariance_steps" if k == "stretch_steps" else k: v for k, v in header["settings"].items()
+        }
     return header
+
+
+def migrate_tensors(tensors: dict[str, torch.Tensor], version: int) -> dict[str, torch.Tensor]:
+    """Tensors by the names that the present version has for them."""
+    if version > 3:
+        return tensors
+    renamed = {}
+    for key, tensor in tensors.items():
+        part, _, rest = key.partition(".")
+        renamed[f"heads.{OLD_HEADS[part]}.{rest}" if part in OLD_HEADS else key] = tensor
+    return renamed
 
 
 def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
@@ -134,40 +163,6 @@ def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
     return Denoiser(net, system.sigma_data, options.output)
 
 
-def build_springs(options: SpringsOptions, net: torch.nn.Module, sigma_data: float) -> Springs:
-    """Fresh springs for a network, drawn from torch's global generator.
-
-    Raises
-    ------
-    UsageError
-        A network without scalars.
-    """
-    if not isinstance(net, HasFeatures):
-        raise UsageError(
-            f"springs: expected a network with scalars on its atoms, such as painn, got {type(net).__name__}"
-        )
-    return Springs(options, net.n_scalars, net.length, sigma_data)
-
-
-def build_jump(network: str, options: Mapping[str, Any], net: torch.nn.Module, sigma_data: float) -> Jump:
-    """A fresh head for jumps on a network of that name, drawn from torch's global generator.
-
-    Raises
-    ------
-    UsageError
-        A network for which there is none.
-    ConfigError
-        Options that it does not know.
-    """
-    kind = JUMPS.find(network)
-    return kind.build(parse_table(kind.Options, options, "jump"), net, sigma_data)
-
-
-def build_stretch(options: SpringsOptions, jump: Jump) -> Stretch:
-    """A fresh head that says how the flow stretches, beside one for jumps."""
-    return Stretch(options, jump.n_scalars, jump.length, jump.sigma_data)
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained denoiser with what is needed to sample from it.
@@ -175,7 +170,7 @@ class Checkpoint:
     Attributes
     ----------
     denoiser : Denoiser
-        In evaluation mode, averaged weights; with springs and jumps if they have been trained.
+        In evaluation mode, averaged weights; with the heads that have been trained.
     accuracy : DenoiserAccuracy
         Its measured mean squared error.
     config : dict
@@ -183,11 +178,11 @@ class Checkpoint:
     system : System
         As described in the file, without its energy, unless it is built in.
     provenance : dict
-        Seconds, steps, energy calls and versions of the training.
+        Seconds, steps, energy calls and versions of the training; ``heads`` has those of each head.
     plans : dict of dict of SamplingPlan
         By method and number of network evaluations.
-    dear : SamplingPlan, optional
-        For potentials whose calls are dear; see `frugal_plan`.
+    expensive : SamplingPlan, optional
+        For potentials whose calls are expensive; see `frugal_plan`.
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
     """
@@ -199,31 +194,42 @@ class Checkpoint:
     provenance: dict[str, Any]
     digest: str = ""
     plans: Mapping[str, Mapping[int, SamplingPlan]] = field(default_factory=dict, hash=False)
-    dear: SamplingPlan | None = None
+    expensive: SamplingPlan | None = None
 
-    def plan(self, nfe: int, method: str = "diffusion") -> SamplingPlan:
+    def plan(self, nfe: int, method: str = DiffusionKernel.method) -> SamplingPlan:
         """For so many network evaluations: that of the nearest number for which there is one, or `frugal_plan`."""
         plans = self.plans.get(method)
         if not plans:
-            return self.frugal_plan(method)
-        return plans[min(plans, key=lambda k: abs(math.log(k / nfe)))]
+            return replace(self.frugal_plan(method), nfe=nfe)
+        return replace(plans[min(plans, key=lambda k: abs(math.log(k / nfe)))], nfe=nfe)
 
-    def frugal_plan(self, method: str = "diffusion") -> SamplingPlan:
-        """Few energy calls a sample: what was tuned, or the best kernel that there is with a single one."""
-        plan = self.dear
+    def frugal_plan(self, method: str = DiffusionKernel.method) -> SamplingPlan:
+        """Few energy calls a sample, for any number of evaluations: what was tuned, or the best kernel that there is
+        with a single call.
+
+        Raises
+        ------
+        UsageError
+            No kernel of the method suits the denoiser.
+        """
+        plan = self.expensive
         if plan is None:
-            plan = SamplingPlan("elastic" if self.denoiser.has_springs else "analytic", "nested", options={"draws": 1})
-        if PROPOSALS.find(plan.kernel).method == method:
+            kernel = best_kernel(self.denoiser, DiffusionKernel.method)
+            plan = SamplingPlan(kernel, "nested", options={"candidates": 1})
+        if KERNELS.find(plan.kernel).method == method:
             return plan
-        return replace(plan, kernel=next(name for name, kind in PROPOSALS.items() if kind.method == method))
+        return replace(plan, kernel=best_kernel(self.denoiser, method))
+
+    def with_head_record(self, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The provenance with what the training of a head was and has cost."""
+        return {**self.provenance, "heads": {**self.provenance.get("heads", {}), name: dict(record)}}
 
     @property
     def training_cost(self) -> dict[str, float]:
         """Seconds and energy calls of the training with its heads and the tuning of the plans, as far as known."""
         p = self.provenance
-        heads = [p.get("springs") or {}, p.get("distillation") or {}]
         seconds = [p.get(key, 0.0) for key in ("seconds", "tuning_seconds")]
-        seconds += [h.get("seconds", 0.0) + h.get("stretch_seconds", 0.0) for h in heads]
+        seconds += [head.get("seconds", 0.0) for head in p.get("heads", {}).values()]
         return {"seconds": sum(seconds), "energy_calls": p.get("energy_calls", 0) + p.get("tuning_energy_calls", 0)}
 
     @property
@@ -242,13 +248,10 @@ def weights_digest(module: torch.nn.Module) -> str:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a model file."""
-    springs = cast("Springs | None", checkpoint.denoiser.springs)
-    jump, stretch = cast("Jump | None", checkpoint.denoiser.jump), cast("Stretch | None", checkpoint.denoiser.stretch)
+    heads = {name: cast(Head, head).options.model_dump() for name, head in checkpoint.denoiser.heads.items()}
     header = {
         "config": checkpoint.config,
-        "springs": None if springs is None else springs.options.model_dump(),
-        "jump": None if jump is None else jump.options.model_dump(),
-        "stretch": None if stretch is None else stretch.options.model_dump(),
+        "heads": heads,
         "system": checkpoint.system.describe(),
         "sigma": checkpoint.accuracy.sigma,
         "mse": checkpoint.accuracy.mse,
@@ -257,7 +260,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             method: {str(nfe): plan.table() for nfe, plan in plans.items()}
             for method, plans in checkpoint.plans.items()
         },
-        "dear": None if checkpoint.dear is None else checkpoint.dear.table(),
+        "expensive": None if checkpoint.expensive is None else checkpoint.expensive.table(),
     }
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
 
@@ -300,7 +303,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, header = read_tensors(path, "model")
     try:
         config = dict(header["config"])
-        name = config["network"]["name"]
+        names = [config["network"]["name"], *header["heads"]]
         network = parse_network(config["network"], str(path))
         lo, hi = (float(config["noise"][key]) for key in ("sigma_min", "sigma_max"))
         if not 0 < lo < hi:
@@ -308,22 +311,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         accuracy = DenoiserAccuracy(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
         provenance = dict(header["provenance"])
         plans = {
-            method: {nfe: SamplingPlan.of(table) for nfe, table in sorted((int(k), t) for k, t in tables.items())}
+            method: {
+                nfe: replace(SamplingPlan.of(t), nfe=nfe) for nfe, t in sorted((int(k), t) for k, t in tables.items())
+            }
             for method, tables in header.get("plans", {}).items()
         }
-        dear = None if header.get("dear") is None else SamplingPlan.of(header["dear"])
+        expensive = None if header.get("expensive") is None else SamplingPlan.of(header["expensive"])
         system_name = config["system"]
         system = system_described(system_name, header.get("system"))
         denoiser = build_denoiser(network, system)
-        if header.get("springs") is not None:
-            options = parse_table(SpringsOptions, header["springs"], str(path), "springs")
-            denoiser.springs = build_springs(options, denoiser.net, system.sigma_data)
-        if header.get("jump") is not None:
-            denoiser.jump = jump = build_jump(name, header["jump"], denoiser.net, system.sigma_data)
-            options = parse_table(SpringsOptions, header["stretch"], str(path), "stretch")
-            denoiser.stretch = build_stretch(options, jump)
+        in_order = [head for head in HEADS if head in header["heads"]]
+        for head in in_order + [head for head in header["heads"] if head not in HEADS]:
+            build = HEADS.find(head)
+            denoiser.heads[head] = build(header["heads"][head], denoiser.net, system.sigma_data, denoiser.heads)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, IdemError) as problem:
-        unknown = isinstance(problem, UsageError) and str(name) not in NETWORKS
+        unknown = isinstance(problem, UsageError) and not {*map(str, names)} <= NETWORKS.keys() | HEADS.keys()
         hint = "; import the module that registers it first" if unknown else ""
         raise FileFormatError(f"{path}: its header does not describe a model ({problem}{hint})") from None
     try:
@@ -335,4 +337,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     denoiser.eval().requires_grad_(False)
-    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, dear)
+    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, expensive)

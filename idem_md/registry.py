@@ -1,4 +1,4 @@
-"""Parts by name: how a user adds a network, target, proposal, last step, engine or observable of their own."""
+"""Parts by name: how a user adds a network, target, kernel, last step, engine or observable of their own."""
 
 from __future__ import annotations
 

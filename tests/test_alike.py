@@ -155,7 +155,7 @@ def test_labels_on_the_command_line_are_the_networks(files, tmp_path):
     refused = run("train", "lj13", "--labels", 0, cwd=tmp_path, code=2).stderr
     assert "labels: expected none for a built-in system" in refused
     toml = files / "w2.toml"
-    labels = ("--temperature", 300, "--labels", "0,1,1,2,3,3", "--springs-steps", 0)
+    labels = ("--temperature", 300, "--labels", "0,1,1,2,3,3", "--elastic-network-steps", 0)
     text = toml.read_text().replace("warmup_steps = 20", "warmup_steps = 0")
     toml.write_text(text.replace("refine_steps = 2", "refine_steps = 0"))
     run("train", toml, *own, *labels, "--out", "run", cwd=tmp_path)

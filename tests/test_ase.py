@@ -99,7 +99,7 @@ def test_behaves_like_a_dynamics_object(tmp_path):
     assert "log_weight" in lines[0] and len(lines) == 81
     # The weights are those of 60 K and this trap, not of what the checkpoint was trained for.
     assert ensemble.system.units.temperature_kelvin == 60 and ensemble.ess > 3
-    last = dyn.sampler.plan(20).build()  # annealing, moves, and each end point in double precision
+    last = dyn.sampler.plan(20).build_last_step()  # annealing, moves, and each end point in double precision
     anneal = last.last_step
     assert ensemble.provenance["energy_calls"] == 80 * (anneal.chains * anneal.schedule.calls + 1 + last.moves + 2)
     # Same seed, same samples; another batch size is another stream.
@@ -164,7 +164,9 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
         and (folder / "model.safetensors").stat().st_mtime_ns == written
     )
     checkpoint = dyn.sampler.checkpoint
-    assert checkpoint.denoiser.has_springs and bool(checkpoint.plans) == (make is argon)  # EMT's calls are dear
+    assert checkpoint.denoiser.has("elastic_network") and bool(checkpoint.plans) == (
+        make is argon
+    )  # EMT's calls are expensive
     assert np.isfinite(dyn.log_weights).all()
     # From the files alone: the geometry and units are known, the potential is not.
     dyn.ensemble.save(tmp_path / "a.dcd")
@@ -206,7 +208,7 @@ def test_stopped_while_springs_are_trained_it_goes_on_there(tiny_presets, tmp_pa
     trained = load_checkpoint(tmp_path / "c" / "run" / "model.safetensors")
     found = sampler().checkpoint
     assert found.provenance["energy_calls"] == trained.provenance["energy_calls"]
-    assert found.denoiser.has_springs and not trained.denoiser.has_springs
+    assert found.denoiser.has("elastic_network") and not trained.denoiser.has("elastic_network")
 
 
 def test_low_call_training_makes_no_calls_for_targets(tiny_presets, tmp_path):

@@ -15,12 +15,12 @@ from scipy.signal import lfilter
 from scipy.stats import ks_2samp
 
 import idem_md
+from idem_bench import measure_engines
 from idem_md import System, UsageError, WeightedEnsemble
 from idem_md.baselines import ENGINES, AseEngine, OpenMMEngine
 from idem_md.baselines.ase import Trap, maker
 from idem_md.baselines.correlation import equilibration, statistical_inefficiency
 from idem_md.baselines.dynamics import curvature
-from idem_md.benchmarks import measure_engines
 from idem_md.energies import ASE, Harmonic, OpenMM
 from idem_md.ensemble import WeightWarning
 from idem_md.ensemble.estimators import Source
@@ -306,6 +306,6 @@ def test_forward_paths_start_from_chains_by_their_weights(lj13_sampler):
     u = md.system.energy()(torch.from_numpy(x))[0].numpy()
     log_w = np.repeat([0.0, -1000.0], 40)
     chain = WeightedEnsemble(x, u, log_w, md.system, {}, "chain", Source(80, 80.0, math.nan, math.nan))
-    forward = lj13_sampler.forward(chain, 6, 0, lj13_sampler.plan(6).changed(None, "plain"), n=80)
-    worst = lj13_sampler.forward(md, 6, 0, lj13_sampler.plan(6).changed(None, "plain"), n=80).log_weights.min()
+    forward = lj13_sampler.forward(chain, lj13_sampler.plan(6, last_step="plain"), n=80)
+    worst = lj13_sampler.forward(md, lj13_sampler.plan(6, last_step="plain"), n=80).log_weights.min()
     assert forward.log_weights.min() > worst - 30

@@ -5,22 +5,12 @@ import pytest
 import torch
 from command import run
 
+from idem_bench import bench_workers, measure_coverage, measure_methods, methods, methods_table, plot_methods
 from idem_md import FileFormatError, WeightedEnsemble, get_system, load_sampler
-from idem_md.benchmarks import (
-    BENCHMARKS,
-    bench_workers,
-    measure_coverage,
-    measure_methods,
-    measure_weights,
-    methods_table,
-    run_benchmark,
-    score_reference,
-    weights,
-)
 from idem_md.energies import LennardJones, lennard_jones_reference
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
-from idem_md.report import plot_methods
+from idem_md.measurements import BENCHMARKS, measure_weights, run_benchmark, score_reference
 from idem_md.targets import dem_scores_reference
 from idem_md.testing import loose_lattice
 
@@ -89,8 +79,8 @@ def test_weights_are_measured(lj13_sampler):
 
 def test_methods_are_measured_once(tmp_path, monkeypatch):
     """One table of kernels and last steps; rows that are there are taken as they are."""
-    monkeypatch.setattr(weights, "METHODS_NFES", {"elastic": (4,), "analytic": (4, 6)})
-    monkeypatch.setattr(weights, "FORWARD", 50)
+    monkeypatch.setattr(methods, "METHODS_NFES", {"elastic": (4,), "analytic": (4, 6)})
+    monkeypatch.setattr(methods, "FORWARD", 50)
     out, sampler = tmp_path / "rows.jsonl", load_sampler("gmm40")
     rows = list(measure_methods(sampler, out, n=50))
     parts = [(r["kernel"], r["asked"], r["nfe"], r["last_step"]) for r in rows]
@@ -103,9 +93,9 @@ def test_methods_are_measured_once(tmp_path, monkeypatch):
     plot_methods({"gmm40": rows}, tmp_path / "ess.png")
     assert (tmp_path / "ess.png").read_bytes().startswith(b"\x89PNG")
 
-    assert weights.kept_methods(sampler, out, 50, 0) == rows
-    assert not weights.kept_methods(sampler, out, 60, 0)
-    monkeypatch.setattr(weights, "_row", None)
+    assert methods.kept_methods(sampler, out, 50, 0) == rows
+    assert not methods.kept_methods(sampler, out, 60, 0)
+    monkeypatch.setattr(methods, "measure_row", None)
     assert list(measure_methods(sampler, out, n=50)) == rows
     out.write_text('{"kernel": 3}\n')
     with pytest.raises(FileFormatError, match="expected rows of an earlier measurement"):

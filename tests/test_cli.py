@@ -103,8 +103,10 @@ def trained(tmp_path_factory, tiny_toml):
     folder = tmp_path_factory.mktemp("train")
     (folder / "tiny.toml").write_text(tiny_toml())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("idem_md.training.finish.NFES", {"diffusion": (25,)})  # most of the time is that of plans
-        made = json.loads(run("train", "tiny.toml", "--out", "run", "--springs-steps", 3, "--json", cwd=folder).stdout)
+        patch.setattr("idem_md.diffusion.kernels.DiffusionKernel.nfes", (25,))  # most of the time is that of plans
+        made = json.loads(
+            run("train", "tiny.toml", "--out", "run", "--elastic-network-steps", 3, "--json", cwd=folder).stdout
+        )
     assert made["model"] == str(Path("run", "model.safetensors")) and made["finished"] and made["iterations"] == 3
     return folder
 
@@ -120,7 +122,11 @@ def test_train_sample_compare(trained):
     assert "plot: expected a file name ending in .png" in run("sample", "lj13", "--plot", "s0", code=2).stderr
     run("baseline", "lj13", "-n", 40, "--steps", 500, "--out", "ref.dcd", cwd=trained)
     info = json.loads(run("info", "run", "--json", cwd=trained).stdout)
-    assert info["kind"] == "checkpoint" and len(info["springs_gain_nats"]) == 8 and "25" in info["plans"]["diffusion"]
+    assert (
+        info["kind"] == "checkpoint"
+        and len(info["heads"]["elastic_network"]["gain_nats"]) == 8
+        and "25" in info["plans"]["diffusion"]
+    )
     assert "plan, 25 evaluations" in run("info", "run", cwd=trained).stdout
     info = json.loads(run("info", "ref.dcd", "--json", cwd=trained).stdout)
     assert info["kind"] == "ensemble (equilibrium)" and info["n"] == 40 and info["log_z"] is None
@@ -171,11 +177,11 @@ def test_check(tmp_path):
     assert "expected samples of idem-md sample" in refused.stderr
 
 
-def test_a_budget_is_not_overrun_by_springs_and_plans(trained):
+def test_a_budget_is_not_overrun_by_heads_and_plans(trained):
     done = run("train", "tiny.toml", "--out", "budget", "--max-energy-calls", 10**9, cwd=trained)
-    assert "no springs and plans within the budget; for them: idem-md tune budget" in done.stderr
+    assert "no elastic network and plans within the budget; for them: idem-md tune budget" in done.stderr
     info = json.loads(run("info", "budget", "--json", cwd=trained).stdout)
-    assert info["springs_gain_nats"] is None and info["plans"] == {}
+    assert info["heads"] == {} and info["plans"] == {}
 
 
 def test_interrupt_saves(trained, tiny_toml):
@@ -281,12 +287,12 @@ def test_help_names_what_can_be_chosen():
     """Help is shown without importing the parts: names stand in its text, and here is what keeps them true."""
     from idem_md.analysis import ANALYSES, OBSERVABLES
     from idem_md.baselines import ENGINES
-    from idem_md.diffusion import LAST_STEPS, PROPOSALS
+    from idem_md.diffusion import KERNELS, LAST_STEPS
     from idem_md.sampler import methods
     from idem_md.training import PRESETS
 
     for command, names in (
-        ("sample", (*PROPOSALS, *LAST_STEPS, *methods())),
+        ("sample", (*KERNELS, *LAST_STEPS, *methods())),
         ("baseline", ENGINES),
         ("analyse", (*ANALYSES, *OBSERVABLES)),
         ("train", PRESETS),
@@ -328,11 +334,11 @@ def test_bench_prints_json_lines(tmp_path, monkeypatch):
     ).stdout
     assert [json.loads(line)["sigma"] for line in lines.splitlines()] == [0.05, 0.1]
     few = ("-n", 30, "--nfe", 4, "--flow-n", 5, "--mbar-n", 10)
-    monkeypatch.setattr("idem_md.benchmarks.log_z.mbar_log_z", partial(mbar_log_z, rungs=8, n_steps=50))
+    monkeypatch.setattr("idem_md.measurements.log_z.mbar_log_z", partial(mbar_log_z, rungs=8, n_steps=50))
     lines = [json.loads(line) for line in run("bench", "log-z", "dw4", *few, cwd=tmp_path).stdout.splitlines()]
     assert [line["route"] for line in lines] == ["exact", "paths", "flow", "mbar"]
     refused = run("bench", "reproduce", "--systems", "argon", "--out", "r", cwd=tmp_path, code=2)
-    assert "systems: expected some of gmm40, dw4, lj13, lj55, got 'argon'" in refused.stderr
+    assert "PYTHONPATH=benchmarks python -m idem_bench reproduce --systems argon --out r" in refused.stderr
     assert "--samples" in run("bench", "energy", "--samples", 3, cwd=tmp_path, code=2).stderr
 
 

@@ -12,11 +12,11 @@ import torch
 from scipy import stats
 
 from idem_md import load_sampler, native, train
-from idem_md.benchmarks import BENCHMARKS, run_benchmark
 from idem_md.chains import Schedule, quench, relax, run_annealing, run_mala, run_tempering
-from idem_md.diffusion.proposals import batch_size
+from idem_md.diffusion.kernels import batch_size
 from idem_md.energies import DemScores, LennardJones
 from idem_md.errors import UsageError
+from idem_md.measurements import BENCHMARKS, run_benchmark
 from idem_md.native.module import native as module
 from idem_md.targets import dem_scores
 from idem_md.testing import loose_lattice
@@ -93,14 +93,16 @@ def test_philox_gives_its_published_vectors(key, counter, want):
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-def test_teams_of_threads_make_the_chains_of_one_lane(tmp_path):
+def test_thread_groups_make_the_chains_of_one_lane(tmp_path):
     """The device's code, on the CPU by coroutines; a few steps, before rounding has had time to grow."""
     here = Path(__file__).parent
-    sources, program = here.parent / "idem_md/native/src", tmp_path / "teams"
+    sources, program = here.parent / "idem_md/native/src", tmp_path / "thread_groups"
     options = ["-std=c++17", "-O1", f"-I{sources}", "-DIDEM_VECTOR_BYTES=4"]
     scalar = ["-DIDEM_ISA=scalar", "-DIDEM_SCALAR", "-c", sources / "cpu_kernels.cpp", "-o", tmp_path / "scalar.o"]
     subprocess.run([COMPILER, *options, *scalar], check=True)
-    subprocess.run([COMPILER, *options, here / "helpers/teams.cpp", tmp_path / "scalar.o", "-o", program], check=True)
+    subprocess.run(
+        [COMPILER, *options, here / "helpers/thread_groups.cpp", tmp_path / "scalar.o", "-o", program], check=True
+    )
     lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(lines) == 4 * 9
     for line in lines:
@@ -215,7 +217,7 @@ def alike(got, want, tolerance=5e-3, apart=0.05):
 @pytest.mark.parametrize("last_step", ["plain", "nested"])
 def test_paths_agree_with_the_cpu(both, method, last_step):
     """Few enough for one batch on either."""
-    if method == "consistency" and not both[0].checkpoint.denoiser.has_jumps:
+    if method == "consistency" and not both[0].checkpoint.denoiser.has("flow_map"):
         method = "diffusion"
     n = batch_size(both[0].system.n_atoms, both[0].system.n_dims)
     options = dict(nfe=8, method=method, last_step=last_step, moves=0)

@@ -15,7 +15,7 @@ from idem_md.chains import ChainState
 from idem_md.checkpoint import read_tensors
 from idem_md.cli.processes import launched, placed
 from idem_md.training import load_config
-from idem_md.training.peers import Peers, part_of
+from idem_md.training.ranks import Ranks, part_of
 from idem_md.training.state import _own_part, load_state
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ HELPERS = Path(__file__).parent / "helpers"
 
 def peer(rank, size):
     """One that says nothing to the others."""
-    found = Peers()
+    found = Ranks()
     found.rank, found.size = rank, size
     return found
 
@@ -33,9 +33,9 @@ def peer(rank, size):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_toml):
     """What two processes have made of one configuration."""
-    folder = tmp_path_factory.mktemp("peers")
+    folder = tmp_path_factory.mktemp("ranks")
     (folder / "tiny.toml").write_text(tiny_toml(5).replace("[optimizer]", "[optimizer]\nname = 'muon'"))
-    command = [sys.executable, str(HELPERS / "peers.py")]
+    command = [sys.executable, str(HELPERS / "training_ranks.py")]
     processes = [
         subprocess.Popen([*command, str(rank), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
@@ -119,7 +119,7 @@ def test_a_state_of_two_is_read_by_one_and_by_two(folder):
     config = load_config(folder / "tiny.toml")
     path, system = folder / "whole" / "state.safetensors", idem_md.get_system("lj13")
     tensors, header = read_tensors(path, "state")
-    both = [load_state(path, config, system, peers=peer(rank, 2)).state.buffer for rank in range(2)]
+    both = [load_state(path, config, system, ranks=peer(rank, 2)).state.buffer for rank in range(2)]
     assert torch.equal(torch.cat([b.samples.x for b in both]), tensors["buffer.x"])
     assert [b.next for b in both] == [next for _, next in header["rings"]]
     one = load_state(path, config, system)
@@ -147,7 +147,7 @@ def test_torchrun(tmp_path, tiny_toml):
     (tmp_path / "tiny.toml").write_text(tiny_toml(3))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "idem_md.cli"]
-        + "train tiny.toml --out run --springs-steps 0 --distributed --json".split(),
+        + "train tiny.toml --out run --elastic-network-steps 0 --distributed --json".split(),
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -34,7 +34,7 @@ SMALLER = {
     "idem-md train cu13 ": "idem-md train cu13.toml ",
     "idem-md train argon13 ": "idem-md train argon13.toml ",
     "idem_md.cli train dw4 --out": "idem_md.cli train dw4.toml --out",
-    "exec idem-md train dw4 --out": "idem-md train dw4.toml --springs-steps 0 --out",
+    "exec idem-md train dw4 --out": "idem-md train dw4.toml --elastic-network-steps 0 --out",
     "idem-md tune runs/cu13 ": "idem-md tune runs/cu13 --steps 5 ",
     # Of networks that have learnt nothing every weight may be zero, which is an error.
     "--nfe 50 --out": "--nfe 4 --unweighted --out",

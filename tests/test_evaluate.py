@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from idem_bench import compare_networks, held_out_error, raw_table, reproduce
+from idem_bench.mixture_figures import plot_mixture
+from idem_bench.pieces import PROTOCOLS, pieces_of
+from idem_bench.target_figures import measure_estimators, plot_bias_by_energy, plot_estimators
 from idem_md import BudgetExhausted, IdemError, Interrupted, ResultError, UsageError, train
 from idem_md.analysis import Reference, mode_weights, negative_log_likelihood, plain_w2, raw_metrics
 from idem_md.baselines import ENGINES, reference_engine
-from idem_md.benchmarks import compare_networks, held_out_error, measure_score, raw_table, read_meter, reproduce
-from idem_md.benchmarks.mixture_figures import plot_mixture
-from idem_md.benchmarks.pieces import PROTOCOLS, pieces_of
-from idem_md.benchmarks.target_figures import measure_estimators, plot_bias_by_energy, plot_estimators
 from idem_md.checkpoint import build_denoiser, load_checkpoint, save_checkpoint
 from idem_md.diffusion import Denoiser
 from idem_md.energies import GaussianMixture, Harmonic
 from idem_md.geometry import standard_normal
+from idem_md.measurements import measure_score, read_meter
 from idem_md.provenance import sources
 from idem_md.report import plot_energies, plot_histograms
 from idem_md.targets import BufferTarget
@@ -199,10 +200,10 @@ def sketch(monkeypatch):
             "optimizer": full.optimizer.model_copy(update={"inner_steps": 20, "iterations": 3}),
         }
     )
-    monkeypatch.setattr("idem_md.benchmarks.pieces.preset", lambda *_: small)
+    monkeypatch.setattr("idem_bench.pieces.preset", lambda *_: small)
     quick = partial(plot_bias_by_energy, points=4, repeats=3)
-    monkeypatch.setattr("idem_md.benchmarks.reproduction.plot_bias_by_energy", quick)
-    monkeypatch.setattr("idem_md.benchmarks.weights.METHODS_NFES", {"analytic": (6, 12)})
+    monkeypatch.setattr("idem_bench.reproduction.plot_bias_by_energy", quick)
+    monkeypatch.setattr("idem_bench.methods.METHODS_NFES", {"analytic": (6, 12)})
     return small
 
 
@@ -244,7 +245,7 @@ def test_the_table_is_made_in_pieces(tmp_path, sketch, monkeypatch):
 
         return train(config, folder, stop=stop, on_iteration=on_iteration, **options)
 
-    monkeypatch.setattr("idem_md.benchmarks.pieces.train", interrupted)
+    monkeypatch.setattr("idem_bench.pieces.train", interrupted)
     rows = reproduce(["gmm40"], ["refined"], 1, tmp_path, budget_minutes=1.0, n=64)
     assert len(trained) == 2 and [r["settings"] for r in rows if r.get("missing")] == [
         "shipped, best method",
@@ -283,7 +284,7 @@ def test_a_training_whose_time_is_up_is_done(tmp_path, sketch, monkeypatch):
             replace(trained, provenance=trained.provenance | {"finished": False, "seconds": minutes}),
         )
 
-    monkeypatch.setattr("idem_md.benchmarks.pieces.train", cut)
+    monkeypatch.setattr("idem_bench.pieces.train", cut)
     (piece,) = trainings(tmp_path)
     for _ in range(2):
         assert piece.name == "gmm40-refined-0" and piece.measure(math.inf)["training_seconds"] == 60 * 5 * 0.97
@@ -298,7 +299,7 @@ def test_a_training_that_fails_does_not_end_the_table(tmp_path, sketch, monkeypa
     def diverges(*_, **__):
         raise error
 
-    monkeypatch.setattr("idem_md.benchmarks.pieces.train", diverges)
+    monkeypatch.setattr("idem_bench.pieces.train", diverges)
     assert [p.measure(math.inf) for p in trainings(tmp_path, 2)] == [{"failure": str(error)}] * 2
 
 
@@ -307,7 +308,7 @@ def test_a_training_without_time_for_its_first_buffer_has_not_failed(tmp_path, s
     def stopped(*_, **__):
         raise error("stopped")
 
-    monkeypatch.setattr("idem_md.benchmarks.pieces.train", stopped)
+    monkeypatch.setattr("idem_bench.pieces.train", stopped)
     assert trainings(tmp_path)[0].measure(time.monotonic() - 1.0) is None
 
 
@@ -315,7 +316,7 @@ def test_what_is_not_the_fault_of_a_training_is_no_row_of_it(tmp_path, sketch, m
     def locked(*_, **__):
         raise UsageError("out: another process works in it")
 
-    monkeypatch.setattr("idem_md.benchmarks.pieces.train", locked)
+    monkeypatch.setattr("idem_bench.pieces.train", locked)
     with pytest.raises(UsageError, match="another process"):
         trainings(tmp_path)[0].measure(math.inf)
 
@@ -333,7 +334,7 @@ def test_a_metric_that_fails_is_no_explosion(tmp_path, sketch, monkeypatch):
     def unsolved(*_, **__):
         raise ResultError("plain W2: the transport problem was not solved")
 
-    monkeypatch.setattr("idem_md.benchmarks.pieces.raw_metrics", unsolved)
+    monkeypatch.setattr("idem_bench.pieces.raw_metrics", unsolved)
     found = trainings(tmp_path)[0].measure(math.inf)
     assert "not solved" in found["failure"] and found["exploded_share"] < 1
 
@@ -358,7 +359,7 @@ def test_a_failed_seed_shows_in_the_table():
 def test_every_set_is_drawn(tmp_path, monkeypatch):
     """However many there are: colours run out, sets do not."""
     seen = []
-    monkeypatch.setattr("idem_md.benchmarks.mixture_figures.save_png", lambda figure, _: seen.append(figure))
+    monkeypatch.setattr("idem_bench.mixture_figures.save_png", lambda figure, _: seen.append(figure))
     monkeypatch.setattr("idem_md.report.figures.save_png", lambda figure, _: seen.append(figure))
     e = reference_engine("gmm40").run("gmm40", 50, seed=0)
     sets = {f"set {k}": e for k in range(9)}

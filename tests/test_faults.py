@@ -27,13 +27,15 @@ from idem_md.baselines import ENGINES
 from idem_md.chains import Restraint, run_mala
 from idem_md.checkpoint import build_denoiser, read_tensors, write_tensors
 from idem_md.cli import main
+from idem_md.distillation import Distillation, distill
 from idem_md.energies import ASE, Energy, LennardJones, OpenMM
 from idem_md.files import write_atomic
 from idem_md.nets import NETWORKS
 from idem_md.systems import nearest_neighbour_distance
 from idem_md.targets import dem_scores
 from idem_md.testing import loose_lattice
-from idem_md.training import Distillation, SpringsTraining, distill, run_samples, tune
+from idem_md.training import run_samples
+from idem_md.tuning import HeadTraining, tune
 from idem_md.units import Units
 
 FEW = {"nfe": 3, "last_step_calls": 300}
@@ -123,8 +125,8 @@ def made_of_torch(folder, tiny):
         denoiser = build_denoiser(NETWORKS[name].Options(name=name), system)
         found |= {f"{name}.{key}": value for key, value in denoiser.state_dict().items()}
     checkpoint = idem_md.train(tiny, folder / "run")
-    few = SpringsTraining(steps=2)
-    tuned = tune(checkpoint, run_samples(folder / "run"), folder / "model.safetensors", springs=few, nfes={})
+    few = HeadTraining(steps=2)
+    tuned = tune(checkpoint, run_samples(folder / "run"), folder / "model.safetensors", heads=few, nfes={})
     jumps = Distillation(steps=100, batch=8, pool=32, renewed=8)
     made = distill(idem_md.load_sampler("gmm40").checkpoint, folder / "state.safetensors", jumps)
     for name, other in (("tuned", tuned), ("jumps", made)):

@@ -37,7 +37,7 @@ def test_shipped_checkpoints_load_and_sample(path):
     """With plans and, but for the perceptron, springs; the configuration beside each is one that trains."""
     sampler = idem_md.load_sampler(path.parent.name)
     assert 25 in sampler.checkpoint.plans["diffusion"]
-    assert sampler.checkpoint.denoiser.has_springs == (path.parent.name != "gmm40")
+    assert sampler.checkpoint.denoiser.has("elastic_network") == (path.parent.name != "gmm40")
     for options in ({}, {"last_step_calls": 100}, {"kernel": "ddpm", "last_step": "plain"}):
         few = {"last_step_calls": 50} if path.parent.name == "lj55" and not options else options
         e = sampler.sample(4, nfe=3, **few)

@@ -16,9 +16,9 @@ HELPERS = Path(__file__).parent / "helpers"
 
 
 def killed(what, folder, times, longest):
-    """Run ``tests/helpers/victims.py``: so many processes killed within ``longest`` seconds, and a last one that may
+    """Run ``interrupted_writers.py``: so many processes killed within ``longest`` seconds, and a last one that may
     finish."""
-    command = [sys.executable, str(HELPERS / "victims.py"), what, str(folder), str(times), str(longest)]
+    command = [sys.executable, str(HELPERS / "interrupted_writers.py"), what, str(folder), str(times), str(longest)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()

@@ -17,7 +17,7 @@ from idem_md.energies import Energy
 from idem_md.energies.foreign import ForeignEnergy, Recipe
 from idem_md.report.comparison import check_same_potential
 from idem_md.targets import dem_scores
-from idem_md.training import SpringsTraining, tune
+from idem_md.tuning import HeadTraining, tune
 from idem_md.units import Units
 
 ARGON = Units(3.822, 59.9)
@@ -134,8 +134,8 @@ def test_training_and_tuning(smallest_toml, tmp_path):
         folder, system = tmp_path / f"{zero:g}", system_of(zero)
         checkpoint = idem_md.train(config, folder, system=system)
         buffer = idem_md.training.run_samples(folder)
-        few = SpringsTraining(steps=0)
-        tuned = tune(checkpoint, buffer, folder / "model.safetensors", system=system, springs=few, nfes={})
+        few = HeadTraining(steps=0)
+        tuned = tune(checkpoint, buffer, folder / "model.safetensors", system=system, heads=few, nfes={})
         made[zero] = (checkpoint.denoiser.state_dict(), buffer, tuned.frugal_plan())
         resumed = idem_md.train(config, folder, system=system, resume=True)
         assert resumed.provenance["finished"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import idem_md
-from idem_md.benchmarks import read_meter
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
+from idem_md.measurements import read_meter
 from idem_md.training import loop
 
 K = 4.0

@@ -12,12 +12,12 @@ import idem_md
 from idem_md import ResultError, UsageError
 from idem_md.analysis import negative_log_likelihood
 from idem_md.baselines.mbar import mbar_log_z
-from idem_md.benchmarks import measure_log_z
-from idem_md.benchmarks.log_z import double_well_log_z
 from idem_md.diffusion import Flow
 from idem_md.diffusion.flow import _basis
 from idem_md.energies import DoubleWell, Harmonic
 from idem_md.geometry import gaussian_log_density, standard_normal
+from idem_md.measurements import measure_log_z
+from idem_md.measurements.log_z import double_well_log_z
 
 
 @pytest.fixture(scope="module")

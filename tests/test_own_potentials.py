@@ -55,7 +55,7 @@ def cli(folder, *args, code=0):
 @pytest.mark.slow
 def test_a_calculator_from_training_to_samples(folder):
     own = ("--calculator", "copper:atoms")
-    cli(folder, "train", "tiny.toml", *own, "--temperature", 900, "--out", "run", "--springs-steps", 0)
+    cli(folder, "train", "tiny.toml", *own, "--temperature", 900, "--out", "run", "--elastic-network-steps", 0)
     assert json.loads(cli(folder, "info", "run", "--json"))["system"] == "cu13"
     sampled = ("sample", "run", "-n", 12, "--nfe", 4, "--last-step", "plain")
     # Without the potential there is nothing to weigh with.

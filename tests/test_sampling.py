@@ -1,44 +1,43 @@
-"""Weighted paths against closed forms: right whatever the denoiser, the proposal and the last step."""
+"""Weighted paths against closed forms: right whatever the denoiser, the kernel and the last step."""
 
 import math
 
 import pytest
 import torch
-from harmonic import SCALE, JumpingDenoiser, K, SpringDenoiser, exact, mse
+from harmonic import SCALE, ElasticDenoiser, FlowMapDenoiser, K, exact, mse
 
 from idem_md.chains import Schedule
 from idem_md.diffusion import (
+    KERNELS,
     LAST_STEPS,
-    PROPOSALS,
     Isotropic,
     MovedLastStep,
+    PathSampler,
     PlainLastStep,
-    forward_paths,
     noise_grid,
-    sample_paths,
 )
-from idem_md.diffusion.proposals import batch_size
+from idem_md.diffusion.kernels import batch_size
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.ensemble import ForwardWeights
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal, subspace_dimension
-from idem_md.training.levels import level_density
+from idem_md.tuning.levels import level_density
 
 ENERGY = Harmonic(4, 3, K)
 LAST = {
     "plain": {},
-    "nested": {"draws": 4},
+    "nested": {"candidates": 4},
     "annealed": {"schedule": Schedule(32, 2.0, 1, (0.02,)), "chains": 2},
 }
 
 
 def run(denoise, kernel, nfe, n=4000, last="plain", energy=ENERGY, seed=0):
-    parts, ending = (JumpingDenoiser(denoise), mse), LAST_STEPS[last](**LAST[last])
+    parts, last_step = (FlowMapDenoiser(denoise), mse), LAST_STEPS[last](**LAST[last])
     grid, generator = noise_grid(0.3, 3.0, nfe), torch.Generator().manual_seed(seed)
     samples = SCALE * standard_normal((500, 4, 3), torch.Generator().manual_seed(seed + 1))
-    proposal = PROPOSALS[kernel](*parts, **PROPOSALS[kernel].fitted(*parts, grid, samples, generator))
+    kernel = KERNELS[kernel](*parts, **KERNELS[kernel].fitted(*parts, grid, samples, generator))
     generator.manual_seed(seed)
-    return sample_paths(proposal, ending, [energy], grid, SCALE, n, generator)[0]
+    return PathSampler(kernel, last_step, grid, SCALE).sample([energy], n, generator)[0]
 
 
 def estimates(paths):
@@ -51,7 +50,7 @@ def estimates(paths):
     return log_z, log_z_err, mean, err, 1 / (p**2).sum() / len(w)
 
 
-@pytest.mark.parametrize("kernel", PROPOSALS)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("last", LAST_STEPS)
 @pytest.mark.parametrize("nfe", [4, 16, 64])
 def test_harmonic_log_z(kernel, last, nfe):
@@ -89,11 +88,11 @@ def test_forward_paths_tell_the_same_weights(last, moves):
     native = LennardJones(4, 1e-12, 1e-3, K)
     for energy in (ENERGY, native):
         x = SCALE * standard_normal((4000, 4, 3), torch.Generator().manual_seed(1))
-        proposal, ending = PROPOSALS["analytic"](WRONG["scaled"], mse), LAST_STEPS[last](**LAST[last])
+        kernel, last_step = KERNELS["analytic"](WRONG["scaled"], mse), LAST_STEPS[last](**LAST[last])
         if moves:
-            ending = MovedLastStep(ending, moves, 0.02)
+            last_step = MovedLastStep(last_step, moves, 0.02)
         g = torch.Generator().manual_seed(2)
-        log_w = forward_paths(proposal, ending, energy, noise_grid(0.3, 3.0, 8), SCALE, x, g)
+        log_w = PathSampler(kernel, last_step, noise_grid(0.3, 3.0, 8), SCALE).forward(energy, x, g)
         assert log_w.shape == (4000,) and torch.isfinite(log_w).all()
         forward = ForwardWeights(log_w.numpy())
         (log_z, error), (upper, spread) = forward.log_z, forward.log_z_upper
@@ -108,11 +107,11 @@ def test_forward_paths_tell_the_same_weights(last, moves):
 def test_moves_leave_weights_alone_and_samples_in_equilibrium():
     plain = PlainLastStep()
     for energy in (ENERGY, LennardJones(4, 1e-12, 1e-3, K)):
-        look = PROPOSALS["analytic"](WRONG["scaled"], mse).look(
+        evaluation = KERNELS["analytic"](WRONG["scaled"], mse).evaluate(
             SCALE * 1.5 * standard_normal((3000, 4, 3), torch.Generator().manual_seed(1)), 0.5
         )
         before, end = (
-            last.finish(energy, look, torch.Generator().manual_seed(2))
+            last.finish(energy, evaluation, torch.Generator().manual_seed(2))
             for last in (plain, MovedLastStep(plain, 400, 0.02))
         )
         log_w = end.log_ratio - end.u
@@ -146,8 +145,8 @@ def test_same_seed_same_paths(last):
 def test_transition_density_integrates_to_one():
     """Importance sampling of 1 = E_p[q/p] with p a wider Gaussian on the subspace."""
     x = standard_normal((1, 3, 2), torch.Generator().manual_seed(0)).expand(100_000, -1, -1)
-    proposal = PROPOSALS["analytic"](lambda x, sigma: 0.5 * x, mse)
-    down = proposal.down(proposal.look(x, 1.0), 0.5)
+    kernel = KERNELS["analytic"](lambda x, sigma: 0.5 * x, mse)
+    down = kernel.down(kernel.evaluate(x, 1.0), 0.5)
     wide = Isotropic(down.mean, 1.5 * down.variance)
     y = wide.sample(torch.Generator().manual_seed(1))
     ratio = torch.exp(down.log_density(y) - wide.log_density(y))
@@ -166,10 +165,11 @@ def test_transition_density_integrates_to_one():
 def test_blocks_and_chunks_are_all_there(last, energy, n, block):
     """More samples than a block of any last step: none is lost, none is there twice."""
     seen = []
-    proposal, ending = PROPOSALS["ddpm"](exact, mse), LAST_STEPS[last](**LAST[last])
+    kernel, last_step = KERNELS["ddpm"](exact, mse), LAST_STEPS[last](**LAST[last])
     grid, g = noise_grid(0.3, 3.0, 3), torch.Generator().manual_seed(0)
-    (paths,) = sample_paths(proposal, ending, [energy], grid, SCALE, n, g, lambda w: seen.append(len(w)))
-    assert max(seen) == ending.block(energy) == block and sum(seen) == n
+    made = PathSampler(kernel, last_step, grid, SCALE)
+    (paths,) = made.sample([energy], n, g, lambda w: seen.append(len(w)))
+    assert max(seen) == made.block(energy) == block and sum(seen) == n
     assert n == len(paths.positions) == len(paths.energies.unique())
 
 
@@ -199,7 +199,7 @@ def test_levels_are_dense_where_steps_lose_most():
     """Against the closed form of what a step of `ddpm` loses on Gaussian data; `analytic` loses nothing there."""
     lowest, highest, n = 0.05, 3.0, 4000
     x = standard_normal((n, 4, 3), torch.Generator().manual_seed(1)) * SCALE
-    found = level_density(PROPOSALS["ddpm"](SpringDenoiser(exact), mse), x, lowest, highest, 0)
+    found = level_density(KERNELS["ddpm"](ElasticDenoiser(exact), mse), x, lowest, highest, 0)
     sigma = torch.logspace(math.log10(lowest), math.log10(highest), len(found), dtype=torch.float64).tolist()
 
     def lost(low, high):
@@ -211,4 +211,4 @@ def test_levels_are_dense_where_steps_lose_most():
     closed = torch.tensor(long, dtype=torch.float64).sqrt()
     closed = (closed / closed.max()).clamp(min=0.1)
     assert torch.allclose(torch.tensor(found, dtype=torch.float64)[2:-2], closed, atol=0.04)
-    assert set(level_density(PROPOSALS["analytic"](SpringDenoiser(exact), mse), x[:500], 0.05, 3.0, 0)) == {1.0}
+    assert set(level_density(KERNELS["analytic"](ElasticDenoiser(exact), mse), x[:500], 0.05, 3.0, 0)) == {1.0}

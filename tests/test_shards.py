@@ -4,8 +4,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import crashing_workers
 import distributed
-import mortal
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,15 +87,15 @@ def test_raw_samples_and_scans_have_chunks(sampler):
 
 
 def of(make, monkeypatch, tmp_path):
-    monkeypatch.setenv(mortal.PARENT, str(os.getpid()))
-    monkeypatch.setenv(mortal.FLAG, str(tmp_path / "died"))
+    monkeypatch.setenv(crashing_workers.PARENT, str(os.getpid()))
+    monkeypatch.setenv(crashing_workers.FLAG, str(tmp_path / "died"))
     sampler = load_sampler("dw4")
     return Sampler(sampler.checkpoint, replace(sampler.system, make_energy=make, name="harmonic"))
 
 
 @pytest.mark.slow
 def test_a_chunk_whose_worker_dies_is_drawn_again(monkeypatch, tmp_path):
-    sampler = of(mortal.dies_once, monkeypatch, tmp_path)
+    sampler = of(crashing_workers.dies_once, monkeypatch, tmp_path)
     spread = sampler.sample(N, executor=2, **PLAIN)
     assert (tmp_path / "died").exists()
     same(spread, sampler.sample(N, **PLAIN))
@@ -122,20 +122,22 @@ def test_what_is_asked_again_is_another_question(sampler, whole):
 
 @pytest.mark.slow
 def test_workers_that_die_again_are_an_error(monkeypatch, tmp_path):
-    sampler = of(mortal.mortal, monkeypatch, tmp_path)
+    sampler = of(crashing_workers.crashing, monkeypatch, tmp_path)
     with pytest.raises(ResultError, match="executor: workers failed 3 times on chunk 0"):
         sampler.sample(300, executor=1, **PLAIN)
 
 
 def test_errors_of_workers_are_those_of_one_process(monkeypatch, tmp_path):
-    sampler = of(mortal.raises, monkeypatch, tmp_path)
-    monkeypatch.setenv(mortal.PARENT, "another")
+    sampler = of(crashing_workers.raises, monkeypatch, tmp_path)
+    monkeypatch.setenv(crashing_workers.PARENT, "another")
     with ThreadPoolExecutor(1) as executor, pytest.raises(EnergyError, match="expected nothing better"):
         sampler.sample(300, executor=executor, **PLAIN)
 
 
 def test_what_does_not_pickle_is_refused(sampler):
-    own = Sampler(sampler.checkpoint, replace(sampler.system, make_energy=lambda: mortal.Mortal(4, 2), name="own"))
+    own = Sampler(
+        sampler.checkpoint, replace(sampler.system, make_energy=lambda: crashing_workers.Crashing(4, 2), name="own")
+    )
     with pytest.raises(UsageError, match="executor: expected a potential that pickles"):
         own.sample(300, executor=1, **PLAIN)
 

@@ -186,11 +186,13 @@ def test_the_oldest_walkers_make_room_for_new_ones():
 def test_resuming_what_is_finished_keeps_what_came_after(tiny, tmp_path):
     """Springs, jumps and plans of the same network; another one has none."""
     trained = train(tiny, tmp_path)
-    tuned = replace(trained, dear=SamplingPlan("ddpm", "plain", 0.01), provenance=trained.provenance | {"tuned": True})
+    tuned = replace(
+        trained, expensive=SamplingPlan("ddpm", "plain", 0.01), provenance=trained.provenance | {"tuned": True}
+    )
     save_checkpoint(tmp_path / "model.safetensors", tuned)
     again = train(tiny, tmp_path, resume=True)
-    assert again.dear == tuned.dear and again.provenance["tuned"] and again.provenance["finished"]
-    assert train(tiny, tmp_path, overwrite=True).dear is None
+    assert again.expensive == tuned.expensive and again.provenance["tuned"] and again.provenance["finished"]
+    assert train(tiny, tmp_path, overwrite=True).expensive is None
 
 
 def test_first_buffer_holds_what_the_walkers_saw(tiny, tmp_path):

@@ -19,14 +19,14 @@ from ..energies.foreign import DEFAULT_TRAP
 from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
 from ..systems import System, nearest_neighbour_distance
-from ..training import SpringsTraining, preset, run_samples, train, tune
-from ..training.finish import NFES
+from ..training import preset, run_samples, train
+from ..tuning import HeadTraining, tune
 from .calculator import NativePotential
 
 __all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of", "train_once"]
 
-# Of the springs that end a training at first use: most of what longer ones give, in a few minutes.
-SPRINGS_STEPS = 1000
+# Training steps of the elastic network at first use: most of what longer ones give, in a few minutes.
+ELASTIC_NETWORK_STEPS = 1000
 
 
 def cache_folder(name: str) -> Path:
@@ -108,7 +108,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
 
 def train_once(system: System, positions, folder: Path, budget: dict) -> None:
     """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch; then
-    with springs and, if energy calls have no budget, plans."""
+    with an elastic network and, if energy calls have no budget, plans."""
     energy, length = system.energy(), system.units.length_angstrom
 
     def evaluate(x: np.ndarray) -> np.ndarray:
@@ -151,6 +151,6 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
             run_samples(run),
             model,
             system=system,
-            springs=SpringsTraining(steps=SPRINGS_STEPS),
-            nfes=NFES if budget["max_energy_calls"] is None else {},
+            heads=HeadTraining(steps=ELASTIC_NETWORK_STEPS),
+            nfes=None if budget["max_energy_calls"] is None else {},
         )

@@ -1,7 +1,7 @@
 """What a user would run otherwise: Markov chains on the same energy, with the same outputs; one engine a file."""
 
 from .ase import AseEngine
-from .base import ENGINES, Draws, Engine, reference_engine, register_engine
+from .base import ENGINES, Engine, EngineSamples, reference_engine, register_engine
 from .exact import ExactEngine
 from .mala import MalaEngine
 from .openmm import OpenMMEngine
@@ -10,7 +10,7 @@ from .pt import TemperingEngine
 __all__ = [
     "ENGINES",
     "AseEngine",
-    "Draws",
+    "EngineSamples",
     "Engine",
     "ExactEngine",
     "MalaEngine",

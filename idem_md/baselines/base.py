@@ -1,4 +1,4 @@
-"""The seam of engines: each draws positions; what they share is here."""
+"""The extension point of engines: each draws positions; what they share is here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..torch_state import own_torch
 __all__ = [
     "ENGINES",
     "Budget",
-    "Draws",
+    "EngineSamples",
     "Engine",
     "Progress",
     "reference_engine",
@@ -46,7 +46,7 @@ MOST_CALLS = 3 * 10**15
 RELAX_STEPS, ROUNDS = 200, 50
 
 
-class Draws(NamedTuple):
+class EngineSamples(NamedTuple):
     """What an engine found.
 
     Attributes
@@ -106,7 +106,7 @@ def silent(share: float, note: str) -> None:
 
 
 class Engine(ABC):
-    """Draws equilibrium samples of a system without a network.
+    """EngineSamples equilibrium samples of a system without a network.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ class Engine(ABC):
         start = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)
 
-        def ensemble(draws: Draws) -> WeightedEnsemble:
+        def ensemble(draws: EngineSamples) -> WeightedEnsemble:
             x = draws.positions.double()
             u = energy(x)[0] if draws.energies is None else draws.energies
             record = provenance(target.name, energy.parameters, energy.calls, start, method=self.name, seed=seed)
@@ -190,8 +190,8 @@ class Engine(ABC):
         return found
 
     # What `draw` has, while it is at work; set by engines that draw one thing after the other.
-    _so_far: Callable[[], Draws] | None = None
-    _ensemble: Callable[[Draws], WeightedEnsemble] | None = None
+    _so_far: Callable[[], EngineSamples] | None = None
+    _ensemble: Callable[[EngineSamples], WeightedEnsemble] | None = None
 
     def so_far(self) -> list[WeightedEnsemble]:
         """What a `run` that was interrupted had drawn, or one that is under way in another thread has: an ensemble, or
@@ -270,7 +270,7 @@ class Engine(ABC):
     @abstractmethod
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
-    ) -> Draws:
+    ) -> EngineSamples:
         """``n`` samples by what `planned` made of the budget."""
 
 

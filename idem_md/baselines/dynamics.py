@@ -22,7 +22,7 @@ from ..energies.workers import Pool, packed_for_workers
 from ..errors import EnergyError, ResultError, UsageError, WeightWarning
 from ..seeds import draw_seed
 from ..systems import System
-from .base import ROUNDS, Budget, Draws, Engine, Progress, tuned_chains, tuning_calls
+from .base import ROUNDS, Budget, Engine, EngineSamples, Progress, tuned_chains, tuning_calls
 from .correlation import equilibration, slow_observables, statistical_inefficiency
 
 __all__ = ["Dynamics", "DynamicsEngine", "Frames", "Recipe", "curvature"]
@@ -185,7 +185,7 @@ class DynamicsEngine(Engine):
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
-    ) -> Draws:
+    ) -> EngineSamples:
         """See `Engine`."""
         begin = time.perf_counter()
         frames = math.ceil(SPARE * n / self.workers)
@@ -240,7 +240,7 @@ class DynamicsEngine(Engine):
         n = sum(len(chain.u) for chain in kept)
         return f"{n / g:.0f} independent, one in {g * stride:.0f} steps, kinetic temperature {kinetic:.3f} T"
 
-    def _result(self, chains: Sequence[Chain], n: int, stride: int, facts: dict[str, Any]) -> Draws:
+    def _result(self, chains: Sequence[Chain], n: int, stride: int, facts: dict[str, Any]) -> EngineSamples:
         kept = self._equilibrated(chains)
         g = self._inefficiency(kept, stride)
         x, kinetic, u = (np.concatenate([getattr(c, name) for c in kept]) for name in ("x", "kinetic", "u"))
@@ -263,7 +263,7 @@ class DynamicsEngine(Engine):
             "kinetic_temperature": float(kinetic.mean()),
             "chain_energies": [float(chain.u.mean()) for chain in kept],
         }
-        return Draws(torch.from_numpy(x[index]), facts, ess, torch.from_numpy(u[index]).double())
+        return EngineSamples(torch.from_numpy(x[index]), facts, ess, torch.from_numpy(u[index]).double())
 
 
 def curvature(system: System, forces: torch.Tensor, masses: np.ndarray) -> float:

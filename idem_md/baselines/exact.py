@@ -9,7 +9,7 @@ import torch
 from ..energies import Energy, ExactSamples
 from ..errors import UsageError
 from ..systems import System
-from .base import Budget, Draws, Engine, Progress, register_engine
+from .base import Budget, Engine, EngineSamples, Progress, register_engine
 
 __all__ = ["ExactEngine"]
 
@@ -22,10 +22,10 @@ class ExactEngine(Engine):
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
-    ) -> Draws:
+    ) -> EngineSamples:
         """See `Engine`."""
         if not isinstance(energy, ExactSamples):
             raise UsageError(
                 f"engine: expected another than 'exact' for {system.name!r}, which has no formula for its samples"
             )
-        return Draws(energy.sample(n, generator), {})
+        return EngineSamples(energy.sample(n, generator), {})

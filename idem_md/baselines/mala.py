@@ -10,7 +10,7 @@ from ..chains import MALA
 from ..energies import Energy
 from ..seeds import draw_seed
 from ..systems import System
-from .base import Budget, Draws, Engine, Progress, register_engine, tuned_chains, tuning_calls
+from .base import Budget, Engine, EngineSamples, Progress, register_engine, tuned_chains, tuning_calls
 
 __all__ = ["MalaEngine"]
 
@@ -32,10 +32,10 @@ class MalaEngine(Engine):
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
-    ) -> Draws:
+    ) -> EngineSamples:
         """See `Engine`."""
         n_steps = cast(int, budget.steps)
         state, step = tuned_chains(system, energy, n, n_steps // 5, generator)
         progress(0.2, "step tuned")
         state, run = MALA(step).step(energy, state, n_steps - n_steps // 5, draw_seed(generator))
-        return Draws(state.x, {"steps": n_steps, "step": step, "acceptance": float(run.acceptance.mean())})
+        return EngineSamples(state.x, {"steps": n_steps, "step": step, "acceptance": float(run.acceptance.mean())})

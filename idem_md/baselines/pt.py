@@ -14,7 +14,7 @@ from ..energies import Energy
 from ..errors import UsageError
 from ..seeds import draw_seed
 from ..systems import System
-from .base import Budget, Draws, Engine, Progress, register_engine, tuned_chains, tuning_calls
+from .base import Budget, Engine, EngineSamples, Progress, register_engine, tuned_chains, tuning_calls
 from .correlation import statistical_inefficiency
 
 __all__ = ["TemperingEngine"]
@@ -58,7 +58,7 @@ class TemperingEngine(Engine):
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
-    ) -> Draws:
+    ) -> EngineSamples:
         """See `Engine`."""
         n_steps = cast(int, budget.steps)
         ladders = min(n, LADDERS)
@@ -99,11 +99,11 @@ class TemperingEngine(Engine):
         return self._draws(samples, n, facts)._replace(energies=None)  # to be evaluated in double precision
 
     @staticmethod
-    def _draws(samples: Sequence[ChainState], n: int, facts: dict[str, Any]) -> Draws:
-        """Draws of one ladder may be correlated; those of different ones are not."""
+    def _draws(samples: Sequence[ChainState], n: int, facts: dict[str, Any]) -> EngineSamples:
+        """EngineSamples of one ladder may be correlated; those of different ones are not."""
         x, u = torch.cat([s.x for s in samples])[:n], torch.stack([s.u for s in samples]).double()
         energies = u.flatten()[:n]
         if len(samples) == 1:
-            return Draws(x, facts, None, energies)
+            return EngineSamples(x, facts, None, energies)
         g = statistical_inefficiency(list(u.numpy().T))
-        return Draws(x, facts | {"draw_inefficiency": g}, len(x) / g, energies)
+        return EngineSamples(x, facts | {"draw_inefficiency": g}, len(x) / g, energies)

@@ -7,16 +7,16 @@ changed since); all are asked of the budget before the first is made.
 
 from .adaptation import equilibrate, first_step, tune_step
 from .annealing import Schedule, run_annealing, tuned_schedule
-from .kernel import ChainKernel, ChainState
 from .mala import MALA, Restraint, run_mala
-from .posterior import PosteriorMean, posterior_kernel, posterior_mean
+from .move import ChainState, Move
+from .posterior import PosteriorMean, posterior_mala, posterior_mean
 from .relaxation import quench, relax
 from .starts import finite_start, noise_start
 from .tempering import Tempering, run_tempering
 
 __all__ = [
     "MALA",
-    "ChainKernel",
+    "Move",
     "ChainState",
     "PosteriorMean",
     "Restraint",
@@ -26,7 +26,7 @@ __all__ = [
     "finite_start",
     "first_step",
     "noise_start",
-    "posterior_kernel",
+    "posterior_mala",
     "posterior_mean",
     "quench",
     "relax",

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from ..energies import Energy
-from .kernel import ChainState
 from .mala import MALA
+from .move import ChainState
 
 __all__ = ["equilibrate", "first_step", "tune_step"]
 

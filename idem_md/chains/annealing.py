@@ -13,8 +13,8 @@ from ..errors import UsageError
 from ..geometry import standard_normal, subspace_dimension
 from ..seeds import draw_seed
 from .adaptation import tune_step
-from .kernel import ChainState
 from .mala import Restraint, walk
+from .move import ChainState
 
 __all__ = ["Schedule", "run_annealing", "tuned_schedule"]
 

@@ -11,7 +11,7 @@ from ..checks import check_int, check_positions
 from ..energies import ChainRun, Energy, NativeChains
 from ..geometry import centred, standard_normal, uniform
 from ..torch_state import own_torch
-from .kernel import ChainState, chain_numbers
+from .move import ChainState, chain_numbers
 
 __all__ = ["MALA", "Restraint", "run_mala"]
 
@@ -43,7 +43,7 @@ def run_mala(
 ) -> ChainRun:
     """Metropolis-adjusted Langevin chains on beta*u(x) + stiffness/2 |x - centre|^2.
 
-    Proposal x' = x + h g + sqrt(2h) noise in the mean-free subspace, with g the total force, each atom's part
+    TransitionKernel x' = x + h g + sqrt(2h) noise in the mean-free subspace, with g the total force, each atom's part
     cut to the length sqrt(2 D / h) and the mean removed: an atom's drift never exceeds its noise, or chains
     would stick where forces are steep (MALTA; Roberts & Tweedie, Bernoulli 2, 341, 1996).
 
@@ -153,10 +153,10 @@ class MALA:
     restraint: Restraint | None = None
 
     def init(self, energy: Energy, x: torch.Tensor) -> ChainState:
-        """See `ChainKernel`."""
+        """See `Move`."""
         return ChainState(x, *energy(x))
 
     def step(self, energy: Energy, state: ChainState, n: int, seed: int) -> tuple[ChainState, ChainRun]:
-        """See `ChainKernel`; the centroid, which drifts by rounding, is put back."""
+        """See `Move`; the centroid, which drifts by rounding, is put back."""
         run = run_mala(energy, state.x, self.step_size, n, seed, beta=self.beta, restraint=self.restraint)
         return ChainState(centred(run.x), run.u, run.f), run

@@ -11,7 +11,7 @@ from ..energies import Energy
 from ..errors import UsageError
 from .mala import MALA, Restraint, run_mala
 
-__all__ = ["PosteriorMean", "posterior_kernel", "posterior_mean"]
+__all__ = ["PosteriorMean", "posterior_mala", "posterior_mean"]
 
 
 class PosteriorMean(NamedTuple):
@@ -34,7 +34,7 @@ class PosteriorMean(NamedTuple):
     spread: torch.Tensor
 
 
-def posterior_kernel(x_t: torch.Tensor, sigma: torch.Tensor, step: float) -> MALA:
+def posterior_mala(x_t: torch.Tensor, sigma: torch.Tensor, step: float) -> MALA:
     """MALA on the posterior of x_0 given ``x_t`` (B, N, D) and ``sigma`` (B,), one chain each.
 
     ``step`` suits the energy alone and is shortened where the restraint is the stiffer part: a d-dimensional Gaussian
@@ -85,7 +85,7 @@ def posterior_mean(
     def by_chain(a):
         return a.reshape(b, chains, *x_t.shape[1:])
 
-    kernel = posterior_kernel(spread(x_t), spread(sigma), step)
+    kernel = posterior_mala(spread(x_t), spread(sigma), step)
     half = max(n_steps // 2, 1)
     h, restraint = kernel.step_size, kernel.restraint
     first = run_mala(energy, spread(x_0), h, half, seed, restraint=restraint)

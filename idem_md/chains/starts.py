@@ -9,7 +9,7 @@ import torch
 from ..energies import Energy
 from ..errors import EnergyError
 from ..geometry import standard_normal
-from .kernel import ChainState
+from .move import ChainState
 from .relaxation import relax
 
 __all__ = ["finite_start", "noise_start"]

@@ -12,8 +12,8 @@ from ..errors import UsageError
 from ..geometry import centred, uniform
 from ..seeds import draw_seed
 from ..torch_state import own_torch
-from .kernel import ChainState, chain_numbers
 from .mala import walk
+from .move import ChainState, chain_numbers
 
 __all__ = ["Tempering", "run_tempering"]
 
@@ -114,11 +114,11 @@ class Tempering:
     moves: int
 
     def init(self, energy: Energy, x: torch.Tensor) -> ChainState:
-        """See `ChainKernel`; positions (C, R, N, D)."""
+        """See `Move`; positions (C, R, N, D)."""
         u, f = energy(x.flatten(0, 1))
         return ChainState(x, u.reshape(x.shape[:2]), f.reshape(x.shape))
 
     def step(self, energy: Energy, state: ChainState, n: int, seed: int) -> tuple[ChainState, TemperingRun]:
-        """See `ChainKernel`; the centroid, which drifts by rounding, is put back."""
+        """See `Move`; the centroid, which drifts by rounding, is put back."""
         run = run_tempering(energy, state.x, self.step_size, self.betas, n, self.moves, seed)
         return ChainState(centred(run.x.flatten(0, 1)).reshape(run.x.shape), run.u, run.f), run

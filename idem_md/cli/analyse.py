@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import print_json
+from .console import check_png, picture, print_json
+from .outputs import PlotOption
 from .progress import working
 from .results import spread
 
@@ -32,19 +33,29 @@ def analyse(
     temperature: Annotated[
         float | None, typer.Option(help="In kelvin: reweighted to that temperature, near that of the samples.")
     ] = None,
+    plot: PlotOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, distributions included.")] = False,
 ) -> None:
     """Weighted observables with errors: idem-md analyse lj13.dcd --observable rg,rdf"""
     with working() as work:
         from .. import analysis
         from ..ensemble import load_ensemble
+        from ..files import claimed
         from ..provenance import finite_or_none
 
+        if plot is not None:
+            check_png("plot", plot)
+            work.held.enter_context(claimed("plot", [plot]))
         ensemble = load_ensemble(file)
         work.phase("analysing")
         if temperature is not None:
             ensemble = analysis.reweighted(ensemble, temperature)
         found = analysis.analyse(ensemble, _names(observable), _names(profile))
+        if plot is not None:
+            from ..report import plot_histograms
+
+            with picture("plot", plot) as target:
+                plot_histograms({f"{ensemble.system.units.temperature_kelvin:g} K": ensemble}, target)
         head = {
             "system": ensemble.system.name,
             "kind": ensemble.kind,

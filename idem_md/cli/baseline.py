@@ -47,24 +47,28 @@ def baseline(
     timestep: Annotated[
         float | None, typer.Option(help="In fs, for openmm and ase; by default from the forces on the atoms.")
     ] = None,
-    discard: Annotated[
-        float | None,
-        typer.Option(help="Share of each chain of openmm or ase to leave out, instead of what its energies say."),
-    ] = None,
-    inefficiency: Annotated[
-        float | None,
-        typer.Option(help="Steps of openmm or ase that an independent sample takes, instead of what frames say."),
-    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = Path("md.dcd"),
     overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    discard: Annotated[
+        float | None,
+        typer.Option(
+            hidden=True, help="Share of each chain of openmm or ase to leave out, instead of what its energies say."
+        ),
+    ] = None,
+    inefficiency: Annotated[
+        float | None,
+        typer.Option(
+            hidden=True, help="Steps of openmm or ase that an independent sample takes, instead of what frames say."
+        ),
+    ] = None,
 ) -> None:
     """What you would run otherwise: idem-md baseline lj13 --engine openmm -n 2000 --out md.dcd
 
     openmm, ase: Langevin dynamics, a chain a core. mala: one independent chain a sample. pt: parallel tempering,
     samples from the coldest rungs. exact: by formula (gmm40). Frames of chains are correlated, and count for as many
-    samples as they are worth.
+    samples as they are worth; --discard SHARE and --inefficiency STEPS say how many that is instead of their energies.
     """
     with working() as work:
         from ..baselines import ENGINES

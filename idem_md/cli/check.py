@@ -46,12 +46,12 @@ def check(
     """
     with working() as work:
         from ..analysis import coverage
-        from ..diffusion import SamplingPlan
         from ..ensemble import load_ensemble
         from ..errors import UsageError
         from ..files import claimed
         from ..provenance import finite_or_none
         from ..report.comparison import check_same_potential
+        from ..sampler import plan_of
 
         e = load_ensemble(file)
         if e.kind == "raw":
@@ -96,7 +96,7 @@ def check(
             e = replace(e, system=made_by.system)
             check_same_potential({"samples": e, "reference": known})
             known = replace(known, system=made_by.system)
-            forward = made_by.forward(known, e.provenance["nfe"], seed, SamplingPlan.of(e.provenance["plan"]), n)
+            forward = made_by.forward(known, plan_of(e), seed, n)
             upper, error = forward.log_z_upper
             shares = coverage(e, known, n, seed=seed)
             basin, deviation = shares.worst

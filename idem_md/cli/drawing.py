@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,15 +16,17 @@ from .results import print_scan, print_table, result, thermal
 
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
-    from ..sampler import Sampler
+    from ..sampler import PlanOptions, Sampler
 
 __all__ = [
     "NfeOption",
+    "PlanOption",
     "at_temperature",
     "draw",
     "kelvins",
     "network_of",
     "note",
+    "plan_options",
     "potential_words",
     "report",
     "sampler_of",
@@ -37,6 +39,34 @@ NfeOption = Annotated[
         "--nfe", help="Network evaluations a sample; by default those with the most effective samples a second."
     ),
 ]
+
+
+PlanOption = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="FILE.toml", help="Kernel, last step and their effort, instead of the tuned ones."),
+]
+
+
+def plan_options(file: Path | None, **given: Any) -> PlanOptions:
+    """Options for `Sampler.plan`: those of a file, and those of a command that are not None.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or has keys that are none of theirs.
+    UsageError
+        One is given in both ways.
+    """
+    from ..errors import UsageError
+    from ..sampler import read_plan_options
+
+    asked = {name: value for name, value in given.items() if value is not None}
+    if file is None:
+        return cast("PlanOptions", asked)
+    options = read_plan_options(file)
+    if both := sorted(asked.keys() & options.keys()):
+        raise UsageError(f"{both[0]}: expected it in the file of --plan or as an option, got both")
+    return cast("PlanOptions", {**options, **asked})
 
 
 def note(text: str) -> None:

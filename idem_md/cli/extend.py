@@ -15,8 +15,8 @@ from .progress import sampling, working
 
 __all__ = ["extend", "extend_file"]
 
-# Samples of a call that asks for effective ones.
-MOST = 1_000_000
+# Samples that a call draws at most that asks for effective ones.
+MAX_SAMPLES = 1_000_000
 
 
 def extend(
@@ -69,7 +69,7 @@ def extend_file(
 
         if workers is not None:
             check_int("workers", workers, 1)
-        n = check_int("n", MOST if n is None else n, 1)
+        n = check_int("n", MAX_SAMPLES if n is None else n, 1)
         outputs = claim_outputs(work, [file], True, plot, name)  # before the work, not after it
         before = load_ensemble(file)
         sampler = sampler_of(source or network_of(before), calculator, xml, workers, device)

@@ -18,17 +18,19 @@ def _of_checkpoint(source: str) -> dict[str, Any]:
     from ..sampler import load_sampler
 
     checkpoint = load_sampler(source).checkpoint
-    heads = ("springs", "distillation")
-    springs, jumps = map(checkpoint.provenance.get, heads)
+    # Lists are long: losses, errors by level.
+    heads = {
+        name: {key: value for key, value in record.items() if isinstance(value, int | float) or key == "gain_nats"}
+        for name, record in checkpoint.provenance.get("heads", {}).items()
+    }
     return {
         "kind": "checkpoint",
         "system": checkpoint.system.name,
         "digest": checkpoint.digest,
         "network": checkpoint.config["network"]["name"],
         "noise": list(checkpoint.noise_range),
-        "training": {k: v for k, v in checkpoint.provenance.items() if k not in heads and k != "versions"},
-        "springs_gain_nats": None if springs is None else springs["gain_nats"],
-        "jumps": None if jumps is None else {k: jumps[k] for k in ("lowest", "rounds", "seconds", "stretch_seconds")},
+        "training": {k: v for k, v in checkpoint.provenance.items() if k not in ("heads", "versions")},
+        "heads": {name: heads.get(name, {}) for name in checkpoint.denoiser.heads},
         "plans": plan_tables(checkpoint),
         "frugal_plan": checkpoint.frugal_plan().table(),
     }
@@ -89,11 +91,14 @@ def info(
 
     grid = Table(show_header=False)
     for key, value in facts.items():
-        if key not in ("plans", "frugal_plan"):
+        if key == "heads":
+            for name, record in value.items():
+                grid.add_row(name.replace("_", " "), _shown(record))
+        elif key not in ("plans", "frugal_plan"):
             grid.add_row(key, _shown(value))
     for plans in facts.get("plans", {}).values():
         for nfe, plan in plans.items():
             grid.add_row(f"plan, {nfe} evaluations", _plan(plan))
     if facts.get("frugal_plan"):
-        grid.add_row("plan for dear potentials", _plan(facts["frugal_plan"]))
+        grid.add_row("plan for expensive potentials", _plan(facts["frugal_plan"]))
     Console().print(grid)

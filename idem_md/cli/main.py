@@ -14,8 +14,9 @@ import typer
 from ..errors import Advice, IdemError
 from . import analyse, baseline, bench, check, compare, distill, extend, info, merge, sample, scan, systems, train, tune
 from .console import json_alone
+from .renamed import with_new_names
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_app"]
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -90,7 +91,12 @@ def _advise() -> None:
 
 
 def main() -> None:
-    """Entry point: errors made by the user are one line on stderr and exit code 2."""
+    """Entry point of ``idem-md``."""
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line: errors made by the user are one line on stderr and exit code 2."""
     _advise()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -99,7 +105,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         with json_alone() if "--json" in sys.argv[1:] else nullcontext():
-            code = app(sys.argv[1:], standalone_mode=False)
+            code = app(with_new_names(sys.argv[1:]), standalone_mode=False)
         sys.exit(code)
     except (IdemError, OSError) as error:
         message = str(error)

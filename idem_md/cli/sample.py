@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import DEVICE, OVERWRITE
-from .drawing import NfeOption, draw, kelvins, note, potential_words, report, sampler_of, show
-from .extend import MOST, extend_file
-from .outputs import PlotOption, claim_outputs
+from .drawing import (
+    NfeOption,
+    PlanOption,
+    draw,
+    kelvins,
+    note,
+    plan_options,
+    potential_words,
+    report,
+    sampler_of,
+    show,
+)
+from .extend import MAX_SAMPLES, extend_file
+from .outputs import claim_outputs
 from .potential import CalculatorOption, XmlOption
 from .progress import sampling, working
 from .scan import scan_temperatures
 
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
+    from ..sampler import PlanOptions
 
 __all__ = ["sample"]
 
-# By which it is seen how many it will take.
+# Samples from which it is estimated how many a number of effective ones will take.
 PILOT = 250
+HIDDEN_PLOT = Annotated[Path | None, typer.Option("--plot", hidden=True, help="Now idem-md analyse FILE --plot.")]
 
 
 def sample(
@@ -38,25 +50,7 @@ def sample(
         typer.Option(help="Same seed, same machine: same samples, in however many processes. By default 0."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = None,
-    method: Annotated[
-        str, typer.Option(help="diffusion, consistency, or auto: that with the most effective samples a second.")
-    ] = "auto",
-    kernel: Annotated[
-        str | None,
-        typer.Option(
-            help="Transition kernel: ddpm, analytic or elastic; with jumps consistency or isotropic-consistency. By "
-            "default the plan's."
-        ),
-    ] = None,
-    last_step: Annotated[
-        str | None, typer.Option(help="Last step: plain, nested or annealed; by default the plan's.")
-    ] = None,
-    last_step_calls: Annotated[
-        int | None, typer.Option(help="Energy calls a sample for the nested or annealed last step.")
-    ] = None,
-    moves: Annotated[
-        int | None, typer.Option(help="Langevin steps on the potential after the last step; by default the plan's.")
-    ] = None,
+    ess: Annotated[float | None, typer.Option(help="Draw until there are so many effective samples.")] = None,
     temperature: Annotated[
         str | None,
         typer.Option(
@@ -65,17 +59,9 @@ def sample(
             help="In kelvin; by default the system's, for which the network was trained. For several see idem-md scan.",
         ),
     ] = None,
-    unweighted: Annotated[
-        bool,
-        typer.Option(
-            "--unweighted",
-            help="Raw samples in few evaluations, 1 to 6 and by default 4: the plan's last step included, no weights.",
-        ),
-    ] = False,
+    plan: PlanOption = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
-    plot: PlotOption = None,
-    device: Annotated[str, DEVICE] = "cpu",
     workers: Annotated[int | None, typer.Option(help="Processes that draw; by default this one.")] = None,
     shard: Annotated[
         str | None,
@@ -84,21 +70,46 @@ def sample(
             help="The share of job K of M, 0/8 to 7/8 for eight of them, of -n samples; see idem-md merge.",
         ),
     ] = None,
-    ess: Annotated[float | None, typer.Option(help="Draw until there are so many effective samples.")] = None,
-    append: Annotated[
-        bool, typer.Option("--append", hidden=True, help="Now idem-md extend: go on where the samples in --out end.")
-    ] = False,
+    device: Annotated[str, DEVICE] = "cpu",
     overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    method: Annotated[str | None, typer.Option(hidden=True, help="See --plan.")] = None,
+    kernel: Annotated[str | None, typer.Option(hidden=True, help="See --plan.")] = None,
+    last_step: Annotated[str | None, typer.Option(hidden=True, help="See --plan.")] = None,
+    last_step_calls: Annotated[int | None, typer.Option(hidden=True, help="See --plan.")] = None,
+    moves: Annotated[int | None, typer.Option(hidden=True, help="See --plan.")] = None,
+    unweighted: Annotated[bool, typer.Option("--unweighted", hidden=True, help="See --plan.")] = False,
+    plot: HIDDEN_PLOT = None,
+    append: Annotated[bool, typer.Option("--append", hidden=True, help="Now idem-md extend.")] = False,
 ) -> None:
-    """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd"""
-    from ..errors import ResultError, UsageError
+    """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd
+
+    A plan in TOML has some of nfe, method (diffusion, consistency), kernel (ddpm, analytic, elastic, consistency,
+    isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, and weighted = false for raw
+    samples in few evaluations. Options with the names of method, kernel, last_step and last_step_calls do the same.
+    """
+    from ..errors import UsageError
 
     temperatures = [] if temperature is None else kelvins(temperature)
-    chosen = {"nfe": nfe, "method": method, "kernel": kernel, "last_step": last_step, "moves": moves}
-    chosen |= {"last_step_calls": last_step_calls, "temperature": temperature, "unweighted": unweighted}
+    options = plan_options(
+        plan,
+        nfe=nfe,
+        method=method,
+        kernel=kernel,
+        last_step=last_step,
+        last_step_calls=last_step_calls,
+        moves=moves,
+        weighted=False if unweighted else None,
+    )
+    for name, value, now in (
+        ("--moves", moves, "the key moves in the file of --plan"),
+        ("--unweighted", unweighted or None, "weighted = false in the file of --plan"),
+        ("--plot", plot, "idem-md analyse FILE --plot"),
+    ):
+        if value is not None:
+            note(f"sample {name} is now {now}")
     if append:
-        _refuse_beside_append(out, overwrite, shard, chosen)
+        _refuse_beside_append(out, overwrite, shard, options)
         assert out is not None
         note(f"sample --append is now idem-md extend {out}")
         n = 1000 if n is None and ess is None else n
@@ -108,47 +119,66 @@ def sample(
         if asked := [name for name, value in given.items() if value is not None]:
             raise UsageError(f"{asked[0]}: expected none with several temperatures")
         note(f"sample with several temperatures is now idem-md scan {system} --temperatures {temperature}")
-        options = {"nfe": nfe, "method": method, "kernel": kernel, "last_step": last_step, "moves": moves}
-        options |= {"last_step_calls": last_step_calls}
         n, seed = 1000 if n is None else n, 0 if seed is None else seed
         return scan_temperatures(
             system, temperatures, n, seed, options, out, calculator, xml, plot, device, overwrite, as_json
         )
+    kelvin = temperatures[0] if temperatures else None
+    _sample(
+        system, n, 0 if seed is None else seed, out, ess, kelvin, options, calculator, xml, workers, shard, plot,
+        device, overwrite, as_json,
+    )  # fmt: skip
+
+
+def _sample(
+    system: str,
+    n: int | None,
+    seed: int,
+    out: Path | None,
+    ess: float | None,
+    kelvin: float | None,
+    options: PlanOptions,
+    calculator: str | None,
+    xml: Path | None,
+    workers: int | None,
+    shard: str | None,
+    plot: Path | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """`sample` at one temperature, into a new file."""
+    from ..errors import ResultError, UsageError
+
     with working() as work:
         from ..checks import check_int
 
         if workers is not None:
             check_int("workers", workers, 1)
-        n = check_int("n", (1000 if ess is None else MOST) if n is None else n, 1)
+        n = check_int("n", (1000 if ess is None else MAX_SAMPLES) if n is None else n, 1)
         if shard is not None and ess is not None:
             raise UsageError("shard: expected none beside --append and --ess, got both")
         outputs = claim_outputs(work, [out], overwrite, plot)  # before the work, not after it
         sampler = sampler_of(system, calculator, xml, workers, device)
-        tell = sampling(work, n, not unweighted)
+        most, tell = n, sampling(work, n, options.get("weighted", True))
 
         def again(count: int) -> str:
             if shard is not None:
                 return "draw the shard again with the same command, and do not merge"
-            return f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n - count}"
+            return f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {most - count}"
 
         def how(drawn: list[WeightedEnsemble]) -> list[WeightedEnsemble]:
             first = sampler.sample(
-                n if ess is None else min(n, PILOT),
-                nfe,
-                0 if seed is None else seed,
-                method,
-                kernel,
-                last_step,
-                last_step_calls,
-                temperature_K=temperatures[0] if temperatures else None,
+                most if ess is None else min(most, PILOT),
+                seed=seed,
+                temperature_K=kelvin,
                 progress=tell,
-                moves=moves,
-                weighted=not unweighted,
                 executor=workers,
                 shard=_shard(shard),
+                **options,
             )
             drawn.append(first)
-            left = 0 if ess is None else n - len(first)
+            left = 0 if ess is None else most - len(first)
             return [sampler.extend(first, left, ess, seed, tell, workers) if left else first]
 
         ensembles = draw(work, sampler, outputs, how, again)
@@ -159,12 +189,12 @@ def sample(
                 "that they are in the count of all shards"
             )
         results = report(outputs, ensembles)
-    if unweighted:  # asked for, and worth a word all the same
+    if ensembles[0].kind == "raw":  # asked for, and worth a word all the same
         typer.echo(f"idem-md: warning: {ensembles[0].advice}", err=True)
     show(ensembles, results, False, as_json)
 
 
-def _refuse_beside_append(out: Path | None, overwrite: bool, shard: str | None, chosen: Mapping[str, Any]) -> None:
+def _refuse_beside_append(out: Path | None, overwrite: bool, shard: str | None, options: PlanOptions) -> None:
     from ..errors import UsageError
 
     if overwrite:
@@ -173,8 +203,8 @@ def _refuse_beside_append(out: Path | None, overwrite: bool, shard: str | None, 
         raise UsageError("append: expected --out with the samples to go on from, got none")
     if shard is not None:
         raise UsageError("shard: expected none beside --append and --ess, got both")
-    if changed := [name for name, value in chosen.items() if value not in (None, "auto", False)]:
-        raise UsageError(f"{changed[0]}: expected none beside --append, which goes by the plan of the samples")
+    if options:
+        raise UsageError(f"{next(iter(options))}: expected none beside --append, which goes by the plan of the samples")
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .console import DEVICE, OVERWRITE
-from .drawing import NfeOption, at_temperature, draw, kelvins, potential_words, report, sampler_of, show
+from .drawing import (
+    NfeOption,
+    PlanOption,
+    at_temperature,
+    draw,
+    kelvins,
+    plan_options,
+    potential_words,
+    report,
+    sampler_of,
+    show,
+)
 from .outputs import PlotOption, claim_outputs
 from .potential import CalculatorOption, XmlOption
 from .progress import sampling, working
+
+if TYPE_CHECKING:
+    from ..sampler import PlanOptions
 
 __all__ = ["scan", "scan_temperatures"]
 
@@ -25,6 +39,7 @@ def scan(
     nfe: NfeOption = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
     out: Annotated[Path | None, typer.Option(help="F.dcd, for files F-60K.dcd and so on.")] = None,
+    plan: PlanOption = None,
     last_step_calls: Annotated[
         int | None, typer.Option(help="Energy calls a sample for the nested or annealed last step.")
     ] = None,
@@ -39,7 +54,7 @@ def scan(
 
     The paths above the last step are shared, so that differences between neighbours are less noisy than the ensembles.
     """
-    options = {"nfe": nfe, "last_step_calls": last_step_calls}
+    options = plan_options(plan, nfe=nfe, last_step_calls=last_step_calls)
     kelvin = kelvins(temperatures)
     scan_temperatures(system, kelvin, n, seed, options, out, calculator, xml, plot, device, overwrite, as_json)
 
@@ -49,7 +64,7 @@ def scan_temperatures(
     temperatures: list[float],
     n: int,
     seed: int,
-    options: dict[str, Any],
+    options: PlanOptions,
     out: Path | None,
     calculator: str | None,
     xml: Path | None,
@@ -58,7 +73,7 @@ def scan_temperatures(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """`scan`, with more ``options`` of `Sampler.scan`."""
+    """Run `scan` with any options of a plan."""
     with working() as work:
         from ..checks import check_int
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import DEVICE, Stop, folder_option, picture, print_json
+from .drawing import note
 from .potential import CalculatorOption, LabelsOption, XmlOption, own_system
 from .processes import launched, placed
-from .progress import working
+from .progress import Work, working
 
 if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
     from ..systems import System
     from ..training import TrainingConfig
 
@@ -62,14 +64,6 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
     minutes: Annotated[float | None, typer.Option(help="Budget of wall time; the schedule shortens to fit.")] = None,
     max_energy_calls: Annotated[int | None, typer.Option(help="Budget of energy calls; never exceeded.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Outer iterations, instead of the configuration's.")] = None,
-    springs_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Training steps of the springs at the end, 0 for neither springs nor plans; by default 4000, or 0 "
-            "with a budget, which they do not count towards."
-        ),
-    ] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin, for your own potential.")] = None,
@@ -79,11 +73,23 @@ def train(
         bool, typer.Option("--distributed", help="One of several processes of torchrun or srun that train together.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    iterations: Annotated[int | None, typer.Option(hidden=True, help="Now a key of [optimizer] in TOML.")] = None,
+    elastic_network_steps: Annotated[
+        int | None,
+        typer.Option(
+            hidden=True,
+            help="Training steps of the elastic network at the end, 0 for neither it nor plans; by default 4000, or 0 "
+            "with a budget, which they do not count towards.",
+        ),
+    ] = None,
 ) -> None:
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
 
-    Ctrl-C keeps the last whole iteration; --resume goes on from there, bit for bit.
+    Ctrl-C keeps the last whole iteration; --resume goes on from there, bit for bit. At the end comes idem-md tune with
+    4000 steps, unless there is a budget; --elastic-network-steps N takes another number, and 0 leaves it out.
     """
+    if iterations is not None:
+        note("train --iterations is now the key iterations of [optimizer] in a TOML file")
     with working() as work:
         from ..errors import BudgetExhausted, Interrupted, UsageError
         from ..files import locked
@@ -124,28 +130,11 @@ def train(
             raise typer.Exit(stop.code) from None
         if not place.first:
             return
-        work.held.enter_context(locked(folder))  # springs and plans go there, too
+        work.held.enter_context(locked(folder))  # heads and plans go there, too
         _plot(folder)
         budgeted = minutes is not None or max_energy_calls is not None
-        if springs_steps is None and checkpoint.dear is not None:
-            springs_steps = 0  # they are there, and of this network
-        if springs_steps is None and budgeted and not stop.asked:
-            work.say(f"no springs and plans within the budget; for them: idem-md tune {folder}")
-            springs_steps = 0
-        springs_steps = 4000 if springs_steps is None else springs_steps
-        if springs_steps and not stop.asked and checkpoint.provenance["finished"]:
-            from ..training.finish import run_samples
-            from .tune import finish
-
-            finish(
-                work,
-                checkpoint,
-                run_samples(folder),
-                folder / "model.safetensors",
-                springs_steps,
-                settings.seed,
-                system=own,
-            )
+        if not stop.asked:
+            _tune(work, checkpoint, folder, elastic_network_steps, budgeted, settings.seed, own)
     p, model = checkpoint.provenance, folder / "model.safetensors"
     if as_json:
         keys = ("finished", "iterations", "planned", "seconds", "energy_calls")
@@ -155,6 +144,24 @@ def train(
         typer.echo(f"{state}: {model}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")
     if stop.asked:
         raise typer.Exit(stop.code)
+
+
+def _tune(
+    work: Work, checkpoint: Checkpoint, folder: Path, steps: int | None, budgeted: bool, seed: int, own: System | None
+) -> None:
+    """Elastic network and plans, unless they are there or a budget says otherwise."""
+    from ..training import run_samples
+    from .tune import add_heads_and_plans
+
+    if steps is None and checkpoint.expensive is not None:
+        steps = 0  # they are there, and of this network
+    if steps is None and budgeted:
+        work.say(f"no elastic network and plans within the budget; for them: idem-md tune {folder}")
+        steps = 0
+    steps = 4000 if steps is None else steps
+    if steps and checkpoint.provenance["finished"]:
+        model = folder / "model.safetensors"
+        add_heads_and_plans(work, checkpoint, run_samples(folder), model, steps, seed, system=own)
 
 
 def _plot(folder: Path) -> None:

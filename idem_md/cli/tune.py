@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..diffusion import SamplingPlan
     from ..systems import System
 
-__all__ = ["finish", "model_folder", "plan_line", "plan_tables", "shipped_samples", "tune"]
+__all__ = ["add_heads_and_plans", "model_folder", "plan_line", "plan_tables", "shipped_samples", "tune"]
 
 
 PLANS = "noise levels and plans"
@@ -45,10 +45,10 @@ def model_folder(source: str, out: Path | None) -> Path:
     return out or Path(source)
 
 
-def plan_line(nfe: int, plan: SamplingPlan) -> str:
+def plan_line(plan: SamplingPlan) -> str:
     """A plan that has been found."""
     return (
-        f"{nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g}, "
+        f"{plan.nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g}, "
         f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample"
     )
 
@@ -60,7 +60,7 @@ def plan_tables(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def finish(
+def add_heads_and_plans(
     work: Work,
     checkpoint: Checkpoint,
     samples: torch.Tensor,
@@ -69,22 +69,21 @@ def finish(
     seed: int,
     nfes: Sequence[int] = (),
     pilot: int = 1000,
-    draws: int = 1,
+    candidates: int = 1,
     system: System | None = None,
 ) -> Checkpoint:
-    """Springs and plans."""
-    from ..training.finish import NFES
-    from ..training.finish import tune as run_tuning
-    from ..training.springs import SpringsTraining
+    """Run `tuning.tune`, with its progress."""
+    from ..tuning import HEAD_TRAININGS, HeadTraining, default_nfes
+    from ..tuning import tune as run_tuning
 
-    work.phase(*(("springs", steps, "steps") if steps else (PLANS,)))
-    done = 0
+    total, done = steps * len(HEAD_TRAININGS), 0
+    work.phase(*(("heads", total, "steps") if steps else (PLANS,)))
 
     def on_step(_) -> None:
         nonlocal done
         done += 1
         work.advance()
-        if done == steps:
+        if done == total:
             work.phase(PLANS)
 
     return run_tuning(
@@ -92,12 +91,12 @@ def finish(
         samples,
         out,
         system=system,
-        springs=SpringsTraining(steps=steps, seed=seed),
-        nfes=dict.fromkeys(NFES, nfes) if nfes else NFES,
-        draws=draws,
+        heads=HeadTraining(steps=steps, seed=seed),
+        nfes=dict.fromkeys(default_nfes(), nfes) if nfes else None,
+        candidates=candidates,
         pilot=pilot,
         on_step=on_step,
-        on_plan=lambda nfe, plan: work.say(plan_line(nfe, plan)),
+        on_plan=lambda plan: work.say(plan_line(plan)),
     )
 
 
@@ -107,9 +106,9 @@ def tune(
         Path | None, folder_option("Folder for the new model.safetensors; by default the run folder.")
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Samples to learn from, where there is no run.")] = 16_000,
-    steps: Annotated[int, typer.Option(help="Training steps of the springs; 0 for none.")] = 4000,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same springs.")] = 0,
-    draws: Annotated[int, typer.Option(help="Energy calls a sample in the plan for dear potentials.")] = 1,
+    steps: Annotated[int, typer.Option(help="Training steps of the elastic network; 0 for none.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same elastic network.")] = 0,
+    candidates: Annotated[int, typer.Option(help="Energy calls a sample in the plan for expensive potentials.")] = 1,
     pilot: Annotated[int, typer.Option(help="Samples on which plans are tried.")] = 1000,
     nfe: Annotated[
         list[int] | None, typer.Option(help="Network evaluations to plan for, given once or more; by default 4 to 50.")
@@ -118,7 +117,7 @@ def tune(
     xml: XmlOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Springs and sampling plans for a trained network: idem-md tune runs/lj13
+    """Elastic network and sampling plans for a trained network: idem-md tune runs/lj13
 
     Training ends with it; this is for checkpoints made before, or to do it again.
     """
@@ -127,18 +126,19 @@ def tune(
         from ..files import own_folder
         from ..sampler import load_sampler
         from ..systems import SYSTEMS
-        from ..training.finish import run_samples
+        from ..training import run_samples
 
         steps, seed = check_int("steps", steps, 0), check_int("seed", seed, 0, 2**31 - 1)
         nfes = [check_int("nfe", k, 2) for k in nfe or ()]
-        draws, pilot, n = check_int("draws", draws, 1), check_int("pilot", pilot, 100), check_int("n", n, 600)
+        pilot, n = check_int("pilot", pilot, 100), check_int("n", n, 600)
+        candidates = check_int("candidates", candidates, 1)
         checkpoint = load_sampler(source).checkpoint
         folder = model_folder(source, out)
         own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system)
         work.held.enter_context(own_folder(folder))
         samples = shipped_samples(source, n, seed + 1, work) if source in SYSTEMS else run_samples(Path(source))
-        tuned = finish(work, checkpoint, samples, folder / "model.safetensors", steps, seed, nfes, pilot, draws, own)
-    model = folder / "model.safetensors"
+        model = folder / "model.safetensors"
+        tuned = add_heads_and_plans(work, checkpoint, samples, model, steps, seed, nfes, pilot, candidates, own)
     if as_json:
         print_json({"model": str(model), "plans": plan_tables(tuned)})
     else:

@@ -1,52 +1,52 @@
-"""Variance-exploding diffusion, x_t = x_0 + sigma eps: denoisers, proposals, last steps, and weighted paths."""
+"""Variance-exploding diffusion, x_t = x_0 + sigma eps: denoisers, kernels, last steps, and weighted paths."""
 
 from .accuracy import DenoiserAccuracy
 from .denoiser import Denoiser
 from .elastic import Elastic, Precision
 from .flow import Flow
 from .gaussians import Gaussian, Isotropic
+from .kernels import KERNELS, DiffusionKernel, Evaluation, TransitionKernel, best_kernel, methods, register_kernel
 from .last_step import (
     LAST_STEPS,
     AnnealedLastStep,
-    Ending,
     LastStep,
+    LastStepResult,
     MovedLastStep,
     NestedLastStep,
     PlainLastStep,
     register_last_step,
 )
-from .paths import Paths, forward_log_weights, forward_paths, raw_paths, sample_paths
+from .paths import Paths, PathSampler
 from .plan import SamplingPlan, best_plan
-from .proposals import PROPOSALS, Look, Proposal, register_proposal
 from .schedule import noise_grid, stratified_log_uniform
 
 __all__ = [
     "LAST_STEPS",
-    "PROPOSALS",
+    "KERNELS",
     "AnnealedLastStep",
     "Denoiser",
+    "DiffusionKernel",
+    "best_kernel",
+    "methods",
     "DenoiserAccuracy",
     "Elastic",
-    "Ending",
+    "LastStepResult",
     "Flow",
     "Gaussian",
     "Isotropic",
     "LastStep",
-    "Look",
+    "Evaluation",
     "MovedLastStep",
     "NestedLastStep",
+    "PathSampler",
     "Paths",
     "PlainLastStep",
     "Precision",
-    "Proposal",
+    "TransitionKernel",
     "SamplingPlan",
     "best_plan",
-    "forward_log_weights",
-    "forward_paths",
     "noise_grid",
-    "raw_paths",
     "register_last_step",
-    "register_proposal",
-    "sample_paths",
+    "register_kernel",
     "stratified_log_uniform",
 ]

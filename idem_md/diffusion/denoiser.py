@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from ..checks import check_choice
 from ..geometry import centred
+from ..nets import ELASTIC_NETWORK, FLOW_COVARIANCE, FLOW_MAP
 from .elastic import Precision
 
 __all__ = ["OUTPUTS", "Denoiser"]
@@ -29,25 +31,26 @@ class Denoiser(nn.Module):
         F(x_BND, log_sigma_B) -> (B, N, D).
     sigma_data : float
     output : str
-    springs : nn.Module, optional
-        A `nets.Springs` on the network's scalars, which must then be a `nets.HasFeatures`.
-
-    Attributes
-    ----------
-    jump : nn.Module or None
-        A `nets.Jump` on the network's features.
-    stretch : nn.Module or None
-        A `nets.Stretch` on them.
+    heads : dict of nn.Module, optional
+        On the features of the network, which must then be a `nets.HasFeatures`; names are those of `nets.HEADS`.
     """
 
-    def __init__(self, net: nn.Module, sigma_data: float, output: str = "denoiser", springs: nn.Module | None = None):
+    def __init__(
+        self,
+        net: nn.Module,
+        sigma_data: float,
+        output: str = "denoiser",
+        heads: Mapping[str, nn.Module] | None = None,
+    ):
         super().__init__()
-        self.springs = springs
-        self.jump: nn.Module | None = None
-        self.stretch: nn.Module | None = None
         self.net = net
+        self.heads = nn.ModuleDict(heads)
         self.sigma_data = sigma_data
         self.output = check_choice("output", output, OUTPUTS)
+
+    def has(self, head: str) -> bool:
+        """Whether there is a head of that name."""
+        return head in self.heads
 
     def c_skip(self, sigma: torch.Tensor) -> torch.Tensor:
         """Weight of the input, shape of ``sigma``."""
@@ -76,31 +79,29 @@ class Denoiser(nn.Module):
         s = sigma.to(x.dtype)[:, None, None]
         return self.c_skip(s) * x + self.c_out(s) * f.to(x.dtype)
 
-    @property
-    def has_jumps(self) -> bool:
-        """Whether `jumped` can be called without a jump of its own."""
-        return self.jump is not None
-
-    @property
-    def has_springs(self) -> bool:
-        """Whether `with_precision` can be called."""
-        return self.springs is not None
-
-    def with_precision(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, Precision]:
-        """The result of `forward`, and the elastic precision of its error, from one evaluation of the network."""
-        denoised, features = self.featured(x, sigma)
-        return denoised, self.precision(x, denoised, features, sigma)
-
     def featured(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """The result of `forward`, and what else the network knows, for heads; without gradients."""
+        """D (B, N, D) as `forward` has it, and the `nets.Features` that heads are made for, from one network evaluation
+        without gradients."""
         with torch.no_grad():
             features = cast(Any, self.net).with_features(x.float(), torch.log(sigma.float()))
             return self._scaled(x, sigma, features.field), features
 
-    def jumped(
-        self, x: torch.Tensor, denoised: torch.Tensor, features: Any, t: torch.Tensor, s: torch.Tensor, jump=None
+    def precision(self, x: torch.Tensor, denoised: torch.Tensor, features: Any, sigma: torch.Tensor) -> Precision:
+        """The elastic precision of the denoiser's error, from the results of `featured`; see `nets.ElasticNetwork`."""
+        along, across, floor = self.heads[ELASTIC_NETWORK](
+            features.scalars, x.float(), denoised.float(), torch.log(sigma.float())
+        )
+        return Precision.of(along, across, floor, denoised)
+
+    def with_precision(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, Precision]:
+        """The result of `forward` and that of `precision`, from one network evaluation."""
+        denoised, features = self.featured(x, sigma)
+        return denoised, self.precision(x, denoised, features, sigma)
+
+    def mapped(
+        self, x: torch.Tensor, denoised: torch.Tensor, features: Any, t: torch.Tensor, s: torch.Tensor, head=None
     ) -> torch.Tensor:
-        """g(x_t, t -> s) = (s/t) x_t + (1 - s/t) Dbar, by ``jump`` or the denoiser's own; see `nets.Jump`.
+        """g(x_t, t -> s) = (s/t) x_t + (1 - s/t) Dbar, by the denoiser's `nets.FlowMap` or another one.
 
         Parameters
         ----------
@@ -109,19 +110,11 @@ class Denoiser(nn.Module):
         t, s : torch.Tensor, shape (B,)
             Levels, s above or below t.
         """
-        jump = jump or self.jump
-        assert jump is not None
-        average = centred(jump(features, x.float(), denoised.float(), t.float(), s.float()).to(x.dtype))
+        head = head or self.heads[FLOW_MAP]
+        average = centred(head(features, x.float(), denoised.float(), t.float(), s.float()).to(x.dtype))
         return average + (s / t).to(x.dtype)[:, None, None] * (x - average)
 
-    def precision(self, x: torch.Tensor, denoised: torch.Tensor, features: Any, sigma: torch.Tensor) -> Precision:
-        """The elastic precision of the denoiser's error, from the results of `featured`."""
-        assert self.springs is not None
-        log_sigma = torch.log(sigma.float())
-        along, across, floor = self.springs(features.scalars, x.float(), denoised.float(), log_sigma)
-        return Precision.of(along, across, floor, denoised)
-
-    def stretching(
+    def covariance(
         self,
         x: torch.Tensor,
         denoised: torch.Tensor,
@@ -129,11 +122,10 @@ class Denoiser(nn.Module):
         target: torch.Tensor,
         s: torch.Tensor,
         t: torch.Tensor,
-        stretch=None,
+        head=None,
     ) -> Precision:
-        """S of a jump up from x_s to ``target`` at level t, by ``stretch`` or the denoiser's; see `nets.Stretch`."""
-        stretch = stretch or self.stretch
-        assert stretch is not None
+        """S of a step up from x_s to ``target`` at level t, by the denoiser's `nets.FlowCovariance` or another one."""
+        head = head or self.heads[FLOW_COVARIANCE]
         log_s, log_t = torch.log(s.float()), torch.log(t.float())
-        along, across, floor = stretch(features.scalars, x.float(), denoised.float(), log_s, target.float(), log_t)
+        along, across, floor = head(features.scalars, x.float(), denoised.float(), log_s, target.float(), log_t)
         return Precision.of(along, across, floor, denoised)

@@ -1,4 +1,4 @@
-"""Gaussians whose covariance is that of atoms on springs; see `nets.springs` for the precision P."""
+"""Gaussians with the covariance of an elastic network; see `nets.elastic_network` for the precision P."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Precision:
 
     @classmethod
     def of(cls, along: torch.Tensor, across: torch.Tensor, floor: torch.Tensor, positions: torch.Tensor) -> Precision:
-        """From spring constants.
+        """The precision of spring constants.
 
         P = b I + sum_{i<j} (e_i - e_j)(e_i - e_j)^T (x) (k_ij rr^T + q_ij I)
 

@@ -11,8 +11,8 @@ from torchdiffeq import odeint
 from ..checks import check_choice, check_float, check_int
 from ..errors import UsageError
 from ..geometry import gaussian_log_density, standard_normal, subspace_dimension
-from .proposals import Denoise, batch_size
-from .proposals.base import levels
+from .kernels import Denoise, batch_size
+from .kernels.base import levels
 
 __all__ = ["DIVERGENCES", "Flow"]
 
@@ -32,7 +32,7 @@ class Flow:
     Parameters
     ----------
     denoise : callable
-        See `proposals.Denoise`; differentiable.
+        See `kernels.Denoise`; differentiable.
     sigma_data, low, high : float
     divergence : str
         ``exact``: the trace by as many gradients as there are dimensions. ``hutchinson``: by one or more random

@@ -1,4 +1,4 @@
-"""Gaussians on the mean-free subspace: what proposals are made of."""
+"""Gaussians on the mean-free subspace: what kernels are made of."""
 
 from __future__ import annotations
 

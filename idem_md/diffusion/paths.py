@@ -10,10 +10,17 @@ import torch
 from ..energies import Energy
 from ..geometry import standard_normal
 from .gaussians import Isotropic
-from .last_step import LastStep
-from .proposals import Proposal, batch_size, joined, look_in_chunks
+from .kernels import Evaluation, TransitionKernel, batch_size, evaluate_in_chunks, joined
+from .last_step import LastStep, LastStepResult
 
-__all__ = ["Paths", "forward_log_weights", "forward_paths", "raw_paths", "sample_paths"]
+__all__ = ["PathSampler", "Paths"]
+
+# Called with the log weights of the samples finished since the last call.
+Progress = Callable[[torch.Tensor], None]
+
+
+def _silent(_: torch.Tensor) -> None:
+    """A `Progress` that says nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +46,9 @@ class Paths:
     failed: int
 
 
-@torch.no_grad()
-def sample_paths(
-    proposal: Proposal,
-    last_step: LastStep,
-    energies: Sequence[Energy],
-    levels: Sequence[float],
-    sigma_data: float,
-    n: int,
-    generator: torch.Generator,
-    progress: Callable[[torch.Tensor], None] = lambda _: None,
-    device: torch.device | str = "cpu",
-) -> list[Paths]:
-    """Draw ``n`` weighted samples of each of several potentials, from the same paths.
+@dataclass(frozen=True)
+class PathSampler:
+    """Paths from noise to samples; it pickles.
 
     x_N ~ N(0, sigma_N^2 + sigma_data^2), Gaussian steps q(x_s | x_t) down to sigma_1, and a last step to x_0:
 
@@ -59,166 +56,182 @@ def sample_paths(
 
     so that E[w] = Z for any denoiser (annealed importance sampling on path space; Doucet et al., NeurIPS 2022).
 
-    Parameters
+    Attributes
     ----------
-    proposal : Proposal
-        Looks at each point once.
+    kernel : TransitionKernel
+        Steps between levels, from one evaluation at each point.
     last_step : LastStep
         Contributes x_0, u and log_ratio.
-    energies : sequence of Energy
-        Of the same atoms; the samples of different ones are not independent.
-    levels : sequence of float
-        Descending noise levels, one look at each.
+    levels : tuple of float
+        Descending noise levels, one evaluation at each.
     sigma_data : float
-    n : int
-    generator : torch.Generator
-    progress : callable (log weights)
-        Called with the log weights of the samples finished since the last call, those of the first potential.
     device : torch.device or str
-        Where the denoiser is. Random numbers are the generator's; the results come back to the CPU.
+        Where the denoiser is. Random numbers are those of a generator on the CPU, and results come back to the CPU.
     """
-    levels = [float(s) for s in levels]
-    parts: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in energies]
-    for starts in _blocks(last_step, energies[0], levels[0] ** 2 + sigma_data**2, n, device):
-        looks, weights = [], []
-        for start in starts:
-            x = start.sample(generator)
-            log_w = -start.log_density(x)
-            look = proposal.look(x, levels[0])
-            for t, s in zip(levels, levels[1:]):
-                down = proposal.down(look, s)
-                y = down.sample(generator)
-                look = proposal.look(y, s)
-                log_w += proposal.up(look, t).log_density(x) - down.log_density(y)
-                x = y
-            looks.append(look)
-            weights.append(log_w)
-        look, above = joined(looks), torch.cat(weights)
-        for energy, done in zip(energies, parts):
-            end = last_step.finish(energy, look, generator)
-            log_w = above + end.log_ratio
-            ok = torch.isfinite(end.x).flatten(1).all(1) & torch.isfinite(log_w)
+
+    kernel: TransitionKernel
+    last_step: LastStep
+    levels: tuple[float, ...]
+    sigma_data: float
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self):
+        object.__setattr__(self, "levels", tuple(float(s) for s in self.levels))
+
+    def block(self, energy: Energy) -> int:
+        """How many paths are best finished at a time."""
+        return self.last_step.block(energy, torch.device(self.device).type)
+
+    @torch.no_grad()
+    def sample(
+        self, energies: Sequence[Energy], n: int, generator: torch.Generator, progress: Progress = _silent
+    ) -> list[Paths]:
+        """Draw ``n`` weighted samples of each of several potentials, from the same paths.
+
+        Parameters
+        ----------
+        energies : sequence of Energy
+            Of the same atoms; the samples of different ones are not independent.
+        n : int
+        generator : torch.Generator
+        progress : callable (log weights), optional
+            Called with the log weights of the samples finished since the last call, those of the first potential.
+        """
+        parts: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in energies]
+        for starts in self._starts(energies[0], n):
+            evaluations, weights = [], []
+            for start in starts:
+                x = start.sample(generator)
+                log_w = -start.log_density(x)
+                evaluation = self.kernel.evaluate(x, self.levels[0])
+                for t, s in zip(self.levels, self.levels[1:]):
+                    down = self.kernel.down(evaluation, s)
+                    y = down.sample(generator)
+                    evaluation = self.kernel.evaluate(y, s)
+                    log_w += self.kernel.up(evaluation, t).log_density(x) - down.log_density(y)
+                    x = y
+                evaluations.append(evaluation)
+                weights.append(log_w)
+            evaluation, above = joined(evaluations), torch.cat(weights)
+            for energy, done in zip(energies, parts):
+                end = self.last_step.finish(energy, evaluation, generator)
+                log_w = above + end.log_ratio
+                ok = torch.isfinite(end.x).flatten(1).all(1) & torch.isfinite(log_w)
+                u = torch.where(ok, end.u, torch.inf)
+                x = torch.where(ok[:, None, None], end.x, torch.nan)
+                done.append(tuple(a.cpu() for a in (x, u, torch.where(ok, log_w - u, -torch.inf), ok)))
+            progress(parts[0][-1][2])
+        return [_paths(done, len(self.levels)) for done in parts]
+
+    @torch.no_grad()
+    def raw(self, energy: Energy, n: int, generator: torch.Generator, progress: Progress = _silent) -> Paths:
+        """Draw ``n`` end points of the same paths, without weights: no step is evaluated from below."""
+
+        def descend(start: Isotropic) -> Evaluation:
+            evaluation = self.kernel.evaluate(start.sample(generator), self.levels[0])
+            for s in self.levels[1:]:
+                evaluation = self.kernel.evaluate(self.kernel.down(evaluation, s).sample(generator), s)
+            return evaluation
+
+        return self._raw(energy, n, generator, progress, descend, len(self.levels))
+
+    @torch.no_grad()
+    def raw_by_one_evaluation(
+        self, energy: Energy, n: int, generator: torch.Generator, progress: Progress = _silent
+    ) -> Paths:
+        """Draw ``n`` end points, without weights, by one evaluation each at the highest level; the kernel extrapolates
+        to the lowest one.
+
+        Raises
+        ------
+        UsageError
+            A kernel that has to evaluate the network there.
+        """
+
+        def extrapolate(start: Isotropic) -> Evaluation:
+            evaluation = self.kernel.evaluate(start.sample(generator), self.levels[0])
+            return self.kernel.extrapolate(evaluation, self.levels[-1], generator)
+
+        return self._raw(energy, n, generator, progress, extrapolate, 1)
+
+    @torch.no_grad()
+    def forward(self, energy: Energy, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Log weights (n,) of paths that go up from samples of the system: what those of `sample` should look like.
+
+        Samples that are in equilibrium see every mode. With their weights 1 / (mean(w) mean(1/w)) is the share of
+        effective samples, modes that sampling misses included; mean(1/w) is 1/Z, and mean(log w) no less than log Z.
+
+        Parameters
+        ----------
+        energy : Energy
+        x_0 : torch.Tensor, shape (n, N, D), float64
+        generator : torch.Generator
+        """
+        lowest = self.levels[-1]
+        x = x_0 + lowest * standard_normal(x_0.shape, generator, device=x_0.device)
+        above = self.forward_above(x, generator)
+        parts = []
+        block = self.last_step.block(energy, x.device.type)
+        for start, end in zip(x.split(block), x_0.split(block)):
+            evaluation = evaluate_in_chunks(self.kernel, start, lowest)
+            parts.append(self.last_step.retrace(energy, evaluation, end, generator))
+        return above + torch.cat(parts)
+
+    @torch.no_grad()
+    def forward_above(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The part of `forward` above the lowest level, shape (n,), from points ``x`` (n, N, D) there.
+
+        sum log up(x_t | x_s) - log q(x_N) - sum log q(x_s | x_t).
+        """
+        upward = self.levels[::-1]
+        parts = []
+        for start in x.split(batch_size(x.shape[1], x.shape[2], x.device.type)):
+            evaluation = self.kernel.evaluate(start, upward[0])
+            log_w = start.new_zeros(len(start))
+            for s, t in zip(upward, upward[1:]):
+                up = self.kernel.up(evaluation, t)
+                y = up.sample(generator)
+                above = self.kernel.evaluate(y, t)
+                log_w += up.log_density(y) - self.kernel.down(above, s).log_density(evaluation.x)
+                evaluation = above
+            top = Isotropic(torch.zeros_like(evaluation.x), upward[-1] ** 2 + self.sigma_data**2)
+            parts.append(log_w - top.log_density(evaluation.x))
+        return torch.cat(parts)
+
+    def _starts(self, energy: Energy, n: int) -> Iterator[list[Isotropic]]:
+        """Distributions of the starting points of ``n`` paths: as many at a time as the last step takes, and of those
+        as many together as the network evaluates."""
+        variance = self.levels[0] ** 2 + self.sigma_data**2
+        block, batch = self.block(energy), batch_size(energy.n_atoms, energy.n_dims, torch.device(self.device).type)
+        for first in range(0, n, block):
+            size = min(block, n - first)
+            shapes = [(min(batch, size - k), energy.n_atoms, energy.n_dims) for k in range(0, size, batch)]
+            zeros = (torch.zeros(shape, dtype=torch.float64, device=self.device) for shape in shapes)
+            yield [Isotropic(mean, variance) for mean in zeros]
+
+    def _raw(
+        self,
+        energy: Energy,
+        n: int,
+        generator: torch.Generator,
+        progress: Progress,
+        descend: Callable[[Isotropic], Evaluation],
+        nfe: int,
+    ) -> Paths:
+        """End points without weights; ``descend`` goes from the start of paths to the lowest level."""
+        parts: list[tuple[torch.Tensor, ...]] = []
+        for starts in self._starts(energy, n):
+            evaluation = joined([descend(start) for start in starts])
+            end: LastStepResult = self.last_step.finish(energy, evaluation, generator)
+            ok = torch.isfinite(end.x).flatten(1).all(1) & ~torch.isnan(end.u)
             u = torch.where(ok, end.u, torch.inf)
-            x = torch.where(ok[:, None, None], end.x, torch.nan)
-            done.append(tuple(a.cpu() for a in (x, u, torch.where(ok, log_w - u, -torch.inf), ok)))
-        progress(parts[0][-1][2])
-    columns = ([torch.cat(column) for column in zip(*done)] for done in parts)
-    return [Paths(x, u, log_w, len(levels), int((~ok).sum())) for x, u, log_w, ok in columns]
+            x, weightless = torch.where(ok[:, None, None], end.x, torch.nan), torch.zeros_like(u)
+            parts.append(tuple(a.cpu() for a in (x, u, torch.where(torch.isfinite(u), weightless, -torch.inf), ok)))
+            progress(parts[-1][2])
+        return _paths(parts, nfe)
 
 
-@torch.no_grad()
-def raw_paths(
-    proposal: Proposal,
-    last_step: LastStep,
-    energy: Energy,
-    levels: Sequence[float],
-    sigma_data: float,
-    n: int,
-    generator: torch.Generator,
-    progress: Callable[[torch.Tensor], None] = lambda _: None,
-    spared: bool = False,
-    device: torch.device | str = "cpu",
-) -> Paths:
-    """Draw ``n`` end points of the same paths, without weights: no step is ever looked at from below.
-
-    Parameters
-    ----------
-    levels : sequence of float
-        Descending noise levels.
-    spared : bool
-        Whether the last of them is not looked at either; see `Proposal.leap`.
-    others
-        As in `sample_paths`.
-
-    Raises
-    ------
-    UsageError
-        ``spared`` with a proposal that has to look.
-    """
-    levels = [float(s) for s in levels]
-    parts: list[tuple[torch.Tensor, ...]] = []
-    for starts in _blocks(last_step, energy, levels[0] ** 2 + sigma_data**2, n, device):
-        looks = []
-        for start in starts:
-            look = proposal.look(start.sample(generator), levels[0])
-            for s in levels[1:-1] if spared else levels[1:]:
-                look = proposal.look(proposal.down(look, s).sample(generator), s)
-            looks.append(proposal.leap(look, levels[-1], generator) if spared else look)
-        end = last_step.finish(energy, joined(looks), generator)
-        ok = torch.isfinite(end.x).flatten(1).all(1) & ~torch.isnan(end.u)
-        u = torch.where(ok, end.u, torch.inf)
-        x, weightless = torch.where(ok[:, None, None], end.x, torch.nan), torch.zeros_like(u)
-        parts.append(tuple(a.cpu() for a in (x, u, torch.where(torch.isfinite(u), weightless, -torch.inf), ok)))
-        progress(parts[-1][2])
+def _paths(parts: Sequence[tuple[torch.Tensor, ...]], nfe: int) -> Paths:
+    """Blocks of positions, energies, log weights and successes, put together."""
     x, u, log_w, ok = (torch.cat(column) for column in zip(*parts))
-    return Paths(x, u, log_w, len(levels) - spared, int((~ok).sum()))
-
-
-def _blocks(last_step: LastStep, energy: Energy, variance: float, n: int, device) -> Iterator[list[Isotropic]]:
-    """Distributions of the starting points of ``n`` paths: as many at a time as the last step takes, and of those as
-    many together as the network looks at."""
-    where = torch.device(device).type
-    block, batch = last_step.block(energy, where), batch_size(energy.n_atoms, energy.n_dims, where)
-    for first in range(0, n, block):
-        size = min(block, n - first)
-        shapes = [(min(batch, size - k), energy.n_atoms, energy.n_dims) for k in range(0, size, batch)]
-        yield [Isotropic(torch.zeros(shape, dtype=torch.float64, device=device), variance) for shape in shapes]
-
-
-@torch.no_grad()
-def forward_paths(
-    proposal: Proposal,
-    last_step: LastStep,
-    energy: Energy,
-    levels: Sequence[float],
-    sigma_data: float,
-    x_0: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Log weights (n,) of paths that go up from samples of the system: what those of `sample_paths` should look like.
-
-    Samples that are in equilibrium see every mode. With their weights 1 / (mean(w) mean(1/w)) is the share of
-    effective samples, modes that sampling misses included; mean(1/w) is 1/Z, and mean(log w) no less than log Z.
-
-    Parameters
-    ----------
-    proposal, last_step, energy, levels, sigma_data, generator
-        As in `sample_paths`.
-    x_0 : torch.Tensor, shape (n, N, D), float64
-    """
-    lowest = min(float(s) for s in levels)
-    x = x_0 + lowest * standard_normal(x_0.shape, generator, device=x_0.device)
-    above = forward_log_weights(proposal, levels, sigma_data, x, generator)
-    parts = []
-    block = last_step.block(energy, x.device.type)
-    for start, end in zip(x.split(block), x_0.split(block)):
-        parts.append(last_step.retrace(energy, look_in_chunks(proposal, start, lowest), end, generator))
-    return above + torch.cat(parts)
-
-
-@torch.no_grad()
-def forward_log_weights(
-    proposal: Proposal,
-    levels: Sequence[float],
-    sigma_data: float,
-    x: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """The part of `forward_paths` above the lowest level, shape (n,), from points ``x`` (n, N, D) there.
-
-    sum log up(x_t | x_s) - log q(x_N) - sum log q(x_s | x_t).
-    """
-    upward = sorted(float(s) for s in levels)
-    parts = []
-    for start in x.split(batch_size(x.shape[1], x.shape[2], x.device.type)):
-        look = proposal.look(start, upward[0])
-        log_w = start.new_zeros(len(start))
-        for s, t in zip(upward, upward[1:]):
-            up = proposal.up(look, t)
-            y = up.sample(generator)
-            above = proposal.look(y, t)
-            log_w += up.log_density(y) - proposal.down(above, s).log_density(look.x)
-            look = above
-        top = Isotropic(torch.zeros_like(look.x), upward[-1] ** 2 + sigma_data**2)
-        parts.append(log_w - top.log_density(look.x))
-    return torch.cat(parts)
+    return Paths(x, u, log_w, nfe, int((~ok).sum()))

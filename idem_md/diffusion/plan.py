@@ -1,16 +1,19 @@
-"""How to sample with so many network evaluations: what was tuned, and is kept in the checkpoint."""
+"""How to sample: the parts of a path by name and number, as tuning finds them and checkpoints keep them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
+
+import torch
 
 from ..checks import check_float, check_int
 from ..errors import UsageError
 from .accuracy import DenoiserAccuracy
+from .kernels import KERNELS, TransitionKernel
 from .last_step import LAST_STEPS, LastStep, MovedLastStep
-from .proposals import PROPOSALS, Proposal
+from .paths import PathSampler
 from .schedule import noise_grid
 
 __all__ = ["MOVES_SHARE", "SamplingPlan", "best_plan"]
@@ -19,6 +22,8 @@ __all__ = ["MOVES_SHARE", "SamplingPlan", "best_plan"]
 MOVES_SHARE = 8
 # A smaller share of effective samples than this part of the largest is not worth its speed: few samples would carry it.
 WORTH_HAVING = 0.75
+# More levels than that differ by rounding only.
+MAX_NFE = 100_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class SamplingPlan:
     Attributes
     ----------
     kernel : str
-        A name of `PROPOSALS`.
+        A name of `KERNELS`.
     last_step : str
         A name of `LAST_STEPS`.
     sigma_1 : float, optional
@@ -36,7 +41,7 @@ class SamplingPlan:
     density : tuple of float, optional
         Where levels are dense; see `noise_grid`.
     kernel_options : dict of dict
-        Of kernels, by name, for these levels; see `Proposal.fitted`.
+        Of kernels, by name, for these levels; see `TransitionKernel.fitted`.
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
@@ -45,6 +50,10 @@ class SamplingPlan:
         Langevin steps on u after the last step; see `MovedLastStep`.
     move_step : float, optional
         Their step, in reduced length squared.
+    nfe : int, optional
+        Network evaluations a sample; None for a plan that serves any number. One is for raw samples alone.
+    weighted : bool
+        Whether samples get weights; without them they are raw.
     """
 
     kernel: str = "analytic"
@@ -57,13 +66,17 @@ class SamplingPlan:
     move_step: float | None = None
     density: tuple[float, ...] | None = None
     kernel_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    nfe: int | None = None
+    weighted: bool = True
 
     def __post_init__(self):
         if self.sigma_1 is not None:
             check_float("sigma_1", self.sigma_1, above=0.0)
         check_int("moves", self.moves, 0)
+        if self.nfe is not None:
+            check_int("nfe", self.nfe, 2 if self.weighted else 1, MAX_NFE)
 
-    def build(self) -> LastStep:
+    def build_last_step(self) -> LastStep:
         """The last step, with the moves after it.
 
         Raises
@@ -78,7 +91,7 @@ class SamplingPlan:
             raise UsageError(f"move_step: expected a step for {self.moves} moves, got None")
         return MovedLastStep(last, self.moves, self.move_step)
 
-    def proposal(self, denoiser: Any, accuracy: DenoiserAccuracy) -> Proposal:
+    def build_kernel(self, denoiser: Any, accuracy: DenoiserAccuracy) -> TransitionKernel:
         """The kernel of a denoiser of that accuracy.
 
         Raises
@@ -86,11 +99,37 @@ class SamplingPlan:
         UsageError
             A name that is not known, or a kernel for which the denoiser has not what it takes.
         """
-        return PROPOSALS.find(self.kernel)(denoiser, accuracy, **self.kernel_options.get(self.kernel, {}))
+        return KERNELS.find(self.kernel)(denoiser, accuracy, **self.kernel_options.get(self.kernel, {}))
 
-    def levels(self, nfe: int, lowest: float, highest: float) -> tuple[float, ...]:
-        """Noise levels; ``lowest`` if the plan has none."""
-        return noise_grid(self.sigma_1 or lowest, highest, nfe, density=self.density)
+    def levels(self, lowest: float, highest: float) -> tuple[float, ...]:
+        """Noise levels, at least two; ``lowest`` if the plan has none.
+
+        Raises
+        ------
+        UsageError
+            The plan does not say how many.
+        """
+        if self.nfe is None:
+            raise UsageError("nfe: expected the number of network evaluations of the plan, got None")
+        return noise_grid(self.sigma_1 or lowest, highest, max(self.nfe, 2), density=self.density)
+
+    def build(
+        self,
+        denoiser: Any,
+        accuracy: DenoiserAccuracy,
+        noise_range: tuple[float, float],
+        sigma_data: float,
+        device: torch.device | str = "cpu",
+    ) -> PathSampler:
+        """The paths of a denoiser, with lowest and highest noise level of its training and scale of its data.
+
+        Raises
+        ------
+        UsageError
+            See `build_kernel`, `build_last_step` and `levels`.
+        """
+        kernel, last_step = self.build_kernel(denoiser, accuracy), self.build_last_step()
+        return PathSampler(kernel, last_step, self.levels(*noise_range), sigma_data, device)
 
     def changed(
         self,
@@ -118,12 +157,12 @@ class SamplingPlan:
         return plan if moves is None else replace(plan, moves=check_int("moves", moves, 0))
 
     def table(self) -> dict[str, Any]:
-        """As JSON; the inverse is `SamplingPlan.of`."""
+        """The plan as JSON; the inverse is `SamplingPlan.of`."""
         return asdict(self)
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> SamplingPlan:
-        """From `table`.
+        """The plan of a `table`, of this version or an older one.
 
         Raises
         ------
@@ -137,14 +176,13 @@ class SamplingPlan:
         return cls(**{**table, "density": None if density is None else tuple(density)})
 
 
-Key = TypeVar("Key")
+def best_plan(plans: Sequence[SamplingPlan], least: float = 0.0) -> SamplingPlan:
+    """The plan with the most effective samples a second, as measured when it was tuned.
 
-
-def best_plan(plans: Mapping[Key, SamplingPlan], least: float = 0.0) -> Key:
-    """The key of the plan with the most effective samples a second, as measured when it was tuned, of those whose share
-    of effective samples is not much below the largest, nor below ``least`` if there is another; plans that were not
-    measured come last."""
-    most = max(plan.ess_fraction or 0.0 for plan in plans.values())
+    Only plans count whose share of effective samples is not much below the largest, nor below ``least`` if there is
+    another; plans that were not measured come last.
+    """
+    most = max(plan.ess_fraction or 0.0 for plan in plans)
     enough = min(most, max(WORTH_HAVING * most, least))
-    good = {key: plan for key, plan in plans.items() if (plan.ess_fraction or 0.0) >= enough}
-    return max(good, key=lambda key: (good[key].ess_fraction or 0.0) / (good[key].seconds or 1.0))
+    good = [plan for plan in plans if (plan.ess_fraction or 0.0) >= enough]
+    return max(good, key=lambda plan: (plan.ess_fraction or 0.0) / (plan.seconds or 1.0))

@@ -118,7 +118,7 @@ class LennardJones(Energy):
     def native_mala(self, x, step, beta, n_steps, seed, centre, stiffness, averages) -> ChainRun:
         """Metropolis-adjusted Langevin chains run wholly in native code; see `chains.run_mala` and `native.lj_mala`.
 
-        A chain that starts at an infinite energy moves only if a proposal happens to be finite.
+        A chain that starts at an infinite energy moves only if a kernel happens to be finite.
         """
         return ChainRun(
             *native.lj_mala(

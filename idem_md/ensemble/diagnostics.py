@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import WeightWarning
-
-if TYPE_CHECKING:
-    from .weighted import WeightedEnsemble
+from .samples import Samples
 
 __all__ = ["TRUSTED_ESS", "TRUSTED_K", "advice", "pareto_k", "warn"]
 
@@ -52,13 +49,13 @@ REMEDY = "more samples (n), more network evaluations (nfe) or more energy calls 
 REMEDIES = {"chain": "more steps", "equilibrium": "more samples (n)"}
 
 
-def warn(ensemble: WeightedEnsemble, about: str = "", stacklevel: int = 2) -> None:
+def warn(ensemble: Samples, about: str = "", stacklevel: int = 2) -> None:
     """`WeightWarning` if there is anything to beware of; ``stacklevel`` is that of `warnings.warn`, of the caller."""
     if ensemble.advice:
         warnings.warn(about + ensemble.advice, WeightWarning, stacklevel=stacklevel + 1)
 
 
-def advice(ensemble: WeightedEnsemble) -> str:
+def advice(ensemble: Samples) -> str:
     """What to beware of, as a sentence that says what to do; empty if there is nothing."""
     if ensemble.kind == "raw":
         return (

@@ -15,7 +15,7 @@ __all__ = ["ForwardWeights"]
 
 @dataclass(frozen=True)
 class ForwardWeights:
-    """Log weights of paths that go up from equilibrium samples; see `diffusion.forward_paths`.
+    """Log weights of paths that go up from equilibrium samples; see `diffusion.PathSampler.forward`.
 
     Attributes
     ----------

@@ -7,7 +7,7 @@ import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from ..errors import UsageError, WeightWarning
 from ..provenance import Provenance, bare
 from ..rows import Rows
 from ..seeds import Run, runs_of, stream_of
+from .samples import Fields, Samples
 
 if TYPE_CHECKING:
     from ..systems import System
-    from .weighted import WeightedEnsemble
 
 __all__ = ["concatenate", "next_chunk", "refuse_other_potential"]
 
-# Of independent samples; frames of a chain, or resampled ones, know of each other.
+# Kinds of independent samples; frames of a chain, or resampled ones, know of each other.
 JOINABLE = ("importance", "equilibrium", "raw")
 # What must be the same for weights to have one zero.
 SAME = ("method", "parameters", "checkpoint", "plan", "nfe")
@@ -37,7 +37,14 @@ SUMMED = ("energy_calls", "seconds", "failed")
 
 def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"system": system.describe(), "kind": kind}
-    return facts | {key: provenance.get(key) for key in SAME}
+    facts |= {key: provenance.get(key) for key in SAME}
+    if isinstance(facts["plan"], Mapping):
+        # Version 0.1 had neither in the plan, both are compared beside it; and it called candidates draws.
+        plan = {key: value for key, value in facts["plan"].items() if key not in ("nfe", "weighted")}
+        if isinstance(options := plan.get("options"), Mapping):
+            plan["options"] = {"candidates" if key == "draws" else key: value for key, value in options.items()}
+        facts["plan"] = plan
+    return facts
 
 
 def _text(value: Any) -> str:
@@ -97,7 +104,7 @@ def _refuse_others(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]
             raise UsageError(f"{name}: expected the same {key}, {mine}, got {other}")
 
 
-def next_chunk(known: WeightedEnsemble, system: System, kind: str, record: Mapping[str, Any]) -> int:
+def next_chunk(known: Samples, system: System, kind: str, record: Mapping[str, Any]) -> int:
     """The first chunk with which samples of that record go on where an ensemble ends.
 
     Raises
@@ -124,7 +131,7 @@ class _Part(NamedTuple):
     rows: slice
 
 
-def _parts(k: int, e: WeightedEnsemble) -> list[_Part]:
+def _parts(k: int, e: Samples) -> list[_Part]:
     """By the chunks that its provenance names; none, if it names none."""
     try:
         runs = [Run(*map(operator.index, run)) for run in e.provenance.get("chunks", ())]
@@ -141,7 +148,7 @@ def _parts(k: int, e: WeightedEnsemble) -> list[_Part]:
     return parts
 
 
-def _seeds(e: WeightedEnsemble) -> list[int]:
+def _seeds(e: Samples) -> list[int]:
     p = e.provenance
     return p["seeds"] if "seeds" in p else [p["seed"]] if "seed" in p else []
 
@@ -157,7 +164,7 @@ def _refuse_repeats(numbers: Iterable[tuple[int, str]]) -> None:
         seen[number] = name
 
 
-def _shards(k: int, e: WeightedEnsemble) -> list[tuple[int, ...]]:
+def _shards(k: int, e: Samples) -> list[tuple[int, ...]]:
     """The (seed, k, m, n) that its provenance names."""
     try:
         shards = [tuple(map(operator.index, shard)) for shard in e.provenance.get("shards", ())]
@@ -186,7 +193,7 @@ def _incomplete(shards: Iterable[Sequence[int]]) -> list[list[int]]:
     return [[seed, k, m, n] for (seed, m, n), there in groups.items() for k in sorted(there)]
 
 
-def concatenate(ensembles: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
+def concatenate(ensembles: Sequence[Samples]) -> Fields:
     """See `WeightedEnsemble.concatenate`."""
     ensembles = list(ensembles)
     if not ensembles:
@@ -221,4 +228,4 @@ def concatenate(ensembles: Sequence[WeightedEnsemble]) -> WeightedEnsemble:
     for p in parts:
         x.append(ensembles[p.owner].positions[p.rows])
     u, log_w = (np.concatenate([getattr(ensembles[p.owner], name)[p.rows] for p in parts]) for name in SCALARS)
-    return type(first)(x.array(), u, log_w, first.system, Provenance(**record), first.kind)  # type: ignore[typeddict-item]
+    return Fields(x.array(), u, log_w, first.system, cast(Provenance, record), first.kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from ..errors import ResultError
 from ..provenance import Provenance
 from ..torch_state import own_torch
 from .estimators import Source
-
-if TYPE_CHECKING:
-    from .weighted import WeightedEnsemble
+from .samples import Fields, Samples
 
 __all__ = ["refine", "resample"]
 
@@ -23,7 +21,7 @@ __all__ = ["refine", "resample"]
 ROUNDS = 10
 
 
-def resample(ensemble: WeightedEnsemble, n: int | None, seed: int) -> WeightedEnsemble:
+def resample(ensemble: Samples, n: int | None, seed: int) -> Fields:
     """See `WeightedEnsemble.resample`."""
     if ensemble.kind == "raw":
         raise ResultError("kind: expected samples with weights, raw ones have none to resample by")
@@ -35,22 +33,20 @@ def resample(ensemble: WeightedEnsemble, n: int | None, seed: int) -> WeightedEn
     index = np.searchsorted(edges / edges[-1], u, side="right")
     source = ensemble.source or Source(len(ensemble), ensemble.ess, ensemble.log_z, ensemble.log_z_err)
     log_z = 0.0 if math.isnan(source.log_z) else source.log_z
-    return type(ensemble)(
+    return Fields(
         ensemble.positions[index],
         ensemble.energies[index],
         np.full(n, log_z),
         ensemble.system,
-        Provenance(**{**ensemble.provenance, "resample_seed": seed}),
+        cast(Provenance, {**ensemble.provenance, "resample_seed": seed}),
         "resampled",
         source,
     )
 
 
 @own_torch
-def refine(
-    ensemble: WeightedEnsemble, n_steps: int, seed: int, step: float | None, resampled: bool
-) -> WeightedEnsemble:
-    """See `WeightedEnsemble.refine`."""
+def refine(ensemble: Samples | Fields, n_steps: int, seed: int, step: float | None, resampled: bool) -> Fields:
+    """See `WeightedEnsemble.refine`; ``resampled`` if that is what the samples are, which then keep their source."""
     import torch
 
     from ..chains import MALA, equilibrate, finite_start, first_step, relax
@@ -59,7 +55,7 @@ def refine(
     system = ensemble.system
     step = first_step(system.sigma_data) if step is None else check_float("step", step, above=0.0)
     start = time.perf_counter()
-    source = ensemble.resample(seed=seed) if resampled else ensemble
+    source = ensemble
     alive = torch.from_numpy(np.isfinite(source.energies))
     if not bool(alive.any()):
         raise ResultError("energies: expected at least one finite one to start from, got none")
@@ -81,7 +77,7 @@ def refine(
     positions = state.x.double()
     energies, _ = energy(positions)
     before = source.provenance
-    record: Provenance = {
+    record: dict[str, Any] = {
         **before,
         "refined": {"steps": n_steps, "seed": seed, "step": step, "acceptance": acceptance},
         "energy_calls": before.get("energy_calls", 0) + energy.calls,
@@ -90,4 +86,4 @@ def refine(
     n = len(energies)
     log_weights = np.full(n, source.log_weights[0]) if resampled else np.zeros(n)
     kind, origin = ("resampled", source.source) if resampled else ("equilibrium", None)
-    return type(ensemble)(positions.numpy(), energies.numpy(), log_weights, system, record, kind, origin)
+    return Fields(positions.numpy(), energies.numpy(), log_weights, system, cast(Provenance, record), kind, origin)

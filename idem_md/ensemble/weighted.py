@@ -263,7 +263,7 @@ class WeightedEnsemble:
         UsageError
             None, parts that do not belong together, the same random numbers twice, or samples that are not independent.
         """
-        return concatenate(parts)
+        return cls(*concatenate(parts))
 
     def resample(self, n: int | None = None, seed: int = 0) -> WeightedEnsemble:
         """Equally weighted samples by systematic resampling; `log_z`, `ess` and all errors stay those of the source.
@@ -282,7 +282,7 @@ class WeightedEnsemble:
         ResultError
             Every sample has weight zero, or they are raw.
         """
-        return resampling.resample(self, n, seed)
+        return WeightedEnsemble(*resampling.resample(self, n, seed))
 
     def refine(self, n_steps: int, seed: int = 0, step: float | None = None, resample: bool = True) -> WeightedEnsemble:
         """Resample by the weights, then move every sample by Metropolis-adjusted Langevin steps on its energy.
@@ -309,7 +309,8 @@ class WeightedEnsemble:
         ResultError
             No sample to start from, or a step size that found no use.
         """
-        return resampling.refine(self, n_steps, seed, step, resample)
+        start = self.resample(seed=seed) if resample else self
+        return WeightedEnsemble(*resampling.refine(start, n_steps, seed, step, resample))
 
     def save(self, path) -> list[Path]:
         """Write the samples in the format that the suffix names; all files or none. Returns their paths.

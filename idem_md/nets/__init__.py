@@ -2,11 +2,20 @@
 yours."""
 
 from .egnn import EGNN
-from .jump import JUMPS, Jump, JumpOptions, register_jump
+from .elastic_network import (
+    ELASTIC_NETWORK,
+    ElasticNetwork,
+    ElasticNetworkOptions,
+    SpringConstants,
+    build_elastic_network,
+)
+from .flow_covariance import FLOW_COVARIANCE, FlowCovariance, build_flow_covariance
+from .flow_map import FLOW_MAP, FLOW_MAPS, FlowMap, FlowMapOptions, build_flow_map, register_flow_map
+from .heads import HEADS, Head, network_name, register_head
 from .layers import NoiseEmbedding
 from .mlp import MLP
 from .painn import PaiNN
-from .point_jump import PointJump
+from .point_flow_map import PointFlowMap
 from .registry import (
     NETWORKS,
     Features,
@@ -17,29 +26,37 @@ from .registry import (
     parse_network,
     register_network,
 )
-from .springs import SpringConstants, Springs, SpringsOptions
-from .stretch import Stretch
 
 __all__ = [
+    "ELASTIC_NETWORK",
+    "FLOW_COVARIANCE",
+    "FLOW_MAP",
+    "HEADS",
+    "Head",
+    "register_head",
+    "network_name",
+    "build_elastic_network",
+    "build_flow_covariance",
+    "build_flow_map",
     "EGNN",
-    "JUMPS",
+    "FLOW_MAPS",
     "MLP",
     "NETWORKS",
     "Features",
     "HasFeatures",
-    "Jump",
-    "JumpOptions",
+    "FlowMap",
+    "FlowMapOptions",
     "LayeredOptions",
     "Network",
     "NetworkOptions",
     "NoiseEmbedding",
     "PaiNN",
-    "PointJump",
+    "PointFlowMap",
     "SpringConstants",
-    "Springs",
-    "SpringsOptions",
-    "Stretch",
+    "ElasticNetwork",
+    "ElasticNetworkOptions",
+    "FlowCovariance",
     "parse_network",
-    "register_jump",
+    "register_flow_map",
     "register_network",
 ]

@@ -1,4 +1,4 @@
-"""The seam of networks."""
+"""The extension point of networks."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Features(NamedTuple):
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """A network whose last layer has scalars and vectors on the atoms, for heads: see `Springs` and `Jump`."""
+    """A network whose last layer has scalars and vectors on the atoms, for heads; see `nets.HEADS`."""
 
     n_scalars: int
     length: float

@@ -1,7 +1,7 @@
-"""Trained samplers: load a checkpoint, draw weighted samples, here or spread over other processes."""
+"""Trained samplers: load a checkpoint, choose a plan, draw weighted samples, here or spread over other processes."""
 
 from .loading import load_sampler
-from .routes import methods
+from .planning import PlanOptions, methods, plan_of, read_plan_options
 from .sampler import Sampler
 
-__all__ = ["Sampler", "load_sampler", "methods"]
+__all__ = ["PlanOptions", "Sampler", "load_sampler", "methods", "plan_of", "read_plan_options"]

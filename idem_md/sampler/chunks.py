@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
-import torch
 
 from ..checks import check_int
-from ..diffusion import LastStep, Proposal, raw_paths, sample_paths
+from ..diffusion import PathSampler, SamplingPlan
 from ..energies.workers import Pool, packed_for_workers
 from ..ensemble import WeightSums
 from ..errors import IdemError, ResultError
@@ -27,12 +26,11 @@ from ..torch_state import own_torch
 
 __all__ = ["Chunk", "Drawing", "Drawn", "Gathered", "Wanted", "chunks_of", "draw_chunks", "gather", "rounds"]
 
-# Chunks that are under way at a time for each process: one to work on, and others so that it need not wait.
-AHEAD = 3
-# Of an executor, whose processes are not known.
-WINDOW = 256
-# At a chunk.
-ATTEMPTS = 3
+# One chunk to work on, and others so that the process need not wait.
+CHUNKS_UNDER_WAY_PER_PROCESS = 3
+# Chunks under way for an executor whose number of processes is unknown.
+CHUNKS_UNDER_WAY = 256
+MAX_ATTEMPTS_PER_CHUNK = 3
 
 
 class Chunk(NamedTuple):
@@ -172,35 +170,27 @@ class Drawing:
     ----------
     systems : tuple of System
         That share the paths.
-    proposal, ending : Proposal, LastStep
-    levels : sequence of float
-    sigma_data : float
+    paths : PathSampler
+    plan : SamplingPlan
+        From which the paths were built.
     seed : int
-    weighted, spared : bool
-        See `diffusion.raw_paths`.
-    device : torch.device
     """
 
     systems: tuple[System, ...]
-    proposal: Proposal
-    ending: LastStep
-    levels: Sequence[float]
-    sigma_data: float
+    paths: PathSampler
+    plan: SamplingPlan
     seed: int
-    weighted: bool
-    spared: bool
-    device: torch.device
 
     @own_torch
     def draw(self, chunk: Chunk) -> list[Drawn]:
         """One chunk, of each system."""
         generator = chunk_generator(self.seed, chunk.stream)
         energies = [system.energy() for system in self.systems]
-        route = (self.levels, self.sigma_data, chunk.size, generator)
-        if self.weighted:
-            drawn = sample_paths(self.proposal, self.ending, energies, *route, device=self.device)
+        if self.plan.weighted:
+            drawn = self.paths.sample(energies, chunk.size, generator)
         else:
-            drawn = [raw_paths(self.proposal, self.ending, energies[0], *route, spared=self.spared, device=self.device)]
+            raw = self.paths.raw_by_one_evaluation if self.plan.nfe == 1 else self.paths.raw
+            drawn = [raw(energies[0], chunk.size, generator)]
         return [
             Drawn(p.positions.numpy(), p.energies.numpy(), p.log_weights.numpy(), p.failed, energy.calls)
             for p, energy in zip(drawn, energies)
@@ -243,7 +233,7 @@ def draw_chunks(
         return
     packed = packed_for_workers("executor", drawing, isinstance(executor, Pool))
     token, waiting = uuid.uuid4().hex, iter(chunks)
-    window = AHEAD * executor.workers if isinstance(executor, Pool) else WINDOW
+    window = CHUNKS_UNDER_WAY_PER_PROCESS * executor.workers if isinstance(executor, Pool) else CHUNKS_UNDER_WAY
     under_way: deque[tuple[Chunk, Future | None]] = deque()
     try:
         while True:
@@ -276,17 +266,18 @@ def _of(executor: Executor | Pool) -> Executor:
 def _result(executor: Executor | Pool, token: str, packed: bytes, chunk: Chunk, future: Future | None) -> list[Drawn]:
     found: list[Drawn] | IdemError | None = None
     problem: Exception | None = None
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS_PER_CHUNK + 1):
         try:
             found = None if future is None else future.result()
         except Exception as error:  # a worker that dies takes down what the others were at: one failure says little
             problem = error
-        if found is not None or attempt == ATTEMPTS:
+        if found is not None or attempt == MAX_ATTEMPTS_PER_CHUNK:
             break
         future = _submitted(executor, token, packed, chunk, attempt)
     if found is None and problem is not None:
         raise ResultError(
-            f"executor: workers failed {ATTEMPTS} times on chunk {chunk.stream} ({type(problem).__name__}: {problem}); "
+            f"executor: workers failed {MAX_ATTEMPTS_PER_CHUNK} times on chunk {chunk.stream} "
+            f"({type(problem).__name__}: {problem}); "
             "a script that asks for processes needs if __name__ == '__main__':"
         )
     if found is None:

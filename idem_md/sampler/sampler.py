@@ -6,14 +6,14 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..checkpoint import Checkpoint
 from ..checks import check_fits, check_float, check_int
-from ..diffusion import PROPOSALS, SamplingPlan, forward_paths
+from ..diffusion import PathSampler, SamplingPlan
 from ..energies import NativeAnnealing
 from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk, warn
 from ..errors import UsageError
@@ -23,12 +23,13 @@ from ..systems import System
 from ..torch_state import own_torch
 from .assembly import Assembly
 from .chunks import Drawing, Wanted, gather, rounds
-from .routes import NFE, Route, choose_plan, methods, route_of
+from .planning import PathOptions, PlanOptions, choose_plan, plan_of
 
-__all__ = ["Sampler", "methods"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-# Of raw samples.
-RAW_NFE = 4
+__all__ = ["Sampler"]
+
 # Energies, log weights and what statistics make of them; positions may be in a file.
 BYTES_A_SAMPLE = 64
 
@@ -69,30 +70,52 @@ class Sampler:
                 f"system: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {self.system.kinds}"
             )
 
-    def choose(self, nfe: int | None = None, method: str = "auto") -> tuple[int, SamplingPlan]:
-        """How many network evaluations are spent, and how, unless `sample` is told otherwise.
+    def plan(
+        self,
+        nfe: int | None = None,
+        method: str = "auto",
+        kernel: str | None = None,
+        last_step: str | None = None,
+        last_step_calls: int | None = None,
+        moves: int | None = None,
+        weighted: bool = True,
+    ) -> SamplingPlan:
+        """How samples are drawn: by what was tuned for the checkpoint, with what is asked for in its place.
 
         Plans were tuned for the checkpoint's own system. They also serve other potentials with annealing in native
-        code; any other one gets few energy calls a sample, as they may be dear.
+        code; any other one gets few energy calls a sample, as they may be expensive.
 
         Parameters
         ----------
         nfe : int, optional
-            By default as many as the plan with the most effective samples a second, as measured when it was tuned.
+            Network evaluations a sample, at least 2; by default those of the plan with the most effective samples a
+            second, as measured when it was tuned, and four for raw samples.
         method : str
-            ``diffusion``, ``consistency`` or ``auto``, by the same measure.
+            ``diffusion``: the reverse diffusion. ``consistency``: steps along the probability flow, where a flow map
+            has been learnt. ``auto``: the one with the most effective samples a second.
+        kernel : str, optional
+            Transition kernel, one of `diffusion.KERNELS`: ``analytic``, ``ddpm`` or, with an elastic network,
+            ``elastic``; with a flow map ``consistency`` or ``isotropic-consistency``. By default the tuned one.
+        last_step : str, optional
+            How the lowest noise level is left, one of `diffusion.LAST_STEPS`: ``plain``, ``nested`` or ``annealed``. By
+            default the tuned one.
+        last_step_calls : int, optional
+            Energy calls a sample that ``nested`` or ``annealed`` may spend, the plan's moves included.
+        moves : int, optional
+            Langevin steps on u after the last step, which improve the end points and leave the weights alone; by
+            default the tuned number.
+        weighted : bool
+            Otherwise samples are ``raw``: end points of the paths, last step and moves included, and nothing that says
+            how good they are. Then ``auto`` takes consistency where there is a flow map, which will do with few
+            evaluations, even one.
 
         Raises
         ------
         UsageError
-            A parameter out of range, or a method that the checkpoint has nothing for.
+            A parameter out of range, or one that the checkpoint has nothing for.
         """
-        own = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
-        return choose_plan(self.checkpoint, own, nfe, method)
-
-    def plan(self, nfe: int | None = None, method: str = "auto") -> SamplingPlan:
-        """The plan of `choose`."""
-        return self.choose(nfe, method)[1]
+        cheap = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
+        return choose_plan(self.checkpoint, cheap, nfe, method, kernel, last_step, last_step_calls, moves, weighted)
 
     @own_torch
     def sample(
@@ -100,16 +123,13 @@ class Sampler:
         n: int,
         nfe: int | None = None,
         seed: int = 0,
-        method: str = "auto",
-        kernel: str | None = None,
-        last_step: str | None = None,
-        last_step_calls: int | None = None,
+        plan: SamplingPlan | None = None,
+        *,
         temperature_K: float | None = None,
         progress: Callable[[np.ndarray], None] | None = None,
-        moves: int | None = None,
-        weighted: bool = True,
         executor: Executor | int | None = None,
         shard: tuple[int, int] = (0, 1),
+        **options: Unpack[PathOptions],
     ) -> WeightedEnsemble:
         """Draw ``n`` samples with importance weights.
 
@@ -117,33 +137,16 @@ class Sampler:
         ----------
         n : int
         nfe : int, optional
-            Network evaluations a sample, at least 2; by default those of the plan with the most effective samples a
-            second, see `choose`.
+            Network evaluations a sample; see `plan`.
         seed : int
             Same seed, same machine: same samples, in however many processes.
-        method : str
-            ``diffusion``: the reverse diffusion. ``consistency``: jumps along the probability flow, where they have
-            been learnt. ``auto``: what `choose` takes. The provenance says which.
-        kernel : str, optional
-            Transition kernel, one of `diffusion.PROPOSALS`: ``analytic``, ``ddpm`` or, with springs, ``elastic``; with
-            jumps ``consistency`` or ``isotropic-consistency``. By default that of the plan.
-        last_step : str, optional
-            How the lowest noise level is left, one of `diffusion.LAST_STEPS`: ``plain``, ``nested`` or ``annealed``. By
-            default that of the `plan`.
-        last_step_calls : int, optional
-            Energy calls a sample that ``nested`` or ``annealed`` may spend, the plan's moves included.
+        plan : SamplingPlan, optional
+            By `plan` or of another ensemble's provenance; by default that of `plan` with ``nfe`` and ``options``.
         temperature_K : float, optional
             Sample the same potential at another temperature, in kT of that temperature; see `System.at`. Near the one
             that the network was trained for the weights make up for the difference.
         progress : callable (log weights), optional
             Called with the log weights of the samples finished since the last call.
-        moves : int, optional
-            Langevin steps on u after the last step, which improve the end points and leave the weights alone; by
-            default those of the plan.
-        weighted : bool
-            Otherwise the ensemble is ``raw``: end points of the paths, the plan's last step and moves included, and
-            nothing that says how good they are. Then ``auto`` takes consistency where there are jumps, which will do
-            with few evaluations, even one; four if ``nfe`` is not given.
         executor : concurrent.futures.Executor or int, optional
             Where chunks are drawn: ``Client.get_executor()`` of Dask, ``mpi4py.futures.MPIPoolExecutor``, a pool of
             yours, or so many processes that are started for this call. Every chunk has random numbers of its own, so
@@ -151,11 +154,13 @@ class Sampler:
         shard : tuple of int
             (k, m), with 0 <= k < m: every m-th chunk of the ``n`` samples from the k-th on, for one of m jobs, whose
             ensembles `WeightedEnsemble.concatenate` puts together.
+        options
+            ``method``, ``kernel``, ``last_step``, ``last_step_calls``, ``moves`` and ``weighted`` as for `plan`.
 
         Raises
         ------
         UsageError
-            A parameter out of range, or one that the checkpoint has nothing for.
+            A parameter out of range, one that the checkpoint has nothing for, or options beside a plan.
 
         Warns
         -----
@@ -163,14 +168,9 @@ class Sampler:
             The weights are not to be trusted; says why, and what to do.
         """
         system = self.system if temperature_K is None else self.system.at(temperature_K)
-        nfe = RAW_NFE if nfe is None and not weighted else nfe
-        spared = not weighted and nfe == 1
-        if not weighted and method == "auto" and kernel is None and self.checkpoint.denoiser.has_jumps:
-            method = "consistency"
-        nfe, plan = self._chosen(2 if spared else nfe, method, kernel, last_step)
-        route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
-        route = route._replace(weighted=weighted, spared=spared)
-        return self._draw([system], n, seed, route, progress, executor, shard)[0]
+        asked: PlanOptions = {**options} if nfe is None else {**options, "nfe": nfe}
+        chosen = self._chosen(plan, asked)
+        return self._draw([system], n, seed, chosen, progress, executor, shard)[0]
 
     @own_torch
     def extend(
@@ -203,35 +203,25 @@ class Sampler:
         UsageError
             A parameter out of range, or an ensemble that cannot be gone on with.
         """
-        p, weighted = ensemble.provenance, ensemble.kind != "raw"
-        missing = [key for key in ("plan", "nfe", "chunks") if not p.get(key)]
-        if missing:
-            raise UsageError(f"ensemble: expected samples of a sampler, there is no {missing[0]} in the provenance")
-        if ess is not None and not weighted:
+        p, plan = ensemble.provenance, plan_of(ensemble)
+        if ess is not None and not plan.weighted:
             raise UsageError(f"ess: expected none for samples without weights, got {ess}")
-        spared = not weighted and p["nfe"] == 1
-        route = self._route(2 if spared else p["nfe"], SamplingPlan.of(p["plan"]))._replace(
-            weighted=weighted, spared=spared
-        )
         # Read from a file it may not know its energy.
         system = self.system.at(ensemble.system.units.temperature_kelvin)
         system = self.system if ensemble.system.name == self.system.name else system
         seed = p.get("seed", p.get("seeds", [0])[-1]) if seed is None else seed
-        return self._draw([system], n, seed, route, progress, executor, ess=ess, after=ensemble)[0]
+        return self._draw([system], n, seed, plan, progress, executor, ess=ess, after=ensemble)[0]
 
     @own_torch
     def scan(
         self,
         n: int,
         temperatures_K: Sequence[float],
-        nfe: int | None = None,
+        *,
         seed: int = 0,
-        method: str = "auto",
-        kernel: str | None = None,
-        last_step: str | None = None,
-        last_step_calls: int | None = None,
+        plan: SamplingPlan | None = None,
         progress: Callable[[np.ndarray], None] | None = None,
-        moves: int | None = None,
+        **options: Unpack[PlanOptions],
     ) -> list[WeightedEnsemble]:
         """``n`` samples at each of several temperatures; the paths above the last step are shared.
 
@@ -249,17 +239,16 @@ class Sampler:
         systems = [self.system.at(t) for t in temperatures_K]
         if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
-        nfe, plan = self._chosen(nfe, method, kernel, last_step)
-        route = self._route(nfe, plan.changed(kernel, last_step, last_step_calls, moves))
-        return self._draw(systems, n, seed, route, progress)
+        if not (chosen := self._chosen(plan, options)).weighted:
+            raise UsageError("weighted: expected True, raw samples depend on no temperature, got False")
+        return self._draw(systems, n, seed, chosen, progress)
 
     @own_torch
     def forward(
         self,
         samples: WeightedEnsemble,
-        nfe: int | None = None,
-        seed: int = 0,
         plan: SamplingPlan | None = None,
+        seed: int = 0,
         n: int = 1000,
     ) -> ForwardWeights:
         """What the weights of `sample` should look like, by the same plan the other way: from samples of the system.
@@ -271,10 +260,10 @@ class Sampler:
         ----------
         samples : WeightedEnsemble
             Of the system, by a method that does not miss modes; the first ``n`` after resampling by their weights.
-        nfe, seed : int
-            As for `sample`; with a plan ``nfe`` has to be given.
         plan : SamplingPlan, optional
-            By default that of `choose`; that of an ensemble is in its provenance.
+            By default that of `plan`; that of an ensemble is in its provenance.
+        seed : int
+            As for `sample`.
 
         Raises
         ------
@@ -286,20 +275,12 @@ class Sampler:
             self.system.n_dims,
         ):
             raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
-        if plan is None:
-            nfe, plan = self.choose(nfe)
-        elif nfe is None:
-            raise UsageError("nfe: expected the number of evaluations of the plan, got None")
-        route = self._route(nfe, plan)
+        paths = self._paths(self.plan() if plan is None else plan)
         known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
         x = known.positions[known.alive]
         order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
-        log_w = forward_paths(
-            route.proposal,
-            route.ending,
+        log_w = paths.forward(
             self.system.energy(),
-            route.levels,
-            self.checkpoint.system.sigma_data,
             torch.from_numpy(x[order]).to(self.device),
             torch.Generator().manual_seed(check_int("seed", seed, 0, 2**32 - 1)),
         )
@@ -311,28 +292,25 @@ class Sampler:
         none."""
         return [] if self._under_way is None else self._under_way.ensembles(whole=False)
 
-    def _chosen(
-        self, nfe: int | None, method: str, kernel: str | None, last_step: str | None
-    ) -> tuple[int, SamplingPlan]:
-        """`choose`, for the method of the kernel, or the plan for dear potentials if its last step is asked for."""
-        if kernel is not None:
-            of_kernel = PROPOSALS.find(kernel).method
-            if method not in ("auto", of_kernel):
-                raise UsageError(f"kernel: expected one for the method {method!r}, got {kernel!r}")
-            method = of_kernel
-        chosen = self.choose(nfe, method)
-        frugal = self.checkpoint.frugal_plan("diffusion" if method == "auto" else method)
-        return (nfe or NFE, frugal) if last_step == frugal.last_step else chosen
+    def _chosen(self, plan: SamplingPlan | None, options: PlanOptions) -> SamplingPlan:
+        """The plan, or that of `plan` with these options."""
+        if plan is None:
+            return self.plan(**options)
+        if options:
+            name = next(iter(options))
+            raise UsageError(f"{name}: expected none beside a plan, give it to Sampler.plan")
+        return plan
 
-    def _route(self, nfe: int, plan: SamplingPlan) -> Route:
-        return route_of(self.checkpoint, self._denoiser, nfe, plan)
+    def _paths(self, plan: SamplingPlan) -> PathSampler:
+        c = self.checkpoint
+        return plan.build(self._denoiser, c.accuracy, c.noise_range, c.system.sigma_data, self.device)
 
     def _draw(
         self,
         systems: Sequence[System],
         n: int,
         seed: int,
-        route: Route,
+        plan: SamplingPlan,
         progress: Callable[[np.ndarray], None] | None,
         executor: Executor | int | None = None,
         shard: tuple[int, int] = (0, 1),
@@ -343,33 +321,23 @@ class Sampler:
         # Beyond, torch repeats its streams.
         seed, k, m = check_int("seed", seed, 0, 2**32 - 1), shard[0], check_int("shard", shard[1], 1)
         check_int("shard", k, 0, m - 1)
-        drawing = Drawing(
-            tuple(systems),
-            route.proposal,
-            route.ending,
-            route.levels,
-            self.checkpoint.system.sigma_data,
-            seed,
-            route.weighted,
-            route.spared,
-            self.device,
-        )
+        drawing = Drawing(tuple(systems), self._paths(plan), plan, seed)
         facts: dict[str, Any] = {
             "checkpoint": self.checkpoint.digest,
             "training": self.checkpoint.training_cost,
             "seed": seed,
             "device": self.device.type,
-            "method": route.proposal.method,
-            "kernel": route.plan.kernel,
-            "last_step": route.plan.last_step,
-            "plan": route.plan.table(),
-            "nfe": len(route.levels) - route.spared,
+            "method": drawing.paths.kernel.method,
+            "kernel": plan.kernel,
+            "last_step": plan.last_step,
+            "plan": plan.table(),
+            "nfe": plan.nfe,
         }
-        kind, first, sums = "importance" if route.weighted else "raw", 0, WeightSums()
+        kind, first, sums = "importance" if plan.weighted else "raw", 0, WeightSums()
         if after is not None:
             first = next_chunk(after, systems[0], kind, {**facts, "parameters": systems[0].energy().parameters})
             sums.add(after.log_weights)
-        size = route.ending.block(systems[0].energy(), self.device.type)
+        size = drawing.paths.block(systems[0].energy())
         wanted = None if ess is None else Wanted(check_float("ess", ess, above=0.0), sums)
 
         def tell(log_weights: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..units import Units
-from .system import Potential, System
+from .system import TAKEN_NAMES, Potential, System
 
 __all__ = ["SYSTEMS", "built_in_name", "get_system", "system_described"]
 
@@ -87,6 +87,8 @@ SYSTEMS: dict[str, System] = {
         ),
     )
 }
+
+TAKEN_NAMES.update(SYSTEMS)
 
 
 def get_system(name: str | System) -> System:

@@ -1,4 +1,4 @@
-"""The seam of training targets."""
+"""The extension point of training targets."""
 
 from __future__ import annotations
 

@@ -2,19 +2,14 @@
 
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainingConfig, load_config
-from .distill import Distillation, distill
-from .finish import run_samples, tune
 from .presets import PRESETS, preset
 from .run import recover, train
-from .springs import SpringsTraining
+from .state import run_samples
 
 __all__ = [
     "PRESETS",
     "Checkpoint",
-    "Distillation",
-    "SpringsTraining",
     "TrainingConfig",
-    "distill",
     "load_checkpoint",
     "load_config",
     "preset",
@@ -22,5 +17,4 @@ __all__ = [
     "run_samples",
     "save_checkpoint",
     "train",
-    "tune",
 ]

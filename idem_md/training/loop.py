@@ -13,8 +13,8 @@ import torch
 from ..chains import ChainState, equilibrate, noise_start, relax, tune_step
 from ..checkpoint import build_denoiser
 from ..checks import check_fits
-from ..diffusion import DenoiserAccuracy, PlainLastStep, noise_grid, sample_paths, stratified_log_uniform
-from ..diffusion.proposals import Ddpm
+from ..diffusion import DenoiserAccuracy, PathSampler, PlainLastStep, noise_grid, stratified_log_uniform
+from ..diffusion.kernels import Ddpm
 from ..energies import Energy
 from ..errors import BudgetExhausted, IdemError
 from ..geometry import centred, standard_normal, subspace_dimension
@@ -23,7 +23,7 @@ from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
 from .optimisers import make_optimizers, schedule, take_step, update_average
-from .peers import ALONE, Peers
+from .ranks import ALONE, Ranks
 from .ring import RingBuffer
 from .state import TrainingState
 
@@ -57,7 +57,7 @@ def init(
     energy: Energy,
     guard: Callable[[], None] = lambda: None,
     device: torch.device | str = "cpu",
-    peers: Peers = ALONE,
+    ranks: Ranks = ALONE,
 ) -> TrainingState:
     """Fresh weights and a buffer of noise, relaxed and refined on the energy.
 
@@ -67,7 +67,7 @@ def init(
         Called now and then; may raise.
     device : torch.device or str
         Where networks and buffer are to be.
-    peers : Peers
+    ranks : Ranks
         Each has the same weights, and a part of the buffer with random numbers of its own.
 
     Raises
@@ -81,7 +81,7 @@ def init(
     check_fits("buffer.size", b.size, 32 * numbers)
     # At the very least: features of every atom in every layer.
     check_fits("optimizer.batch", config.optimizer.batch, 1024 * system.n_atoms)
-    size, walkers = peers.part(b.size), peers.part(b.walkers or b.size)
+    size, walkers = ranks.part(b.size), ranks.part(b.walkers or b.size)
     rounds = WARMUP_ROUNDS if b.warmup_steps else 0
     steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
     needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1))
@@ -89,7 +89,7 @@ def init(
         raise BudgetExhausted(
             f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}"
         )
-    generator = peers.generator(config.seed)
+    generator = ranks.generator(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system).to(device)
@@ -110,7 +110,7 @@ def init(
     buffer = RingBuffer(first, size, walkers)
     for samples in others:
         buffer.append(samples)
-    (step,) = peers.means(step)
+    (step,) = ranks.means(step)
     return TrainingState(
         denoiser,
         ema,
@@ -130,16 +130,16 @@ def _flat_prior(sigma: float) -> float:
 
 
 def _renew_buffer(
-    config: TrainingConfig, energy: Energy, state: TrainingState, report: IterationReport, peers: Peers
+    config: TrainingConfig, energy: Energy, state: TrainingState, report: IterationReport, ranks: Ranks
 ) -> bool:
     """Samples of the averaged model, relaxed, replace the oldest; then everything is refined. False if the budget of
     energy calls ended within it."""
     try:
-        _renew_part(config, energy, state, report, peers)
+        _renew_part(config, energy, state, report, ranks)
         done = True
     except BudgetExhausted:
         done = False
-    report.acceptance, report.buffer_mean_energy, report.raw_median_energy, share_done = peers.means(
+    report.acceptance, report.buffer_mean_energy, report.raw_median_energy, share_done = ranks.means(
         report.acceptance, float(state.buffer.samples.u.double().mean()), report.raw_median_energy, float(done)
     )
     if config.buffer.refine_steps and share_done == 1:
@@ -148,22 +148,15 @@ def _renew_buffer(
 
 
 def _renew_part(
-    config: TrainingConfig, energy: Energy, state: TrainingState, report: IterationReport, peers: Peers
+    config: TrainingConfig, energy: Energy, state: TrainingState, report: IterationReport, ranks: Ranks
 ) -> None:
-    """Of the buffer, this process's."""
+    """Renew this process's part of the buffer."""
     b, buffer = config.buffer, state.buffer
     if state.iteration > 0:
         grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
-        paths = sample_paths(
-            Ddpm(state.ema, _flat_prior),
-            PlainLastStep(),
-            [energy],
-            grid,
-            state.system.sigma_data,
-            peers.part(b.fresh),
-            state.generator,
-            device=state.device,
-        )[0]
+        kernel = Ddpm(state.ema, _flat_prior)
+        sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
+        (paths,) = sampler.sample([energy], ranks.part(b.fresh), state.generator)
         ok = torch.isfinite(paths.positions).flatten(1).all(1)
         report.raw_failed = paths.failed
         report.raw_median_energy = float(paths.energies.median())
@@ -210,7 +203,7 @@ def outer_iteration(
     state: TrainingState,
     stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[], None] = lambda: None,
-    peers: Peers = ALONE,
+    ranks: Ranks = ALONE,
 ) -> IterationReport | None:
     """Renew the buffer, then take ``inner_steps`` optimiser steps; advances ``state`` in place.
 
@@ -219,7 +212,7 @@ def outer_iteration(
     stop : callable () -> bool
         Asked before every step.
     on_step : callable ()
-    peers : Peers
+    ranks : Ranks
         Each draws its part of every batch, from its part of the buffer; all take the same steps.
 
     Returns
@@ -235,10 +228,10 @@ def outer_iteration(
     """
     o, lo, hi = config.optimizer, config.noise.sigma_min, config.noise.sigma_max
     report = IterationReport(state.iteration, math.nan)
-    if not _renew_buffer(config, energy, state, report, peers):
+    if not _renew_buffer(config, energy, state, report, ranks):
         return None
-    (force_scale,) = peers.means(state.buffer.force_scale())
-    size = peers.part(o.batch)
+    (force_scale,) = ranks.means(state.buffer.force_scale())
+    size = ranks.part(o.batch)
     target = TARGETS.find(config.target.name)(config.target)
     totals = torch.zeros(2, LOSS_BINS, dtype=torch.float64, device="cpu")
     parameters = list(state.denoiser.parameters())
@@ -252,7 +245,7 @@ def outer_iteration(
                 loss_B.mean().backward()
             except BudgetExhausted:
                 halt = True
-        if peers.average_gradients(parameters, halt):
+        if ranks.average_gradients(parameters, halt):
             return None
         norm = torch.nn.utils.clip_grad_norm_(parameters, o.clip_norm)
         on_step()
@@ -267,7 +260,7 @@ def outer_iteration(
             continue
         share = schedule(o, state.total, step)
         report.learning_rate = o.learning_rate * share
-        take_step(state.optimizers, share, peers)
+        take_step(state.optimizers, share, ranks)
         update_average(state.ema, state.denoiser, o.ema, step)
         with torch.no_grad():
             for copied, buffer in zip(state.ema.buffers(), state.denoiser.buffers()):
@@ -277,8 +270,8 @@ def outer_iteration(
         totals[0].index_add_(0, bins, loss_B.detach().double().cpu())
         totals[1].index_add_(0, bins, totals.new_ones(size))
     state.iteration += 1
-    totals = peers.totals(totals)
-    report.raw_failed = int(peers.totals(torch.tensor(report.raw_failed, device="cpu")))
+    totals = ranks.totals(totals)
+    report.raw_failed = int(ranks.totals(torch.tensor(report.raw_failed, device="cpu")))
     report.loss = float(totals[0].sum() / totals[1].sum())
     report.loss_by_sigma = (totals[0] / totals[1].clamp(min=1)).tolist()
     report.sigma_edges = torch.exp(

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..nets import NoiseEmbedding
 from .config import OptimizerConfig
-from .peers import ALONE, Peers
+from .ranks import ALONE, Ranks
 
 __all__ = ["load_optimizers", "make_optimizers", "optimizer_tensors", "schedule", "take_step", "update_average"]
 
@@ -39,21 +39,21 @@ def make_optimizers(config: OptimizerConfig, module: nn.Module) -> tuple[torch.o
     return tuple(optimizers)
 
 
-def take_step(optimizers: Sequence[torch.optim.Optimizer], share: float, peers: Peers = ALONE) -> None:
+def take_step(optimizers: Sequence[torch.optim.Optimizer], share: float, ranks: Ranks = ALONE) -> None:
     """One step of each, with that share of its full step size.
 
     Steps of matrices, which take a seventh of the time of LJ-13's training, are dealt out to the processes.
     """
     matrices = [p for optimizer in optimizers[1:] for group in optimizer.param_groups for p in group["params"]]
     for k, p in enumerate(matrices):
-        if not peers.mine(k):
+        if not ranks.mine(k):
             p.grad = None
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
         optimizer.step()
     if matrices:
-        peers.exchange(matrices)
+        ranks.exchange(matrices)
 
 
 @torch.no_grad()
@@ -67,14 +67,14 @@ def update_average(average: nn.Module, module: nn.Module, ema: float, step: int)
         a.lerp_(p, 1 - decay)
 
 
-def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], peers: Peers = ALONE) -> dict[str, torch.Tensor]:
+def optimizer_tensors(optimizers: Sequence[torch.optim.Optimizer], ranks: Ranks = ALONE) -> dict[str, torch.Tensor]:
     """What `load_optimizers` needs, by names that begin with "optimizer."; of matrices, those that are this
     process's."""
     return {
         f"optimizer.{n}.{i}.{k}": v
         for n, optimizer in enumerate(optimizers)
         for i, slots in optimizer.state_dict()["state"].items()
-        if (peers.mine(i) if n else peers.first)
+        if (ranks.mine(i) if n else ranks.first)
         for k, v in slots.items()
     }
 

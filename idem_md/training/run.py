@@ -27,7 +27,7 @@ from ..torch_state import own_torch
 from .budgets import Budget
 from .config import TrainingConfig
 from .loop import IterationReport, init, measure_accuracy, outer_iteration
-from .peers import ALONE, Peers, ProcessGroup, part_of
+from .ranks import ALONE, ProcessGroup, Ranks, part_of
 from .state import SavedRun, TrainingState, load_state, save_state
 
 __all__ = ["recover", "train"]
@@ -106,8 +106,8 @@ class _Journal:
     A process notes its own; those of the last state count as shared out evenly.
     """
 
-    def __init__(self, folder: Path, peers: Peers):
-        self.folder, self.path, self._noted = folder, self._of(folder, peers.rank), -math.inf
+    def __init__(self, folder: Path, ranks: Ranks):
+        self.folder, self.path, self._noted = folder, self._of(folder, ranks.rank), -math.inf
 
     @staticmethod
     def _of(folder: Path, rank: int) -> Path:
@@ -236,8 +236,8 @@ def train(
         A run goes on with another number of processes than it had.
     """
     budget, device = Budget(minutes, max_energy_calls), check_device("device", device)
-    peers = ALONE if group is None else ProcessGroup(group, device)
-    peers.check(config)
+    ranks = ALONE if group is None else ProcessGroup(group, device)
+    ranks.check(config)
     system = get_system(config.system if system is None else system)
     if system.name != config.system:
         raise UsageError(f"system: expected the configuration's {config.system!r}, got {system.name!r}")
@@ -247,22 +247,22 @@ def train(
         raise UsageError("out: expected a folder, got an empty name")
     folder = Path(folder)
     energy = system.energy()
-    run = _Run(config, folder, system, energy, budget, device, peers)
-    energy.max_calls = None if max_energy_calls is None else peers.part(max_energy_calls)
+    run = _Run(config, folder, system, energy, budget, device, ranks)
+    energy.max_calls = None if max_energy_calls is None else ranks.part(max_energy_calls)
     with ExitStack() as stack:
         problem = None
-        if peers.first:
+        if ranks.first:
             try:
                 stack.enter_context(own_folder(folder))
                 _write_config(config, folder, resume, overwrite)
             except UsageError as error:
                 problem = error
-        if problem := peers.told(problem):
+        if problem := ranks.broadcast(problem):
             raise problem
         try:
             return _train(run, resume, stop, on_step, on_iteration)
         except BaseException:
-            if peers.first and not (folder / STATE).exists():  # nothing to go on from
+            if ranks.first and not (folder / STATE).exists():  # nothing to go on from
                 (folder / CONFIG).unlink(missing_ok=True)
             raise
 
@@ -277,16 +277,16 @@ class _Run:
     energy: Energy
     budget: Budget
     device: torch.device
-    peers: Peers
+    ranks: Ranks
 
     def load(self) -> SavedRun:
         """The last state."""
-        return load_state(self.folder / STATE, self.config, self.system, self.device, self.peers)
+        return load_state(self.folder / STATE, self.config, self.system, self.device, self.ranks)
 
     def save(self, state: TrainingState, calls: int, log: list[dict]) -> None:
         """The next one, with the energy calls of all processes; from here on each has an even part of them."""
-        save_state(self.folder / STATE, self.config, state, calls, log, self.peers)
-        self.energy.calls = self.peers.part(calls)
+        save_state(self.folder / STATE, self.config, state, calls, log, self.ranks)
+        self.energy.calls = self.ranks.part(calls)
 
 
 def _unlike_atoms(run: _Run, state: TrainingState) -> UsageError | None:
@@ -310,28 +310,28 @@ def _unlike_atoms(run: _Run, state: TrainingState) -> UsageError | None:
 def _begin(run: _Run, stop: Callable[[], bool]) -> TrainingState:
     """The first state of a run, saved."""
     start = time.perf_counter()
-    state = init(run.config, run.system, run.energy, run.budget.guard(stop), run.device, run.peers)
-    problem = _unlike_atoms(run, state) if run.peers.first else None
-    if problem := run.peers.told(problem):
+    state = init(run.config, run.system, run.energy, run.budget.guard(stop), run.device, run.ranks)
+    problem = _unlike_atoms(run, state) if run.ranks.first else None
+    if problem := run.ranks.broadcast(problem):
         raise problem
-    calls = sum(run.peers.all(run.energy.calls))
-    state.filled = (run.peers.told(time.perf_counter() - start), calls)
+    calls = sum(run.ranks.gather(run.energy.calls))
+    state.filled = (run.ranks.broadcast(time.perf_counter() - start), calls)
     run.save(state, calls, [])
     return state
 
 
 def _go_on(run: _Run, journal: _Journal) -> tuple[TrainingState, list[dict]]:
     """The last state of a run, and its log."""
-    peers = run.peers
+    ranks = run.ranks
     state, calls, log, processes = run.load()
-    calls += peers.told(journal.lost(calls, processes))
-    run.energy.calls = peers.part(calls)
-    if processes != peers.size:
+    calls += ranks.broadcast(journal.lost(calls, processes))
+    run.energy.calls = ranks.part(calls)
+    if processes != ranks.size:
         run.save(state, calls, log)
-        if peers.first:
+        if ranks.first:
             journal.close()
             warnings.warn(
-                f"{run.folder}: a run of {processes} processes goes on with {peers.size}: other random numbers from "
+                f"{run.folder}: a run of {processes} processes goes on with {ranks.size}: other random numbers from "
                 "here on, not what it would have been to the bit",
                 TrainingWarning,
                 stacklevel=5,
@@ -340,17 +340,17 @@ def _go_on(run: _Run, journal: _Journal) -> tuple[TrainingState, list[dict]]:
 
 
 def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iteration: OnIteration) -> Checkpoint:
-    config, folder, energy, budget, peers = run.config, run.folder, run.energy, run.budget, run.peers
-    journal = _Journal(folder, peers)
+    config, folder, energy, budget, ranks = run.config, run.folder, run.energy, run.budget, run.ranks
+    journal = _Journal(folder, ranks)
     start = time.perf_counter()
     state, log = _go_on(run, journal) if resume else (_begin(run, stop), [])
-    earlier, calls = state.seconds, sum(peers.all(energy.calls))
+    earlier, calls = state.seconds, sum(ranks.gather(energy.calls))
     finished = True
     energy.on_count = journal.note
     while state.iteration < state.total:
-        report = outer_iteration(config, energy, state, stop, on_step, peers)
-        seconds = peers.told(earlier + time.perf_counter() - start)
-        calls = sum(peers.all(energy.calls))
+        report = outer_iteration(config, energy, state, stop, on_step, ranks)
+        seconds = ranks.broadcast(earlier + time.perf_counter() - start)
+        calls = sum(ranks.gather(energy.calls))
         if report is None:
             # Half an iteration is worth nothing to a run that must be repeatable: back to the last whole one.
             # What it cost is not forgotten.
@@ -367,7 +367,7 @@ def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iterat
         entry |= {"seconds": round(seconds, 2), "energy_calls": calls, "planned": state.total}
         log.append(entry)
         run.save(state, calls, log)
-        if peers.size > 1:
+        if ranks.size > 1:
             journal.restart(energy.calls)
         on_iteration(report, state, calls)
         if used >= 1 and state.iteration < state.total:
@@ -378,9 +378,9 @@ def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iterat
             f"{folder}: stopped before the first iteration was complete, there is no model yet; "
             "resume goes on from here"
         )
-    if peers.first:
-        whole = state if peers.size == 1 else replace(run, peers=ALONE).load().state
-        _write_outputs(folder, _checkpoint(config, whole, calls, finished, peers.size), log)
+    if ranks.first:
+        whole = state if ranks.size == 1 else replace(run, ranks=ALONE).load().state
+        _write_outputs(folder, _checkpoint(config, whole, calls, finished, ranks.size), log)
         journal.close()
-    peers.told(None)  # it is there
+    ranks.broadcast(None)  # it is there
     return load_checkpoint(folder / MODEL)

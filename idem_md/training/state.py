@@ -17,10 +17,10 @@ from ..errors import ConfigError, FileFormatError, UsageError
 from ..systems import System
 from .config import TrainingConfig
 from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
-from .peers import ALONE, Peers
+from .ranks import ALONE, Ranks
 from .ring import RingBuffer
 
-__all__ = ["SavedRun", "TrainingState", "load_state", "save_state"]
+__all__ = ["SavedRun", "TrainingState", "load_state", "run_samples", "save_state"]
 
 
 @dataclass
@@ -75,14 +75,14 @@ class SavedRun(NamedTuple):
 
 
 def save_state(
-    path: Path, config: TrainingConfig, state: TrainingState, energy_calls: int, log: list[dict], peers: Peers = ALONE
+    path: Path, config: TrainingConfig, state: TrainingState, energy_calls: int, log: list[dict], ranks: Ranks = ALONE
 ) -> None:
     """Write everything that `load_state` needs, as one safetensors file: the first process does, for all."""
     s = state.buffer.samples
-    steps = {k: v.cpu() for k, v in optimizer_tensors(state.optimizers, peers).items()}
+    steps = {k: v.cpu() for k, v in optimizer_tensors(state.optimizers, ranks).items()}
     own = ((s.x.cpu(), s.u.cpu(), s.f.cpu()), state.buffer.next, state.generator.get_state(), steps)
-    rings, nexts, generators, optimizers = zip(*peers.all(own))
-    if not peers.first:
+    rings, nexts, generators, optimizers = zip(*ranks.gather(own))
+    if not ranks.first:
         return
     tensors = {f"denoiser.{k}": v for k, v in state.denoiser.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
@@ -138,20 +138,20 @@ def _check(header: Mapping[str, Any], rings: list, samples: ChainState, config: 
         check_int("next", next, 0, length - 1)
 
 
-def _own_part(samples: ChainState, rings: list, peers: Peers) -> tuple[ChainState, int]:
+def _own_part(samples: ChainState, rings: list, ranks: Ranks) -> tuple[ChainState, int]:
     """A process's samples, and where its next ones go."""
     starts = [sum(length for length, _ in rings[:k]) for k in range(len(rings) + 1)]
-    if len(rings) == peers.size:
-        own = torch.arange(starts[peers.rank], starts[peers.rank + 1], device="cpu")
-        next = rings[peers.rank][1]
+    if len(rings) == ranks.size:
+        own = torch.arange(starts[ranks.rank], starts[ranks.rank + 1], device="cpu")
+        next = rings[ranks.rank][1]
     else:  # everyone's oldest first, and dealt out in turn
         ages = torch.cat([(torch.arange(n, dtype=torch.float32, device="cpu") - next) % n / n for n, next in rings])
-        own, next = torch.argsort(ages, stable=True)[peers.rank :: peers.size], 0
+        own, next = torch.argsort(ages, stable=True)[ranks.rank :: ranks.size], 0
     return ChainState(samples.x[own], samples.u[own], samples.f[own]), next
 
 
 def load_state(
-    path: Path, config: TrainingConfig, system: System, device: torch.device | str = "cpu", peers: Peers = ALONE
+    path: Path, config: TrainingConfig, system: System, device: torch.device | str = "cpu", ranks: Ranks = ALONE
 ) -> SavedRun:
     """Read a state, wherever it was made and by however many processes.
 
@@ -183,16 +183,16 @@ def load_state(
         rings = header["rings"] if "rings" in header else [[len(samples.x), header["next"]]]
         _check(header, rings, samples, config, system)
         generators = tensors["generator"].reshape(len(rings), -1)
-        generator = peers.generator(config.seed, header["iteration"])
+        generator = ranks.generator(config.seed, header["iteration"])
         if generators.shape[1:] != generator.get_state().shape:
             raise UsageError(f"generator: expected one for each of {len(rings)} processes")
-        if len(rings) == peers.size:
-            generator.set_state(generators[peers.rank].clone())  # it ignores where in its storage a tensor begins
-        own, next = _own_part(samples, rings, peers)
+        if len(rings) == ranks.size:
+            generator.set_state(generators[ranks.rank].clone())  # it ignores where in its storage a tensor begins
+        own, next = _own_part(samples, rings, ranks)
         buffer = RingBuffer(
             ChainState(own.x.to(device), own.u.to(device), own.f.to(device)),
-            peers.part(config.buffer.size),
-            peers.part(config.buffer.walkers or config.buffer.size),
+            ranks.part(config.buffer.size),
+            ranks.part(config.buffer.walkers or config.buffer.size),
             next,
         )
         seconds, calls = header["filled"]
@@ -214,3 +214,12 @@ def load_state(
         raise
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
+
+
+def run_samples(folder: Path) -> torch.Tensor:
+    """The replay buffer of a run: samples of its system as far as the run has got, shape (n, N, D), float32."""
+    path = Path(folder) / "state.safetensors"
+    tensors, _ = read_tensors(path, "state")
+    if "buffer.x" not in tensors:
+        raise FileFormatError(f"{path}: expected the tensor buffer.x, there is none")
+    return tensors["buffer.x"]

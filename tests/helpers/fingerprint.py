@@ -92,7 +92,8 @@ def weights(folder: Path) -> dict:
 def fingerprint(folder: Path) -> dict:
     out = {}
     # Versions that have other last steps take another one by default.
-    plain = ("--last-step", "plain") if "last_step" in inspect.signature(idem_md.Sampler.sample).parameters else ()
+    parameters = inspect.signature(idem_md.Sampler.sample).parameters
+    plain = ("--last-step", "plain") if {"last_step", "plan"} & parameters.keys() else ()
     for system in ("lj13", "dw4", "gmm40"):
         for kernel in ("ddpm", "analytic"):
             path = folder / f"{system}-{kernel}.dcd"

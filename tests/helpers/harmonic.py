@@ -21,11 +21,11 @@ def mse(sigma):
     return SCALE**2 * sigma**2 / (SCALE**2 + sigma**2)
 
 
-class SpringDenoiser:
+class ElasticDenoiser:
     """A denoiser, by default the exact one, with the precision that fits it, P = 1 + K sigma^2, and stiffer pairs if
     pulled."""
 
-    has_springs = True
+    heads = {"elastic_network": None}
 
     def __init__(self, denoise=exact, pull=0.0):
         self.denoise, self.pull = denoise, pull
@@ -39,16 +39,14 @@ class SpringDenoiser:
         return self.denoise(x, sigma), Precision.of(pairs, 0.5 * pairs, floor, x)
 
 
-class JumpingDenoiser(SpringDenoiser):
-    """With its flow, by default the exact one, down to level 0.05, and how that stretches."""
+class FlowMapDenoiser(ElasticDenoiser):
+    """With its flow, by default the exact one, down to level 0.05, and the covariance that the flow makes of noise."""
 
-    has_jumps = True
-    jump = SimpleNamespace(options=SimpleNamespace(lowest=0.05))
-    stretch = True
-
-    def __init__(self, denoise=exact, springs=True, error=0.0, pull=0.0):
+    def __init__(self, denoise=exact, elastic=True, error=0.0, pull=0.0):
         super().__init__(denoise, pull)
-        self.has_springs, self.error = springs, error
+        self.error = error
+        self.heads = {"flow_map": SimpleNamespace(options=SimpleNamespace(lowest=0.05))}
+        self.heads |= {"elastic_network": None} if elastic else {}
 
     def featured(self, x, sigma):
         return self.denoise(x, sigma), None
@@ -56,11 +54,11 @@ class JumpingDenoiser(SpringDenoiser):
     def precision(self, x, denoised, features, sigma):
         return self.with_precision(x, sigma)[1]
 
-    def stretching(self, x, denoised, features, target, s, t):
+    def covariance(self, x, denoised, features, target, s, t):
         # (1 + r^2 S) / (1 + S) with S = s^2 / V, all in the floor.
         b = (s**2 / SCALE**2).to(x.dtype)
         return Precision(b[:, None, None] * torch.eye(x[0].numel(), dtype=x.dtype), b)
 
-    def jumped(self, x, denoised, features, t, s):
+    def mapped(self, x, denoised, features, t, s):
         y = x * torch.sqrt((SCALE**2 + s**2) / (SCALE**2 + t**2))[:, None, None]
         return y + self.error * (s - t)[:, None, None] * centred(torch.sin(7 * x))

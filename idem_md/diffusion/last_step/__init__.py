@@ -1,7 +1,7 @@
 """From the lowest noise level to a sample, one file a way; `register_last_step` adds yours."""
 
 from .annealed import AnnealedLastStep
-from .base import LAST_STEPS, Ending, LastStep, log_ratio, register_last_step
+from .base import LAST_STEPS, LastStep, LastStepResult, log_ratio, register_last_step
 from .moved import MovedLastStep
 from .nested import NestedLastStep
 from .plain import PlainLastStep
@@ -9,7 +9,7 @@ from .plain import PlainLastStep
 __all__ = [
     "LAST_STEPS",
     "AnnealedLastStep",
-    "Ending",
+    "LastStepResult",
     "LastStep",
     "MovedLastStep",
     "NestedLastStep",

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from ...chains import Schedule, run_annealing
+from ...chains import Schedule, first_step, run_annealing, tuned_schedule
 from ...checks import check_int
 from ...energies import AnnealRun, Energy, NativeAnnealing
 from ...errors import UsageError
 from ...seeds import draw_seed
-from ..proposals import Look
-from .base import Ending, LastStep, register_last_step
+from ..kernels import Evaluation
+from .base import LastStep, LastStepResult, register_last_step
 from .nested import choose
 
 __all__ = ["AnnealedLastStep"]
 
 # Samples in plain torch at a time, and bytes of the vectors between all of their atoms.
-MOST, PAIRS = {"cpu": 1024, "cuda": 2**16}, {"cpu": 2**26, "cuda": 2**32}
+MAX_SAMPLES, MAX_PAIR_BYTES = {"cpu": 1024, "cuda": 2**16}, {"cpu": 2**26, "cuda": 2**32}
 # Chains of native code on a GPU at a time.
-CHAINS = 2**17
+MAX_CHAINS = 2**17
+
+# Samples from which step sizes are tuned.
+STEP_SAMPLES = 250
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One way of annealing: stages, moves, chains, power."""
+
+    stages: int
+    moves: int
+    chains: int
+    power: float
+
+
+# Native chains cost next to nothing a step; one move a stage would pay most for what comes with a stage.
+NATIVE = (Effort(4096, 4, 1, 5.0), Effort(1024, 4, 1, 5.0), Effort(4096, 8, 1, 5.0), Effort(4096, 8, 4, 5.0))
+# In plain torch a few chains cost no more than one of as many steps in all; where there are modes they see more.
+PLAIN = (Effort(128, 1, 4, 3.0), Effort(512, 1, 4, 3.0), Effort(256, 1, 16, 3.0), Effort(2048, 1, 1, 3.0))
 
 
 @register_last_step("annealed")
 class AnnealedLastStep(LastStep):
     """From N(D, mse) to exp(-u(y)) N(y; x, sigma^2), with M chains a sample; see `chains.run_annealing`.
 
-    The marginal density of exp(-u) noised to the look's level is estimated without bias by the mean weight of the
+    The marginal density of exp(-u) noised to the evaluation's level is estimated without bias by the mean weight of the
     chains; one end point is drawn by weight. Costs M (1 + T moves) energy calls a sample.
 
     Parameters
@@ -55,6 +75,26 @@ class AnnealedLastStep(LastStep):
         return cls(Schedule(**{**schedule, "steps": tuple(schedule["steps"])}), **rest)
 
     @classmethod
+    def efforts(cls, energy: Energy, evaluation: Evaluation, sigma_data: float, seed: int) -> list[dict[str, Any]]:
+        """See `LastStep`: schedules with step sizes tuned at that level."""
+        tried = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
+        x_t, mean = evaluation.x[:STEP_SAMPLES].float(), evaluation.denoised[:STEP_SAMPLES].float()
+        steps = {}  # they depend on nothing else of an effort
+        for power in {effort.power for effort in tried}:
+            start = Schedule(1, power, 1, (first_step(sigma_data),))
+            steps[power] = tuned_schedule(energy, mean, x_t, evaluation.mse, evaluation.sigma, start, seed).steps
+        schedules = [(Schedule(e.stages, e.power, e.moves, steps[e.power]), e.chains) for e in tried]
+        return [
+            {"schedule": {**asdict(schedule), "steps": list(schedule.steps)}, "chains": chains}
+            for schedule, chains in schedules
+        ]
+
+    @property
+    def calls(self) -> int:
+        """See `LastStep`: those of the chains."""
+        return self.chains * self.schedule.calls
+
+    @classmethod
     def of_calls(cls, options: Mapping[str, Any], calls: int) -> dict[str, Any]:
         """See `LastStep`: as many stages as will do, and with few calls fewer moves and chains."""
         calls = check_int("last_step_calls", calls, 2)
@@ -68,16 +108,16 @@ class AnnealedLastStep(LastStep):
     def block(self, energy: Energy, device: str = "cpu") -> int:
         """See `LastStep`: in plain torch many, which share what a stage costs, as far as pairs of atoms fit."""
         if isinstance(energy, NativeAnnealing):
-            return max(CHAINS // self.chains, 1) if device == "cuda" else super().block(energy)
-        return max(min(MOST[device], PAIRS[device] // (8 * energy.n_atoms**2 * energy.n_dims)), 1)
+            return max(MAX_CHAINS // self.chains, 1) if device == "cuda" else super().block(energy)
+        return max(min(MAX_SAMPLES[device], MAX_PAIR_BYTES[device] // (8 * energy.n_atoms**2 * energy.n_dims)), 1)
 
-    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
+    def finish(self, energy: Energy, evaluation: Evaluation, generator: torch.Generator) -> LastStepResult:
         """See `LastStep`; chains run in float32."""
-        ok = self._alive(look)
-        x, u = torch.full_like(look.x, torch.nan), look.x.new_full(ok.shape, torch.inf)
-        log_ratio, seed = look.x.new_full(ok.shape, -torch.inf), draw_seed(generator)
+        ok = self._alive(evaluation)
+        x, u = torch.full_like(evaluation.x, torch.nan), evaluation.x.new_full(ok.shape, torch.inf)
+        log_ratio, seed = evaluation.x.new_full(ok.shape, -torch.inf), draw_seed(generator)
         if bool(ok.any()):
-            run = self._run(energy, look, ok, self.chains, seed)
+            run = self._run(energy, evaluation, ok, self.chains, seed)
             log_w = run.log_w.reshape(-1, self.chains)
             chosen, log_mean = choose(log_w, generator)
             chosen += self.chains * torch.arange(len(log_w), device=chosen.device)
@@ -85,23 +125,29 @@ class AnnealedLastStep(LastStep):
             # In the precision of the path: a weight may not depend on the rounding of the chains.
             u[ok] = energy(x[ok])[0]
             log_ratio[ok] = log_mean + u[ok]
-        return Ending(x, u, log_ratio)
+        return LastStepResult(x, u, log_ratio)
 
-    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def retrace(
+        self, energy: Energy, evaluation: Evaluation, x_0: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
         """See `LastStep`: one chain from the given sample the way back, and M - 1 the way forth beside it."""
-        ok = self._alive(look)
-        log_w, seeds = look.x.new_full(ok.shape, -torch.inf), (draw_seed(generator), draw_seed(generator))
+        ok = self._alive(evaluation)
+        log_w, seeds = evaluation.x.new_full(ok.shape, -torch.inf), (draw_seed(generator), draw_seed(generator))
         if bool(ok.any()):
-            parts = [self._run(energy, look, ok, 1, seeds[0], x_0[ok].float()).log_w[:, None]]
+            parts = [self._run(energy, evaluation, ok, 1, seeds[0], x_0[ok].float()).log_w[:, None]]
             if self.chains > 1:
-                parts.append(self._run(energy, look, ok, self.chains - 1, seeds[1]).log_w.reshape(-1, self.chains - 1))
+                parts.append(
+                    self._run(energy, evaluation, ok, self.chains - 1, seeds[1]).log_w.reshape(-1, self.chains - 1)
+                )
             log_w[ok] = choose(torch.cat(parts, 1), generator)[1]
         return log_w
 
     @staticmethod
-    def _alive(look: Look) -> torch.Tensor:
-        return torch.isfinite(look.x).flatten(1).all(1) & torch.isfinite(look.denoised).flatten(1).all(1)
+    def _alive(evaluation: Evaluation) -> torch.Tensor:
+        return torch.isfinite(evaluation.x).flatten(1).all(1) & torch.isfinite(evaluation.denoised).flatten(1).all(1)
 
-    def _run(self, energy: Energy, look: Look, ok: torch.Tensor, chains: int, seed: int, start=None) -> AnnealRun:
-        x_t, mean = (a[ok].float().repeat_interleave(chains, 0) for a in (look.x, look.denoised))
-        return run_annealing(energy, mean, x_t, look.mse, look.sigma, self.schedule, seed, start=start)
+    def _run(
+        self, energy: Energy, evaluation: Evaluation, ok: torch.Tensor, chains: int, seed: int, start=None
+    ) -> AnnealRun:
+        x_t, mean = (a[ok].float().repeat_interleave(chains, 0) for a in (evaluation.x, evaluation.denoised))
+        return run_annealing(energy, mean, x_t, evaluation.mse, evaluation.sigma, self.schedule, seed, start=start)

@@ -1,4 +1,4 @@
-"""The seam of last steps."""
+"""The extension point of last steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ...energies import Energy
 from ...errors import UsageError
 from ...registry import Registry
 from ..gaussians import Gaussian, Isotropic
-from ..proposals import Look, batch_size
+from ..kernels import Evaluation, batch_size
 
-__all__ = ["LAST_STEPS", "Ending", "LastStep", "energies_where_finite", "log_ratio", "register_last_step"]
+__all__ = ["LAST_STEPS", "LastStepResult", "LastStep", "energies_where_finite", "log_ratio", "register_last_step"]
 
 
-class Ending(NamedTuple):
+class LastStepResult(NamedTuple):
     """Samples, and what the last step contributes to the weights of their paths.
 
     Attributes
@@ -27,8 +27,9 @@ class Ending(NamedTuple):
     u : torch.Tensor, shape (B,)
         Energies; +inf for overlaps and failed paths.
     log_ratio : torch.Tensor, shape (B,)
-        log of the density of the look's point given x_0 over that of x_0 given the look, auxiliary draws included: the
-        mean of exp(log_ratio - u) over x_0 is the marginal density of exp(-u) noised to the look's level.
+        log of the density of the evaluation's point given x_0 over that of x_0 given the evaluation, auxiliary draws
+        included: the mean of exp(log_ratio - u) over x_0 is the marginal density of exp(-u) noised to the evaluation's
+        level.
     """
 
     x: torch.Tensor
@@ -47,9 +48,28 @@ class LastStep(ABC):
 
     takes_calls: ClassVar[bool] = False
 
+    @classmethod
+    def efforts(cls, energy: Energy, evaluation: Evaluation, sigma_data: float, seed: int) -> list[dict[str, Any]]:
+        """Options that are tried when plans are tuned; none by default, and then the last step is not tried.
+
+        Parameters
+        ----------
+        energy : Energy
+        evaluation : Evaluation
+            At samples that were noised to the level that the last step is tried from.
+        sigma_data : float
+        seed : int
+        """
+        return []
+
+    @property
+    def calls(self) -> int:
+        """Energy calls that a sample takes, by which moves after it are dealt out."""
+        return 1
+
     def block(self, energy: Energy, device: str = "cpu") -> int:
-        """Samples that are best finished at a time on a device of that type; beyond `proposals.batch_size` they come as
-        a plain `Look`."""
+        """Samples that are best finished at a time on a device of that type; beyond `kernels.batch_size` they come as
+        a plain `Evaluation`."""
         return batch_size(energy.n_atoms, energy.n_dims, device)
 
     @classmethod
@@ -63,22 +83,24 @@ class LastStep(ABC):
         raise UsageError(f"last_step_calls: expected none, this last step takes no number of calls, got {calls}")
 
     @abstractmethod
-    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
-        """Samples from a look at the lowest noise level."""
+    def finish(self, energy: Energy, evaluation: Evaluation, generator: torch.Generator) -> LastStepResult:
+        """Samples from an evaluation at the lowest noise level."""
 
     @abstractmethod
-    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Log weights (B,), u included, of what could have led from the looks to given samples ``x_0`` (B, N, D).
+    def retrace(
+        self, energy: Energy, evaluation: Evaluation, x_0: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Log weights (B,), u included, of what could have led from the evaluations to given samples ``x_0`` (B, N, D).
 
-        If x_0 is in equilibrium and the look's point is x_0 noised to its level, then this is the log weight of a draw
-        from the reverse of the extended target: exp(-log weight) is an unbiased estimate of the inverse of the density
-        that `Ending.log_ratio` estimates.
+        If x_0 is in equilibrium and the evaluation's point is x_0 noised to its level, then this is the log weight of a
+        draw from the reverse of the extended target: exp(-log weight) is an unbiased estimate of the inverse of the
+        density that `LastStepResult.log_ratio` estimates.
         """
 
 
-def log_ratio(look: Look, posterior: Gaussian, x: torch.Tensor) -> torch.Tensor:
-    """log N(look.x; x, sigma^2) - log q(x), shape (B,), of draws x (B, N, D) from the look's posterior q."""
-    return Isotropic(x, look.sigma**2).log_density(look.x) - posterior.log_density(x)
+def log_ratio(evaluation: Evaluation, posterior: Gaussian, x: torch.Tensor) -> torch.Tensor:
+    """log N(evaluation.x; x, sigma^2) - log q(x), shape (B,), for x (B, N, D) from the evaluation's posterior q."""
+    return Isotropic(x, evaluation.sigma**2).log_density(evaluation.x) - posterior.log_density(x)
 
 
 def energies_where_finite(energy: Energy, x: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ from ...chains import run_mala
 from ...checks import check_float, check_int
 from ...energies import Energy
 from ...seeds import draw_seed
-from ..proposals import Look
-from .base import Ending, LastStep
+from ..kernels import Evaluation
+from .base import LastStep, LastStepResult
 
 __all__ = ["MovedLastStep"]
 
@@ -37,9 +37,9 @@ class MovedLastStep(LastStep):
         """See `LastStep`."""
         return self.last_step.block(energy, device)
 
-    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
+    def finish(self, energy: Energy, evaluation: Evaluation, generator: torch.Generator) -> LastStepResult:
         """See `LastStep`; chains run in float32."""
-        x, u, log_ratio = self.last_step.finish(energy, look, generator)
+        x, u, log_ratio = self.last_step.finish(energy, evaluation, generator)
         ok, seed = torch.isfinite(u), draw_seed(generator)
         if bool(ok.any()):
             x, before, u = x.clone(), u[ok], u.clone()
@@ -47,8 +47,10 @@ class MovedLastStep(LastStep):
             u[ok] = energy(x[ok])[0]
             log_ratio = log_ratio.clone()
             log_ratio[ok] += u[ok] - before  # the weight, exp(log_ratio - u), goes with the path
-        return Ending(x, u, log_ratio)
+        return LastStepResult(x, u, log_ratio)
 
-    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def retrace(
+        self, energy: Energy, evaluation: Evaluation, x_0: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
         """See `LastStep`: that of the other, as the moves have no weight."""
-        return self.last_step.retrace(energy, look, x_0, generator)
+        return self.last_step.retrace(energy, evaluation, x_0, generator)

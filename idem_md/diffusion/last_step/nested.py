@@ -12,8 +12,8 @@ from ...checks import check_int
 from ...energies import Energy
 from ...geometry import uniform
 from ..gaussians import Gaussian
-from ..proposals import Look
-from .base import Ending, LastStep, energies_where_finite, log_ratio, register_last_step
+from ..kernels import Evaluation
+from .base import LastStep, LastStepResult, energies_where_finite, log_ratio, register_last_step
 
 __all__ = ["NestedLastStep", "choose"]
 
@@ -34,43 +34,59 @@ def choose(log_w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tenso
 
 @register_last_step("nested")
 class NestedLastStep(LastStep):
-    """K draws x_k of the look's posterior q, g_k = -u(x_k) + log N(x; x_k, sigma^2) - log q(x_k); the weight is the
-    mean of exp(g), and one draw is kept by its share of it. For dear energies: K energy calls a sample.
+    """K candidates x_k from the evaluation's posterior q, g_k = -u(x_k) + log N(x; x_k, sigma^2) - log q(x_k).
+
+    The weight is the mean of exp(g), and one candidate is kept by its share of it. For expensive
+    energies: K energy calls a sample.
 
     Parameters
     ----------
-    draws : int
+    candidates : int
         K.
     """
 
     takes_calls: ClassVar[bool] = True
 
-    def __init__(self, draws: int = 4):
-        self.draws = check_int("draws", draws, 1)
+    def __init__(self, candidates: int = 4):
+        self.candidates = check_int("candidates", candidates, 1)
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any]) -> NestedLastStep:
+        """See `LastStep`; the first versions called candidates draws."""
+        return cls(**{"candidates" if key == "draws" else key: value for key, value in options.items()})
+
+    @property
+    def calls(self) -> int:
+        """See `LastStep`."""
+        return self.candidates
 
     @classmethod
     def of_calls(cls, options: Mapping[str, Any], calls: int) -> dict[str, Any]:
         """See `LastStep`."""
-        return {"draws": check_int("last_step_calls", calls, 1)}
+        return {"candidates": check_int("last_step_calls", calls, 1)}
 
-    def finish(self, energy: Energy, look: Look, generator: torch.Generator) -> Ending:
+    def finish(self, energy: Energy, evaluation: Evaluation, generator: torch.Generator) -> LastStepResult:
         """See `LastStep`."""
-        down = look.posterior()
-        x = torch.stack([down.sample(generator) for _ in range(self.draws)], 1)
-        u, log_w = self._weighted(energy, look, down, x)
+        down = evaluation.posterior()
+        x = torch.stack([down.sample(generator) for _ in range(self.candidates)], 1)
+        u, log_w = self._weighted(energy, evaluation, down, x)
         chosen, log_mean = choose(log_w, generator)
         rows = torch.arange(len(x), device=x.device)
         # Failed paths have candidates that are not finite: they stay so, with weight zero.
-        return Ending(x[rows, chosen], u[rows, chosen], log_mean + u[rows, chosen])
+        return LastStepResult(x[rows, chosen], u[rows, chosen], log_mean + u[rows, chosen])
 
-    def retrace(self, energy: Energy, look: Look, x_0: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """See `LastStep`: the given sample and K - 1 draws beside it."""
-        down = look.posterior()
-        x = torch.stack([x_0, *(down.sample(generator) for _ in range(self.draws - 1))], 1)
-        return choose(self._weighted(energy, look, down, x)[1], generator)[1]
+    def retrace(
+        self, energy: Energy, evaluation: Evaluation, x_0: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """See `LastStep`: the given sample and K - 1 candidates beside it."""
+        down = evaluation.posterior()
+        x = torch.stack([x_0, *(down.sample(generator) for _ in range(self.candidates - 1))], 1)
+        return choose(self._weighted(energy, evaluation, down, x)[1], generator)[1]
 
     @staticmethod
-    def _weighted(energy: Energy, look: Look, down: Gaussian, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _weighted(
+        energy: Energy, evaluation: Evaluation, down: Gaussian, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies and log weights g of candidates (B, K, N, D), both (B, K)."""
         u = torch.stack([energies_where_finite(energy, candidate) for candidate in x.unbind(1)], 1)
-        return u, torch.stack([log_ratio(look, down, candidate) for candidate in x.unbind(1)], 1) - u
+        return u, torch.stack([log_ratio(evaluation, down, candidate) for candidate in x.unbind(1)], 1) - u

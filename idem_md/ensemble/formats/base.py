@@ -1,4 +1,4 @@
-"""The seam of file formats, and what they are given."""
+"""The extension point of file formats, and what they are given."""
 
 from __future__ import annotations
 

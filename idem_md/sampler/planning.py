@@ -1,0 +1,134 @@
+"""Which plan samples are drawn by: the one place where what a user asks for is turned into a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from ..chains import first_step
+from ..checkpoint import Checkpoint
+from ..checks import check_choice
+from ..diffusion import KERNELS, SamplingPlan, best_kernel, best_plan
+from ..diffusion import methods as kernels_by_method
+from ..ensemble import WeightedEnsemble
+from ..errors import UsageError
+from ..tables import Table, parse_table, read_toml
+
+__all__ = ["PlanOptions", "choose_plan", "methods", "plan_of", "read_plan_options"]
+
+# Network evaluations, where nothing has been measured that they could be chosen by; and those of raw samples.
+DEFAULT_NFE, DEFAULT_RAW_NFE = 25, 4
+
+
+class PathOptions(TypedDict, total=False):
+    """`PlanOptions` but for the number of evaluations."""
+
+    method: str
+    kernel: str | None
+    last_step: str | None
+    last_step_calls: int | None
+    moves: int | None
+    weighted: bool
+
+
+class PlanOptions(PathOptions, total=False):
+    """What `Sampler.plan` takes, for those who call `Sampler.sample` without a plan."""
+
+    nfe: int | None
+
+
+class _PlanTable(Table):
+    """`PlanOptions` in a file."""
+
+    nfe: int | None = None
+    method: str = "auto"
+    kernel: str | None = None
+    last_step: str | None = None
+    last_step_calls: int | None = None
+    moves: int | None = None
+    weighted: bool = True
+
+
+def read_plan_options(path: Path) -> PlanOptions:
+    """The `PlanOptions` of a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or has keys or types that are none of theirs.
+    """
+    table = read_toml(path)
+    parse_table(_PlanTable, table, str(path))
+    return cast(PlanOptions, table)
+
+
+def plan_of(ensemble: WeightedEnsemble) -> SamplingPlan:
+    """The plan that samples were drawn by.
+
+    Raises
+    ------
+    UsageError
+        Their provenance names none.
+    """
+    p: Mapping[str, Any] = ensemble.provenance
+    missing = [key for key in ("plan", "nfe", "chunks") if not p.get(key)]
+    if missing:
+        raise UsageError(f"ensemble: expected samples of a sampler, there is no {missing[0]} in the provenance")
+    # Plans of version 0.1 say neither.
+    return SamplingPlan.of({**p["plan"], "nfe": p["nfe"], "weighted": ensemble.kind != "raw"})
+
+
+def methods() -> tuple[str, ...]:
+    """What `Sampler.plan` takes as ``method``: ``auto``, and those of the kernels that are registered."""
+    return "auto", *kernels_by_method()
+
+
+def _method(checkpoint: Checkpoint, method: str, kernel: str | None, weighted: bool) -> str:
+    """The method of the kernel, or that for raw samples if the checkpoint has one, or what was asked for."""
+    check_choice("method", method, methods())
+    if kernel is not None:
+        kind = KERNELS.find(kernel)
+        if method not in ("auto", kind.method):
+            raise UsageError(f"kernel: expected one for the method {method!r}, got {kernel!r}")
+        if not kind.suits(checkpoint.denoiser):
+            raise UsageError(f"kernel: expected another than {kernel!r}, for which the checkpoint lacks {kind.needs}")
+        return kind.method
+    if method == "auto" and not weighted:
+        able = [kind for kind in KERNELS.values() if kind.few_evaluations and kind.suits(checkpoint.denoiser)]
+        return able[0].method if able else method
+    return method
+
+
+def choose_plan(
+    checkpoint: Checkpoint,
+    cheap: bool,
+    nfe: int | None = None,
+    method: str = "auto",
+    kernel: str | None = None,
+    last_step: str | None = None,
+    last_step_calls: int | None = None,
+    moves: int | None = None,
+    weighted: bool = True,
+) -> SamplingPlan:
+    """See `Sampler.plan`; ``cheap`` if plans with many energy calls a sample are to be thought of."""
+    method = _method(checkpoint, method, kernel, weighted)
+    if nfe is None and not weighted:
+        nfe = DEFAULT_RAW_NFE
+    # With its range checked; a single evaluation has the levels of two.
+    asked = SamplingPlan(nfe=nfe, weighted=weighted)
+    levels = None if nfe is None else max(nfe, 2)
+    if method != "auto":
+        best_kernel(checkpoint.denoiser, method)  # raises if there is none
+    known = list(checkpoint.plans) if method == "auto" else [method]
+    frugal = checkpoint.frugal_plan() if method == "auto" else checkpoint.frugal_plan(method)
+    tuned = [plan for m in known for plan in checkpoint.plans.get(m, {}).values()]
+    if not cheap or not tuned or last_step == frugal.last_step:
+        plan = replace(frugal, nfe=levels or DEFAULT_NFE)
+    else:
+        plan = best_plan(tuned if levels is None else [checkpoint.plan(levels, m) for m in known])
+    plan = plan.changed(kernel, last_step, last_step_calls, moves)
+    if plan.moves and plan.move_step is None:
+        plan = replace(plan, move_step=first_step(checkpoint.system.sigma_data))
+    return plan if weighted else replace(plan, nfe=asked.nfe, weighted=False)

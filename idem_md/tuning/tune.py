@@ -1,0 +1,109 @@
+"""What comes after the training of a network: heads and plans, for a fresh run or an old checkpoint."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ..diffusion import SamplingPlan
+from ..energies.foreign import ForeignEnergy
+from ..errors import TrainingWarning
+from ..nets import HasFeatures
+from ..systems import System
+from ..torch_state import own_torch
+from .heads import HEAD_TRAININGS, HeadTraining
+from .levels import tune_expensive_plan
+from .plans import default_nfes, tune_plans
+
+__all__ = ["evenly_spread", "tune", "with_tuning_cost"]
+
+# Samples on which the noise levels of the plan for expensive potentials are tuned.
+LEVEL_SAMPLES = 250
+
+
+def evenly_spread(samples: torch.Tensor, n: int) -> torch.Tensor:
+    """About ``n`` of the samples, evenly from the first to the last, which may be a history."""
+    return samples[:: max(len(samples) // n, 1)]
+
+
+def with_tuning_cost(checkpoint: Checkpoint, energy_calls: int, seconds: float) -> Checkpoint:
+    """The checkpoint with what tuning has cost, beside what it had cost before."""
+    p = checkpoint.provenance
+    calls = p.get("tuning_energy_calls", 0) + energy_calls
+    record = {"tuning_energy_calls": calls, "tuning_seconds": p.get("tuning_seconds", 0.0) + seconds}
+    return replace(checkpoint, provenance={**p, **record})
+
+
+def _without_stale_plans(checkpoint: Checkpoint, nfes: Mapping[str, Sequence[int]]) -> Checkpoint:
+    """The checkpoint without plans: they were measured with other heads, and only those of ``nfes`` will be anew."""
+    stale = sorted({n for method, plans in checkpoint.plans.items() for n in plans if n not in nfes.get(method, ())})
+    if stale:
+        warnings.warn(
+            f"plans for {', '.join(map(str, stale))} evaluations were for another elastic network, and are gone; name "
+            "these numbers as well, or keep the network (steps = 0)",
+            TrainingWarning,
+            stacklevel=3,
+        )
+    return replace(checkpoint, plans={})
+
+
+@own_torch
+def tune(
+    checkpoint: Checkpoint,
+    samples: torch.Tensor,
+    out: Path,
+    *,
+    system: System | None = None,
+    heads: HeadTraining | None = None,
+    candidates: int = 1,
+    nfes: Mapping[str, Sequence[int]] | None = None,
+    pilot: int = 1000,
+    on_step: Callable[[int], None] = lambda _: None,
+    on_plan: Callable[[SamplingPlan], None] = lambda _: None,
+) -> Checkpoint:
+    """Train heads where the network can carry them, then find a plan for expensive potentials and, unless the system's
+    own is one, for each of ``nfes``; writes ``out``.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    samples : torch.Tensor, shape (n, N, D)
+        Of the system, in equilibrium; by the run's replay buffer or a baseline.
+    out : Path
+        The model file.
+    system : System, optional
+        By default the checkpoint's.
+    heads : HeadTraining, optional
+        Of every head in `HEAD_TRAININGS`; its ``steps`` may be 0: none are trained then.
+    candidates : int
+        Energy calls a sample of the plan for expensive potentials; see `tune_expensive_plan`.
+    nfes : dict of sequence of int, optional
+        By method, by default `default_nfes`; empty for no plans, which cost energy calls. Where heads are trained,
+        others go.
+    pilot : int
+        Samples on which plans are tried.
+    on_step, on_plan : callable
+        For progress displays.
+
+    Notes
+    -----
+    Plans for a number of evaluations spend energy calls in thousands a sample: a potential of foreign code gets none.
+    """
+    heads, nfes = heads or HeadTraining(), default_nfes() if nfes is None else nfes
+    energy = (system or checkpoint.system).energy()  # before the work: it may not be known
+    if heads.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
+        for train in HEAD_TRAININGS.values():
+            checkpoint = train(checkpoint, samples.float(), heads, on_step)
+        checkpoint = _without_stale_plans(checkpoint, nfes)
+    start = time.perf_counter()
+    checkpoint = tune_expensive_plan(checkpoint, evenly_spread(samples, LEVEL_SAMPLES), energy, candidates, heads.seed)
+    if nfes and not isinstance(energy, ForeignEnergy):
+        checkpoint = tune_plans(checkpoint, energy, evenly_spread(samples, pilot), nfes, heads.seed, on_plan)
+    save_checkpoint(out, with_tuning_cost(checkpoint, energy.calls, time.perf_counter() - start))
+    return load_checkpoint(out)
