@@ -92,7 +92,7 @@ def mixture(n=10_000, steps=200_000):
     return out
 
 
-def dear(run, n=4000, steps=20_000):
+def expensive(run, n=4000, steps=20_000):
     """A copper cluster, one energy call a sample: effective samples a call, and when the training has paid off."""
     sys.path.insert(0, str(Path(__file__).parent))
     from cu13_emt import copper
@@ -135,7 +135,7 @@ def main(folder="runs/compare", run=None):
     warnings.simplefilter("ignore", idem_md.ensemble.WeightWarning)  # rows say how few effective samples there are
     found = race(folder), barriers(), mixture()
     figure(*found, folder / "compare_with_md.png")
-    return (*found, dear(run)) if run is not None else found
+    return (*found, expensive(run)) if run is not None else found
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ __all__ = [
     "FileFormatError",
     "IdemError",
     "Interrupted",
+    "MissingPackage",
     "ResultError",
     "TrainingWarning",
     "UsageError",
@@ -35,6 +36,10 @@ class WeightWarning(Advice):
 
 class UsageError(IdemError, ValueError):
     """An argument is not what the function accepts."""
+
+
+class MissingPackage(UsageError):
+    """An optional package that a feature needs is not installed."""
 
 
 class ConfigError(IdemError, ValueError):

@@ -6,6 +6,7 @@ import torch
 from command import run
 
 from idem_bench import bench_workers, measure_coverage, measure_methods, methods, methods_table, plot_methods
+from idem_bench.cli import main as bench
 from idem_md import FileFormatError, WeightedEnsemble, get_system, load_sampler
 from idem_md.energies import LennardJones, lennard_jones_reference
 from idem_md.errors import UsageError
@@ -112,4 +113,5 @@ def test_coverage_of_a_large_set(tmp_path):
     for row in rows:
         assert row["within_68"] > 0.45 and row["within_95"] > 0.8 and row["below_95"] < 0.2, row
     whole.resample(100).save(tmp_path / "x.dcd")
-    assert "expected importance weights and 3000" in run("bench", "coverage", tmp_path / "x.dcd", code=2).stderr
+    refused = run("coverage", tmp_path / "x.dcd", code=2, entry=bench)
+    assert "expected importance weights and 3000" in refused.stderr

@@ -31,7 +31,7 @@ def relaxed_noise(energy, scale, copies, seed=5):
 
 
 def harmonic_lj(n_atoms, trap):
-    """A cluster whose pair interaction is negligible: a Gaussian in closed form, through the native kernel."""
+    """A cluster whose pair interaction is negligible: a Gaussian in closed form, through the native op."""
     return LennardJones(n_atoms, epsilon=1e-12, r_min=1e-3, trap=trap)
 
 

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from command import run
 
 import idem_md
 from idem_md.baselines.mbar import mbar_log_z
+from idem_md.cli.main import app
+from idem_md.cli.renamed import RENAMED, with_new_names
 from idem_md.energies import lennard_jones_reference
 
 # The installed console script, not `python -m`: that would find a source tree in the current folder first.
@@ -235,7 +238,7 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         (["sample", "lj13", "--method", "magic"], "method: expected one of auto, diffusion, consistency, got 'magic'"),
         (
             ["sample", "lj13", "--kernel", "magic"],
-            "kernel: expected one of ddpm, analytic, elastic, consistency, isotropic-consistency",
+            "kernel: expected one of analytic, consistency, isotropic-consistency, ddpm, elastic",
         ),
         (["sample", "lj13", "--out", "nowhere/a.dcd"], "nowhere"),
         (["sample", "lj13", "--out", "a.gro"], ".dcd"),
@@ -470,3 +473,59 @@ def test_a_shard_without_weights_is_written(tmp_path, monkeypatch):
     assert len(whole) == 300 and whole.log_z == pytest.approx(first.log_z + math.log(250 / 300))
     warned = run("merge", "0.dcd", "--out", "some.dcd", cwd=tmp_path)
     assert "shards 1/2 of 300 samples with seed 0 are not there" in warned.stderr
+
+
+def test_a_plan_from_a_file_and_old_options(tmp_path):
+    """The same samples by a file, by the options that are short for it, and by those of 0.1, which say so."""
+    (tmp_path / "plan.toml").write_text('nfe = 4\nkernel = "analytic"\nlast_step = "plain"\nmoves = 3\n')
+    base = ("sample", "dw4", "-n", 20, "--seed", 1, "--json")
+    files = ("--plan", "plan.toml", "--out", "a.dcd")
+    assert "note" not in run(*base, *files, cwd=tmp_path).stderr
+    short = ("--nfe", 4, "--kernel", "analytic", "--last-step", "plain", "--moves", 3, "--out", "b.dcd")
+    done = run(*base, *short, cwd=tmp_path)
+    assert "note: sample --moves is now the key moves in the file of --plan" in done.stderr
+    assert "--kernel" not in done.stderr
+    assert (tmp_path / "a.dcd").read_bytes() == (tmp_path / "b.dcd").read_bytes()
+    (tmp_path / "raw.toml").write_text("weighted = false\nnfe = 1\n")
+    raw = json.loads(run(*base, "--plan", "raw.toml", cwd=tmp_path).stdout)
+    old = run(*base, "--unweighted", "--nfe", 1, cwd=tmp_path)
+    assert "note: sample --unweighted is now weighted = false" in old.stderr
+    assert raw["nfe"] == 1 and raw["mean_energy"] == json.loads(old.stdout)["mean_energy"]
+    both = run(*base, "--plan", "plan.toml", "--nfe", 5, cwd=tmp_path, code=2)
+    assert "nfe: expected it in the file of --plan or as an option, got both" in both.stderr
+    for text, message in (
+        ("speed = 3", "unknown key 'speed'; expected some of nfe, method, kernel"),
+        ("nfe = 2.5", "plan.toml: nfe: "),
+        ("nfe =", "not valid TOML"),
+    ):
+        (tmp_path / "plan.toml").write_text(text)
+        assert message in run(*base, "--plan", "plan.toml", cwd=tmp_path, code=2).stderr
+    scan = ("scan", "dw4", "--temperatures", "59.9", "-n", 5, "--plan", "raw.toml")
+    assert "weighted: expected True" in run(*scan, cwd=tmp_path, code=2).stderr
+
+
+def test_renamed_options_are_understood(capsys):
+    for command, names in RENAMED.items():
+        known = {word for p in typer.main.get_command(app).commands[command].params for word in p.opts}
+        for old, new in names.items():
+            assert new in known and old not in known
+            assert with_new_names([command, old, "3", f"{old}=4"]) == [command, new, "3", f"{new}=4"]
+            assert f"note: {old} is now {new}" in capsys.readouterr().err
+    assert with_new_names([]) == [] and with_new_names(["sample", "--draws"]) == ["sample", "--draws"]
+
+
+@pytest.mark.parametrize(
+    "package, extra, words",
+    [
+        ("freud", "steinhardt", ("analyse", "a.dcd", "--observable", "q4")),
+        ("h5py", "h5md", ("sample", "lj13", "-n", 2, "--nfe", 3, "--last-step", "plain", "--out", "a.h5md")),
+        ("torchdiffeq", "flow", ("bench", "log-z", "dw4", "-n", 30, "--nfe", 4, "--flow-n", 5, "--mbar-n", 10)),
+    ],
+)
+def test_missing_extras_are_named(package, extra, words, tmp_path, monkeypatch):
+    run("sample", "lj13", "-n", 3, "--nfe", 3, "--last-step", "plain", "--out", "a.dcd", cwd=tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    refused = words[0] == "analyse"  # a table of what was found, and of what was not
+    done = run(*words, cwd=tmp_path, code=0 if refused else 2)
+    said = " ".join((done.stdout if refused else done.stderr).split())
+    assert f"expected the package {package}" in said and (refused or f"pip install '.[{extra}]'" in said)

@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 SMALLER = {
     "-n 100000 ": "-n 400 ",
     "-n 2000 ": "-n 250 ",
-    "-n 1000 --seed 0 --out lj13.dcd --plot": "-n 250 --seed 0 --out lj13.dcd --plot",
+    "-n 1000 --seed 0 --out lj13.dcd\nidem-md analyse": "-n 250 --seed 0 --out lj13.dcd\nidem-md analyse",
     "minutes=1.5)": "minutes=0.25)",
     "minutes=1)": "minutes=0.25)",
     "--minutes 0.3": "--minutes 0.06",

@@ -1,5 +1,6 @@
-"""Every instance of every seam keeps its protocol, and a user can register one of their own in a few lines."""
+"""Every instance of every extension point keeps its protocol, and a user can register another in a few lines."""
 
+import copy
 import inspect
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from idem_md.chains import MALA, ChainState, Schedule, Tempering, noise_start, p
 from idem_md.diffusion import (
     KERNELS,
     LAST_STEPS,
+    DiffusionKernel,
     Evaluation,
     Gaussian,
     Isotropic,
@@ -29,12 +31,15 @@ from idem_md.diffusion import (
 )
 from idem_md.energies import DoubleWell, Energy, ExactSamples, GaussianMixture, Harmonic, LennardJones, Modes
 from idem_md.geometry import centred, standard_normal
-from idem_md.nets import FLOW_MAPS, NETWORKS, Network, NetworkOptions, register_network
+from idem_md.nets import FLOW_MAPS, HEADS, NETWORKS, Network, NetworkOptions, register_head, register_network
 from idem_md.registry import Registry
+from idem_md.tables import Table
 from idem_md.targets import TARGETS, Batch, Target, TargetOptions, register_target
 from idem_md.testing import check_energy
+from idem_md.training import run_samples
+from idem_md.tuning import HEAD_TRAININGS, HeadTraining, default_nfes, register_head_training, tune
 
-REGISTRIES = (NETWORKS, FLOW_MAPS, TARGETS, KERNELS, LAST_STEPS, ENGINES, OBSERVABLES)
+REGISTRIES = (NETWORKS, HEADS, HEAD_TRAININGS, FLOW_MAPS, TARGETS, KERNELS, LAST_STEPS, ENGINES, OBSERVABLES)
 
 
 @pytest.fixture(autouse=True)
@@ -369,3 +374,97 @@ def test_registries_name_what_they_lack():
         registry.find("b")
     with pytest.raises(UsageError, match="kernel: expected a name that is not taken, got 'a'"):
         registry.register("a")(2)
+
+
+def test_a_kernel_a_last_step_and_a_head_of_ones_own_are_tuned(tiny, tmp_path):
+    """Registered here alone: trained, tuned, saved, loaded and sampled with by their names."""
+
+    class WidthOptions(Table):
+        start: float = 1.0
+
+    @register_head("width")
+    def build_width(options, net, sigma_data, heads):
+        return Width(WidthOptions.model_validate(options))
+
+    class Width(nn.Module):
+        """One number: by how much steps are wider than those of ddpm."""
+
+        def __init__(self, options):
+            super().__init__()
+            self.options = options
+            self.log_width = nn.Parameter(torch.tensor(options.start).log())
+
+    @register_head_training("width")
+    def train_width(checkpoint, samples, settings, on_step):
+        denoiser = copy.deepcopy(checkpoint.denoiser)
+        denoiser.heads["width"] = build_width({"start": 2.0}, denoiser.net, denoiser.sigma_data, denoiser.heads)
+        for step in range(settings.steps):
+            with torch.no_grad():
+                denoiser.heads["width"].log_width.mul_(0.5)
+            on_step(step)
+        provenance = checkpoint.with_head_record("width", {"steps": settings.steps, "seconds": 0.5})
+        return replace(checkpoint, denoiser=denoiser, provenance=provenance)
+
+    @register_kernel("own-width")
+    class OwnWidth(DiffusionKernel):
+        method = "own"
+        needs = "a width; see the test"
+        nfes = (3,)
+
+        @classmethod
+        def suits(cls, denoise):
+            return "width" in getattr(denoise, "heads", {})
+
+        def variance(self, t, s):
+            return float(self.denoise.heads["width"].log_width.exp()) * self.noise_variance(t, s) + 0.1 * self.mse(s)
+
+    @register_last_step("own-step")
+    class OwnStep(PlainLastStep):
+        def __init__(self, widening=1.0):
+            self.widening = widening
+
+        @classmethod
+        def efforts(cls, energy, evaluation, sigma_data, seed):
+            return [{"widening": 1.25}]
+
+        def finish(self, energy, evaluation, generator):
+            return super().finish(energy, replace(evaluation, mse=self.widening * evaluation.mse), generator)
+
+        def retrace(self, energy, evaluation, x_0, generator):
+            wider = replace(evaluation, mse=self.widening * evaluation.mse)
+            return super().retrace(energy, wider, x_0, generator)
+
+    LAST_STEPS._parts.pop("annealed")  # or it would win
+    idem_md.train(tiny, tmp_path / "run")
+    bare = idem_md.load_sampler(tmp_path / "run")
+    with pytest.raises(UsageError, match="method: expected another than 'own', .* lacks a width; see the test"):
+        bare.plan(method="own")
+    steps, found = [], []
+    out, buffer = tmp_path / "run" / "model.safetensors", run_samples(tmp_path / "run")
+    few = HeadTraining(steps=2, batch=16)
+    tune(
+        bare.checkpoint,
+        buffer,
+        out,
+        heads=few,
+        pilot=100,
+        nfes={"own": (3, 4)},
+        on_step=steps.append,
+        on_plan=found.append,
+    )
+    assert len(steps) == 2 * len(HEAD_TRAININGS) and [plan.nfe for plan in found] == [3, 4]
+    assert default_nfes()["own"] == (3,)
+    sampler = idem_md.load_sampler(tmp_path / "run")
+    head = sampler.checkpoint.denoiser.heads["width"]
+    assert head.options.start == 2.0 and float(head.log_width) == pytest.approx(np.log(2) / 4)
+    assert sampler.checkpoint.training_cost["seconds"] >= bare.checkpoint.training_cost["seconds"] + 0.5
+    plan = sampler.plan(3, "own")
+    assert (plan.kernel, plan.last_step, plan.options) == ("own-width", "own-step", {"widening": 1.25})
+    e = sampler.sample(8, seed=0, plan=plan)
+    assert e.provenance["method"] == "own" and len(e) == 8
+    # Those who have not registered them are told what is missing.
+    for registry, name in ((HEADS, "width"), (KERNELS, "own-width"), (LAST_STEPS, "own-step")):
+        registry._parts.pop(name)
+        with pytest.raises(idem_md.IdemError, match=name):
+            idem_md.load_sampler(tmp_path / "run").sample(2, plan=plan)
+        registry._parts[name] = {"width": build_width, "own-width": OwnWidth, "own-step": OwnStep}[name]

@@ -239,7 +239,7 @@ def test_numbers_of_numpy_are_numbers(lj13_sampler, few, tmp_path):
     i, f = np.int64, np.float32
     made = [
         lj13_sampler.sample(i(5), i(3), i(1), last_step_calls=i(300), temperature_K=f(60), moves=i(2)),
-        *lj13_sampler.scan(i(5), np.array([59, 60]), i(3), i(1), last_step_calls=np.int32(300)),
+        *lj13_sampler.scan(i(5), np.array([59, 60]), nfe=i(3), seed=i(1), last_step_calls=np.int32(300)),
         few.resample(i(5), seed=i(3)),
         few.refine(i(20), seed=i(3), step=f(1e-4)),
         ENGINES["mala"].run("lj13", i(5), i(300), seed=i(1)),
@@ -597,7 +597,7 @@ def test_a_flipped_bit_is_found(run, tiny, name, load):
     "change,message",
     [
         (lambda m: m.update(json=m["json"].replace('"lj13"', '"argon"')), "checksum"),
-        (lambda m: m.update(version="²"), "expected version 3 or older, got '²'"),
+        (lambda m: m.update(version="²"), "expected version 4 or older, got '²'"),
         (lambda m: m.update(version="0"), "expected version"),
         (lambda m: m.update(version="99"), "expected version"),
         (lambda m: (m.pop("sha256"), m.update(json="[" * 100_000)), "JSON header is damaged"),

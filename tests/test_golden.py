@@ -11,6 +11,8 @@ import torch
 
 import idem_md
 from idem_md.checkpoint import load_checkpoint, read_tensors
+from idem_md.distillation import Distillation, distill
+from idem_md.sampler import plan_of
 from idem_md.training import TrainingConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,3 +85,32 @@ def test_ensembles_keep_their_kind(tmp_path):
         assert back.kind == e.kind
         for name in ("ess", "log_z", "log_z_err", "mean_energy"):
             assert np.array_equal(getattr(back, name), getattr(e, name), equal_nan=True), name
+
+
+@pytest.mark.parametrize("version", ["v3", "v4"])
+def test_heads_plans_and_samples_of_older_formats(version, tmp_path):
+    """Every head does what it did, and samples are gone on with; see the README beside the files."""
+    folder = GOLDEN / version
+    want = json.loads((folder / "expected.json").read_text())
+    sampler = idem_md.Sampler(load_checkpoint(folder / "model.safetensors"))
+    checkpoint = sampler.checkpoint
+    assert list(checkpoint.denoiser.heads) == ["elastic_network", "flow_map", "flow_covariance"]
+    assert checkpoint.provenance["heads"].keys() == {"elastic_network", "flow_map", "flow_covariance"}
+    assert checkpoint.training_cost["seconds"] > checkpoint.provenance["seconds"]
+    assert checkpoint.plan(4).nfe == 4 and checkpoint.expensive.build_last_step().candidates == 2
+    flow = sampler.sample(20, nfe=4, seed=1, kernel="consistency", last_step="plain")
+    nested = sampler.sample(20, nfe=4, seed=1, last_step="nested", last_step_calls=2)
+    close = {"rtol": 1e-3, "atol": 1e-3}
+    assert np.allclose(flow.log_weights, want["log_weights"], **close)
+    assert np.allclose(nested.log_weights, want["nested"], **close)
+    known = idem_md.load_ensemble(folder / "nested.dcd")
+    assert np.allclose(known.log_weights, want["nested"], **close)
+    more = sampler.extend(known, 5)
+    assert len(more) == 25 and plan_of(more).nfe == 4 and plan_of(more).build_last_step().candidates == 2
+    # A distillation that had ended, but for the flow covariance: it is learnt again.
+    shutil.copy(folder / "distillation.safetensors", tmp_path / "state.safetensors")
+    head = {"channels": 8, "layers": 1, "n_basis": 4}
+    few = Distillation(steps=100, batch=16, pool=32, renewed=8, covariance_steps=5, head=head)
+    again = distill(checkpoint, tmp_path / "state.safetensors", few, resume=True).denoiser.state_dict()
+    for key, value in checkpoint.denoiser.state_dict().items():
+        assert torch.allclose(again[key], value, rtol=1e-2, atol=1e-3), key

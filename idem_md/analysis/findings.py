@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from ..ensemble import WeightedEnsemble
-from ..errors import IdemError, ResultError, UsageError
+from ..errors import IdemError, MissingPackage, ResultError, UsageError
 from ..registry import Registry
 from .distributions import (
     MIN_ESS_FOR_SHAPES,
@@ -156,7 +156,7 @@ def analyse(e: WeightedEnsemble, names: Sequence[str] = (), profiles: Sequence[s
     for name, analysis in asked:
         try:
             found.append(analysis(e))
-        except ResultError as error:
+        except (ResultError, MissingPackage) as error:
             found.append(Finding(name, refused=str(error)))
         except IdemError:
             if names or name.startswith("free"):

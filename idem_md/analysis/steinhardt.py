@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UsageError
+from ..extras import import_extra
 from .observables import positions_of, register_observable
 
 __all__ = ["steinhardt"]
@@ -31,13 +32,12 @@ def steinhardt(x, order: int) -> np.ndarray:
     Raises
     ------
     UsageError
-        Other than three dimensions, or a single atom.
+        Other than three dimensions, a single atom, or freud is not installed (the extra ``steinhardt``).
     """
-    import freud
-
     x = positions_of(x)
     if x.shape[2] != 3 or x.shape[1] < 2:
         raise UsageError(f"observable: expected two or more atoms in three dimensions, got shape {x.shape}")
+    freud = import_extra("freud", "steinhardt", "observable")
     compute = freud.order.Steinhardt(order, weighted=False)
     values = np.empty(len(x))
     for k, points in enumerate(x - x.mean(1, keepdims=True)):

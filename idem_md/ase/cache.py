@@ -74,7 +74,7 @@ def system_of(
     energy: Energy
     if isinstance(atoms.calc, NativePotential):
         if workers is not None:
-            raise UsageError("workers: expected none for the native kernel, which has its own threads")
+            raise UsageError("workers: expected none for the native potential, which has its own threads")
         if atoms.pbc.any() or atoms.constraints:
             raise UsageError("atoms: expected neither periodic boundary conditions nor constraints")
         energy = atoms.calc.reduced(atoms.get_chemical_symbols(), temperature_K, trap)

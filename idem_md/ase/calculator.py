@@ -42,7 +42,7 @@ class PhysicalLennardJones(LennardJones):
 
 
 class LennardJonesCluster(Calculator):
-    """Lennard-Jones energies and forces of a free cluster, all pairs, by the native kernel.
+    """Lennard-Jones energies and forces of a free cluster, all pairs, by the native op.
 
     U = epsilon sum_{i<j} [(r_min/r)^12 - 2 (r_min/r)^6] + trap/2 sum_i |x_i - centroid|^2
 

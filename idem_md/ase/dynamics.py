@@ -53,7 +53,8 @@ class BoltzmannSampler(Dynamics):
         Where the sampler is trained at first use and found again later; by default a folder of the composition,
         calculator, temperature and trap under ``~/.cache/idem-md``.
     minutes, max_energy_calls : optional
-        Budgets of that training; 20 minutes by default. Springs, which take a few minutes more, cost no energy calls;
+        Budgets of that training; 20 minutes by default. The elastic network takes a few minutes more and no energy
+        calls;
         plans, for a `LennardJonesCluster` without ``max_energy_calls``, do, and take ten minutes or more.
     nfe, batch, seed : int
         Network evaluations a sample, samples drawn at a time, seed.

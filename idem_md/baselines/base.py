@@ -41,7 +41,7 @@ __all__ = [
 # Positions of chains and of samples, in double precision, with forces.
 BYTES_A_COORDINATE = 48
 # A hundred million a second for a year.
-MOST_CALLS = 3 * 10**15
+MAX_CALLS = 3 * 10**15
 # Of relaxing noise, and of tuning a step, before chains run.
 RELAX_STEPS, ROUNDS = 200, 50
 
@@ -91,7 +91,7 @@ class Budget(NamedTuple):
         if self.seconds is not None:
             check_float("seconds", self.seconds, above=0.0)
         if self.energy_calls is not None:
-            check_int("energy_calls", self.energy_calls, 1, MOST_CALLS)
+            check_int("energy_calls", self.energy_calls, 1, MAX_CALLS)
         if self.steps is not None:
             check_int("steps", self.steps, 1)
         return self
@@ -166,7 +166,7 @@ class Engine(ABC):
         target = get_system(system)
         check_fits("n", n, BYTES_A_COORDINATE * target.n_atoms * target.n_dims)
         takes_steps = self.default_steps is not None
-        if budget.steps is not None and takes_steps and (calls := self.calls(n, budget.steps)) > MOST_CALLS:
+        if budget.steps is not None and takes_steps and (calls := self.calls(n, budget.steps)) > MAX_CALLS:
             raise UsageError(
                 f"steps: expected fewer, got {budget.steps}, of which {calls:.3g} energy calls take more than a year"
             )

@@ -71,16 +71,16 @@ class TemperingEngine(Engine):
             )
         chains, step = tuned_chains(system, energy, ladders * len(self.betas), TUNING_STEPS, generator)
         beta = torch.tensor(self.betas, dtype=torch.float32)
-        kernel = Tempering(step / beta, beta, MOVES)
+        move = Tempering(step / beta, beta, MOVES)
         shape = (ladders, len(self.betas))
         state = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (chains.x, chains.u, chains.f)))
-        state, run = kernel.step(energy, state, rounds, draw_seed(generator))
+        state, run = move.step(energy, state, rounds, draw_seed(generator))
         progress(0.5, f"{ladders} ladders equilibrated")
         samples, trips, accepted, swaps = [], beta.new_zeros(ladders), 0.0, beta.new_zeros(len(self.betas) - 1)
         for k in range(draws):
             # Whole rounds that add up to the second half.
             part = rounds * (k + 1) // draws - rounds * k // draws
-            state, run = kernel.step(energy, state, part, draw_seed(generator))
+            state, run = move.step(energy, state, part, draw_seed(generator))
             trips += run.round_trips
             accepted += float(run.acceptance.mean()) * part / rounds
             swaps += run.swaps.mean(0) * (part / rounds)
@@ -91,7 +91,7 @@ class TemperingEngine(Engine):
             "steps": n_steps,
             "betas": list(self.betas),
             "ladders": ladders,
-            "step": kernel.step_size.tolist(),
+            "step": move.step_size.tolist(),
             "acceptance": accepted,
             "swaps": swaps.tolist(),
             "round_trips": float(trips.mean()),

@@ -33,8 +33,8 @@ def analyse(
     temperature: Annotated[
         float | None, typer.Option(help="In kelvin: reweighted to that temperature, near that of the samples.")
     ] = None,
-    plot: PlotOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, distributions included.")] = False,
+    plot: PlotOption = None,
 ) -> None:
     """Weighted observables with errors: idem-md analyse lj13.dcd --observable rg,rdf"""
     with working() as work:

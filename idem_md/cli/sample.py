@@ -84,7 +84,7 @@ def sample(
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd
 
-    A plan in TOML has some of nfe, method (diffusion, consistency), kernel (ddpm, analytic, elastic, consistency,
+    A plan in TOML has some of nfe, method (auto, diffusion, consistency), kernel (ddpm, analytic, elastic, consistency,
     isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, and weighted = false for raw
     samples in few evaluations. Options with the names of method, kernel, last_step and last_step_calls do the same.
     """

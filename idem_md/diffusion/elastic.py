@@ -94,8 +94,8 @@ class Elastic(Gaussian):
         """See `Gaussian`: sqrt(v) z_1 + sqrt(c) P^(-T/2) z_2."""
         shape, dtype, device = self.mean.shape, self.mean.dtype, self.mean.device
         z = normal(shape, generator, dtype, device).flatten(1)[..., None]
-        stretched = torch.linalg.solve_triangular(self._factor.mT, z, upper=True).reshape(shape)
-        y = self.mean + math.sqrt(self.scale) * centred(stretched)
+        scaled = torch.linalg.solve_triangular(self._factor.mT, z, upper=True).reshape(shape)
+        y = self.mean + math.sqrt(self.scale) * centred(scaled)
         if self.variance:
             y = y + math.sqrt(self.variance) * standard_normal(shape, generator, dtype, device)
         return y

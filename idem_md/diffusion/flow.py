@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torchdiffeq import odeint
 
 from ..checks import check_choice, check_float, check_int
 from ..errors import UsageError
+from ..extras import import_extra
 from ..geometry import gaussian_log_density, standard_normal, subspace_dimension
 from .kernels import Denoise, batch_size
 from .kernels.base import levels
@@ -41,8 +41,8 @@ class Flow:
     probes, seed : int
         Of Hutchinson's estimate.
     step : float
-        In ln sigma, at most: the points between which the fourth-order Runge-Kutta rule of torchdiffeq goes. (Steps
-        that adapt to an error end in the noise of a network in single precision.)
+        In ln sigma, at most: the points between which the fourth-order Runge-Kutta rule of torchdiffeq goes, which is
+        the extra ``flow``. (Steps that adapt to an error end in the noise of a network in single precision.)
     """
 
     denoise: Denoise
@@ -105,6 +105,7 @@ class Flow:
 
         steps = max(math.ceil(abs(math.log(end / start)) / self.step), 1)
         times = torch.linspace(math.log(start), math.log(end), steps + 1, dtype=torch.float64)
+        odeint = import_extra("torchdiffeq", "flow", "flow").odeint
         with torch.no_grad():
             x, change = odeint(slope, (x, x.new_zeros(len(x))), times, method="rk4")
         return x[-1], change[-1]

@@ -23,8 +23,8 @@ class Energy(ABC):
     """A reduced potential u = U/kT of N particles in D dimensions.
 
     Subclasses implement `evaluate`; callers call the object. Forces are part of the contract, so that native
-    kernels, OpenMM and ASE are equals and no automatic differentiation ever runs through an energy. What an energy can
-    do beyond that is in `energies.capabilities`.
+    ops, OpenMM and ASE are equals and no automatic differentiation ever runs through an energy. What an energy can do
+    beyond that is in `energies.capabilities`.
 
     Attributes
     ----------

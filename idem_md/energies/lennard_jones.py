@@ -1,4 +1,4 @@
-"""Lennard-Jones clusters: the native kernel and, beside it, the same formula in plain torch."""
+"""Lennard-Jones clusters: the native op and, beside it, the same formula in plain torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .capabilities import AnnealRun, ChainRun, DemScores, TemperingRun
 
 __all__ = ["LennardJones", "lennard_jones_reference"]
 
-# The kernels' threshold on (r/r_m)^2 below which the energy is +inf (see src/lennard_jones.hpp).
+# The native ops' threshold on (r/r_m)^2 below which the energy is +inf (see src/lennard_jones.hpp).
 OVERLAP = 1e-5
 
 
@@ -112,13 +112,13 @@ class LennardJones(Energy):
         return native.count_flop(self.n_atoms, self.n_dims, **self._op)
 
     def evaluate(self, x):
-        """See `Energy.evaluate`; runs the native kernel in the dtype of ``x``."""
+        """See `Energy.evaluate`; runs the native op in the dtype of ``x``."""
         return native.lj_energy_forces(x, **self._op)
 
     def native_mala(self, x, step, beta, n_steps, seed, centre, stiffness, averages) -> ChainRun:
         """Metropolis-adjusted Langevin chains run wholly in native code; see `chains.run_mala` and `native.lj_mala`.
 
-        A chain that starts at an infinite energy moves only if a kernel happens to be finite.
+        A chain that starts at an infinite energy moves only if an op happens to give a finite one.
         """
         return ChainRun(
             *native.lj_mala(
@@ -146,7 +146,7 @@ class LennardJones(Energy):
 def lennard_jones_reference(
     x: torch.Tensor, epsilon, r_min, trap: float, species=None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`LennardJones` in plain torch, forces by the closed form; the reference that the kernels are tested against."""
+    """`LennardJones` in plain torch, forces by the closed form: the reference that native ops are tested against."""
     b, n, _ = x.shape
     if species is not None:
         kind = torch.as_tensor(species, dtype=torch.int64, device=x.device)

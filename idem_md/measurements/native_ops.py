@@ -1,6 +1,6 @@
 """The kernels' own benchmarks: what `idem-md bench` prints, one dictionary a measurement.
 
-Each measures the native kernel and the same work in plain torch, in one run on one machine: quote the ratio.
+Each measures the native op and the same work in plain torch, in one run on one machine: quote the ratio.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ def run_benchmark(
     Raises
     ------
     UsageError
-        An unknown name, a system without native kernels, a device that is not there.
+        An unknown name, a system without native ops, a device that is not there.
     """
     benchmark = BENCHMARKS.find(name)
     batch = check_int("batch", benchmark.batch if batch is None else batch, 1)

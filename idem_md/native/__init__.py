@@ -2,7 +2,7 @@
 
 The C++ and CUDA sources lie in ``src/``. On the CPU they are built once per instruction set and chosen at run time; on
 CUDA wherever a CUDA compiler was found at installation. Each op has a plain torch reference elsewhere in the package,
-and the tests compare the two. Ops return plain tuples of tensors, as torch asks of them; the rooms above name the
+and the tests compare the two. Ops return plain tuples of tensors, as torch asks of them; the packages above name the
 parts.
 """
 

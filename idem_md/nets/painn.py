@@ -38,7 +38,7 @@ class Message(MessagePassing):
         self.filter = nn.Parameter(torch.randn(n_basis, 3 * channels, dtype=torch.float32) * 0.5)
 
     def fused(self, s, v, geometry):
-        """Increments of s (B,N,C) and v (B,N,D,C) by the native kernel; ``geometry`` from `native.pair_splines`."""
+        """Increments of s (B,N,C) and v (B,N,D,C) by the native op; ``geometry`` from `native.pair_splines`."""
         return ops.message(*geometry, self.node(s).float(), v, self.filter)
 
     def dense(self, s, v, basis, unit):

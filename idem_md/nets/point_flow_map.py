@@ -1,4 +1,4 @@
-"""Jumps of a single point in a field: a perceptron at the point that the Euler step leads to."""
+"""Flow maps of a single point in a field: a perceptron at the point that the Euler step leads to."""
 
 from __future__ import annotations
 

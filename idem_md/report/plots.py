@@ -196,6 +196,6 @@ def _atoms(x: np.ndarray, elements: tuple[str, ...]) -> list[dict[str, Any]]:
     for colour, element in zip(COLOURS, kinds):
         mine = np.array([e == element for e in elements])
         marker = {"size": 18 if flat else 11, "color": colour, "line": {"width": 1, "color": "#444444"}}
-        look = {"mode": "markers", "marker": marker, "name": element, "showlegend": len(kinds) > 1}
-        traces.append(kind | columns(x[mine]) | look)
+        style = {"mode": "markers", "marker": marker, "name": element, "showlegend": len(kinds) > 1}
+        traces.append(kind | columns(x[mine]) | style)
     return traces

@@ -19,7 +19,7 @@ class RingBuffer:
     samples : ChainState
         Positions (n, N, D) and forces of n <= ``size``, float32, and energies (n,) as the energy gives them.
     size, walkers : int
-        Samples that there is room for, and how many of them, the newest, are walkers; by default all.
+        Samples that fit in, and how many of them, the newest, are walkers; by default all.
     next : int
         Where the next samples go once there is no more room; the oldest ones are there.
     """
@@ -34,15 +34,15 @@ class RingBuffer:
 
     def append(self, new: ChainState) -> None:
         """Put samples beside the others as long as there is room, and then in the place of the oldest."""
-        room = self.size - len(self)
+        free = self.size - len(self)
         s = self.samples
         if s.u.dtype != new.u.dtype:  # as older versions kept them
             s = self.samples = ChainState(s.x, s.u.to(new.u.dtype), s.f)
-        if room:
+        if free:
             pairs = ((s.x, new.x), (s.u, new.u), (s.f, new.f))
-            self.samples = s = ChainState(*(torch.cat([old, more[:room]]) for old, more in pairs))
-        where = (self.next + torch.arange(len(new.u[room:]), device=s.x.device)) % len(self)
-        s.x[where], s.u[where], s.f[where] = new.x[room:], new.u[room:], new.f[room:]
+            self.samples = s = ChainState(*(torch.cat([old, more[:free]]) for old, more in pairs))
+        where = (self.next + torch.arange(len(new.u[free:]), device=s.x.device)) % len(self)
+        s.x[where], s.u[where], s.f[where] = new.x[free:], new.u[free:], new.f[free:]
         self.next = int((self.next + len(where)) % len(self))
 
     def put(self, energy: Energy, x: torch.Tensor) -> int:

@@ -65,7 +65,7 @@ def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:
 
 
 def _with_what_came_after(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, with springs, jumps and plans if the model that is there has some and is of the same network."""
+    """The checkpoint, with heads and plans if the model that is there has some and is of the same network."""
     try:
         known = load_checkpoint(path)
     except FileFormatError:  # none, or one that is to be replaced anyway

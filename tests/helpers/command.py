@@ -20,8 +20,8 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(*args, cwd=None, code=0, env=None):
-    """``idem-md`` with these words; UserWarnings are errors."""
+def run(*args, cwd=None, code=0, env=None, entry=main):
+    """``idem-md`` (or another ``entry``) with these words; UserWarnings are errors."""
     out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -31,7 +31,7 @@ def run(*args, cwd=None, code=0, env=None):
             patch.setenv(name, value)
         try:
             with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stop:
-                main()
+                entry()
         finally:
             signal.signal(signal.SIGTERM, handler)
     done = Done(out.getvalue(), err.getvalue())

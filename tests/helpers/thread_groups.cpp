@@ -1,4 +1,4 @@
-// The chains of cuda_chains.hpp on the CPU: each thread of a team is a coroutine that runs until all have to meet.
+// The chains of cuda_chains.hpp on the CPU: each thread of a group is a coroutine that runs until all have to meet.
 // Prints, for every case and output, how far it is from the kernels of one lane, relative to 1 + |value|.
 #include <ucontext.h>
 
@@ -24,7 +24,7 @@ struct Thread {
   std::vector<char> stack = std::vector<char>(1 << 17);
   float shown = 0;
 };
-std::vector<Thread> team;
+std::vector<Thread> group;
 ucontext_t scheduler;
 unsigned me = 0, running = 0;
 std::function<void()> body;
@@ -33,14 +33,14 @@ void start() {
   body();
   --running;
 }
-// Every thread of the team comes here before one goes on: they take turns, in order.
+// Every thread of the group comes here before one goes on: they take turns, in order.
 void __syncwarp(unsigned) {
-  swapcontext(&team[me].context, &scheduler);
+  swapcontext(&group[me].context, &scheduler);
 }
 float __shfl_xor_sync(unsigned mask, float v, int step) {
-  team[me].shown = v;
+  group[me].shown = v;
   __syncwarp(mask);
-  const float other = team[me ^ step].shown;
+  const float other = group[me ^ step].shown;
   __syncwarp(mask);
   return other;
 }
@@ -58,9 +58,9 @@ template <class Kernel, class Args> void launch(Kernel kernel, const Args& a, fl
   body = [&] { kernel(a, work, size); };
   const int64_t in_block = blockDim.x / size;
   for (int64_t b = 0; b < (chains + in_block - 1) / in_block * in_block; ++b) {  // whole blocks
-    team = std::vector<Thread>(size);
+    group = std::vector<Thread>(size);
     running = size;
-    for (auto& t : team) {
+    for (auto& t : group) {
       getcontext(&t.context);
       t.context.uc_stack.ss_sp = t.stack.data();
       t.context.uc_stack.ss_size = t.stack.size();
@@ -72,7 +72,7 @@ template <class Kernel, class Args> void launch(Kernel kernel, const Args& a, fl
         const int64_t thread = b * size + me;
         threadIdx.x = (unsigned)(thread % blockDim.x);
         blockIdx.x = (unsigned)(thread / blockDim.x);
-        swapcontext(&scheduler, &team[me].context);
+        swapcontext(&scheduler, &group[me].context);
       }
   }
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...extras import import_extra
 from .base import Contents, register_format
 
 __all__ = ["write_h5md"]
@@ -15,9 +16,8 @@ __all__ = ["write_h5md"]
 
 @register_format(".h5md")
 def write_h5md(path: Path, contents: Contents) -> None:
-    """Failed samples are there, as NaN with a log weight of -inf."""
-    import h5py
-
+    """Write H5MD; failed samples are there, as NaN with a log weight of -inf. Needs h5py, the extra ``h5md``."""
+    h5py = import_extra("h5py", "h5md", "out")
     n, steps = len(contents.energies), np.arange(len(contents.energies))
     # In memory: on a full disk HDF5 loses its temper in places where no exception can be caught.
     buffer = io.BytesIO()

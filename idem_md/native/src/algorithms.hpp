@@ -1,7 +1,7 @@
 // Chains and score targets, written once for SIMD lanes (V = a vector of floats) and CUDA threads (V = float).
 // Storage is anything indexed [i] and shifted by + k: a pointer to lanes, or a strided column.
 //
-// Who works on a chain is a team: `Solo`, one lane for all of it, or on CUDA several threads, each with the atoms
+// Who works on a chain is a group: `Solo`, one lane for all of it, or on CUDA several threads, each with the atoms
 // [lo, hi) of its own. It draws noise, evaluates the energy, and sums what its members have; every member then has
 // the same numbers and takes the same decisions.
 #pragma once
@@ -38,16 +38,16 @@ template <int N = 0> struct Solo {
 };
 
 // Standard normal noise with the centre of mass removed: isotropic on the mean-free subspace.
-template <int D, int N = 0, class Team, class Rng, class P>
-IDEM_INLINE void mean_free_noise(const Team& team, Rng& rng, P& eps) {
+template <int D, int N = 0, class Group, class Rng, class P>
+IDEM_INLINE void mean_free_noise(const Group& group, Rng& rng, P& eps) {
   using V = typename Rng::V;
-  const int n = N ? N : team.n, lo = N ? 0 : team.lo, hi = N ? N : team.hi;
-  team.normals(rng, n * D, eps);
+  const int n = N ? N : group.n, lo = N ? 0 : group.lo, hi = N ? N : group.hi;
+  group.normals(rng, n * D, eps);
   for (int d = 0; d < D; ++d) {
     V mean = V{};
     IDEM_UNROLL
     for (int i = lo; i < hi; ++i) mean += eps[i * D + d];
-    mean = team.sum(mean) * (1.0f / n);
+    mean = group.sum(mean) * (1.0f / n);
     IDEM_UNROLL
     for (int i = lo; i < hi; ++i) eps[i * D + d] = eps[i * D + d] - mean;
   }
@@ -64,12 +64,12 @@ template <class V, class P> struct Restraint {
 // the total force with each atom's part cut to the length sqrt(2 D / h), where its move would exceed the noise, and
 // the mean removed. Without the cut, chains stick where two atoms are close and the force is steep (MALTA: Roberts &
 // Tweedie, Bernoulli 2, 341, 1996); the acceptance step makes any such drift exact.
-template <int D, class Team, class V, class P>
-IDEM_INLINE V set_drift(const Team& team, V beta, V cap, const Restraint<V, P>& r, P x, P f, V u, P drift) {
+template <int D, class Group, class V, class P>
+IDEM_INLINE V set_drift(const Group& group, V beta, V cap, const Restraint<V, P>& r, P x, P f, V u, P drift) {
   const V zero = V{};
   V r2 = zero, mean[D];
   for (int d = 0; d < D; ++d) mean[d] = zero;
-  for (int i = team.lo; i < team.hi; ++i) {
+  for (int i = group.lo; i < group.hi; ++i) {
     V norm2 = zero;
     for (int d = 0; d < D; ++d) {
       V g = beta * f[i * D + d];
@@ -87,10 +87,10 @@ IDEM_INLINE V set_drift(const Team& team, V beta, V cap, const Restraint<V, P>& 
       mean[d] += drift[i * D + d];
     }
   }
-  for (int d = 0; d < D; ++d) mean[d] = team.sum(mean[d]);
-  for (int i = team.lo; i < team.hi; ++i)
-    for (int d = 0; d < D; ++d) drift[i * D + d] -= mean[d] * (1.0f / team.n);
-  return beta * u + (r.on ? 0.5f * r.k * team.sum(r2) : zero);
+  for (int d = 0; d < D; ++d) mean[d] = group.sum(mean[d]);
+  for (int i = group.lo; i < group.hi; ++i)
+    for (int d = 0; d < D; ++d) drift[i * D + d] -= mean[d] * (1.0f / group.n);
+  return beta * u + (r.on ? 0.5f * r.k * group.sum(r2) : zero);
 }
 
 // Of `tries` attempts `hits` succeeded; without attempts there is no share.
@@ -105,27 +105,27 @@ template <class P> struct Scratch4 {
 
 // n_steps of Metropolis-adjusted Langevin from (x, f, u); returns the number of moves taken. Sums of x and f over the
 // steps go to mx, mf if asked.
-template <int D, bool kMixed, class Team, class Rng, class V, class P>
-IDEM_INLINE V mala_steps(const Team& team, const LennardJonesParams& lj, Rng& rng, int64_t n_steps, V h, V beta,
+template <int D, bool kMixed, class Group, class Rng, class V, class P>
+IDEM_INLINE V mala_steps(const Group& group, const LennardJonesParams& lj, Rng& rng, int64_t n_steps, V h, V beta,
                          const Restraint<V, P>& r, P x, P f, P ft, V& u, const Scratch4<P>& s, bool sums, P mx, P mf) {
-  const int lo = team.lo * D, hi = team.hi * D;
+  const int lo = group.lo * D, hi = group.hi * D;
   const V root = vsqrt(2.0f * h), inv4h = 0.25f / h, cap = vsqrt(2.0f * D / h);
   P y = s.y, g = s.g, gt = s.gt, eps = s.eps;
-  V total = set_drift<D>(team, beta, cap, r, x, f, u, ft), accepted = V{};
+  V total = set_drift<D>(group, beta, cap, r, x, f, u, ft), accepted = V{};
   for (int64_t step = 0; step < n_steps; ++step) {
-    mean_free_noise<D>(team, rng, eps);
+    mean_free_noise<D>(group, rng, eps);
     V forward = V{}, reverse = V{};
     for (int i = lo; i < hi; ++i) {
       forward += eps[i] * eps[i];
       y[i] = x[i] + h * ft[i] + root * eps[i];
     }
-    const V u_new = team.template energy_forces<D, kMixed, V>(lj, y, g);
-    const V total_new = set_drift<D>(team, beta, cap, r, y, g, u_new, gt);
+    const V u_new = group.template energy_forces<D, kMixed, V>(lj, y, g);
+    const V total_new = set_drift<D>(group, beta, cap, r, y, g, u_new, gt);
     for (int i = lo; i < hi; ++i) {
       const V back = x[i] - y[i] - h * gt[i];
       reverse += back * back;
     }
-    const V log_ratio = total - total_new + 0.5f * team.sum(forward) - inv4h * team.sum(reverse);
+    const V log_ratio = total - total_new + 0.5f * group.sum(forward) - inv4h * group.sum(reverse);
     const auto take = vlog(rng.uniform()) < log_ratio;  // false for NaN and for an infinite new energy
     for (int i = lo; i < hi; ++i) {
       x[i] = take ? y[i] : x[i];
@@ -145,23 +145,23 @@ IDEM_INLINE V mala_steps(const Team& team, const LennardJonesParams& lj, Rng& rn
 }
 
 // What the logarithm of the annealed density grows by per unit of beta: -end u - to/2 |x - x_t|^2 + from/2 |x - mean|^2.
-template <int D, class Team, class V, class P>
-IDEM_INLINE V anneal_slope(const Team& team, float from, float to, float end, V u, P x, P x_t, P mean) {
+template <int D, class Group, class V, class P>
+IDEM_INLINE V anneal_slope(const Group& group, float from, float to, float end, V u, P x, P x_t, P mean) {
   V near = V{}, far = V{};
-  for (int i = team.lo * D; i < team.hi * D; ++i) {
+  for (int i = group.lo * D; i < group.hi * D; ++i) {
     const V a = x[i] - x_t[i], b = x[i] - mean[i];
     near += a * a;
     far += b * b;
   }
-  return 0.5f * (from * team.sum(far) - to * team.sum(near)) - end * u;
+  return 0.5f * (from * group.sum(far) - to * group.sum(near)) - end * u;
 }
 
 // The restraint that, with beta * end * u, makes up the annealed density at beta: a Gaussian between the two at the ends.
-template <int D, class V, class Team, class P>
-IDEM_INLINE V anneal_restraint(const Team& team, double beta, float from, float to, P x_t, P mean, P centre) {
+template <int D, class V, class Group, class P>
+IDEM_INLINE V anneal_restraint(const Group& group, double beta, float from, float to, P x_t, P mean, P centre) {
   const double k = beta * to + (1 - beta) * from;
   const float share = (float)(beta * to / k);
-  for (int i = team.lo * D; i < team.hi * D; ++i) centre[i] = mean[i] + share * (x_t[i] - mean[i]);
+  for (int i = group.lo * D; i < group.hi * D; ++i) centre[i] = mean[i] + share * (x_t[i] - mean[i]);
   return V{} + (float)k;
 }
 
@@ -171,14 +171,14 @@ IDEM_INLINE int64_t swap_attempts(int64_t n_rounds, int64_t r) { return r % 2 ? 
 // One round of swaps of neighbouring rungs r, r+1 with r of the round's parity (deterministic even-odd: Syed et al.,
 // JRSS B 84, 321, 2022), accepted with min(1, exp[(beta_r - beta_{r+1}) (u_r - u_{r+1})]). `seen[r]` is 1 where the
 // replica on rung r has been hottest since it was last coldest.
-template <int D, class Team, class Rng, class V, class P, class Q>
-IDEM_INLINE void swap_rungs(const Team& team, Rng& rng, const float* beta, int n_rungs, int nd, int64_t round, P x, P f,
+template <int D, class Group, class Rng, class V, class P, class Q>
+IDEM_INLINE void swap_rungs(const Group& group, Rng& rng, const float* beta, int n_rungs, int nd, int64_t round, P x, P f,
                             Q u, Q seen, Q swaps, V& trips) {
   for (int r = (int)(round % 2); r + 1 < n_rungs; r += 2) {
     const V log_ratio = (beta[r] - beta[r + 1]) * (u[r] - u[r + 1]);
     const auto take = vlog(rng.uniform()) < log_ratio;  // two infinite energies give NaN: no swap
     P xa = x + r * nd, xb = xa + nd, fa = f + r * nd, fb = fa + nd;
-    for (int i = team.lo * D; i < team.hi * D; ++i) {
+    for (int i = group.lo * D; i < group.hi * D; ++i) {
       const V xi = xa[i], fi = fa[i];
       xa[i] = take ? xb[i] : xi;
       xb[i] = take ? xi : xb[i];

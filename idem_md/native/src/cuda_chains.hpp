@@ -1,4 +1,4 @@
-// Chains on CUDA, a team of threads each. Included once, by cuda_kernels.cu; the tests include it with threads of their own.
+// Chains on CUDA, a group of threads each. Included once, by cuda_kernels.cu; the tests include it with threads of their own.
 #pragma once
 #include "algorithms.hpp"
 
@@ -15,7 +15,7 @@ template <class T> struct Column {
   __device__ Column operator+(int64_t k) const { return {data + k * stride, stride}; }
 };
 
-// Threads of a team: 8, 16 or 32, the first not below the number of atoms.
+// Threads of a group: 8, 16 or 32, the first not below the number of atoms.
 inline int team_size(const LennardJonesParams& p) {
   int size = 8;
   while (size < p.n_atoms && size < 32) size *= 2;
@@ -24,15 +24,15 @@ inline int team_size(const LennardJonesParams& p) {
 // Measured on an H100: fewer registers spill, more leave processors idle.
 constexpr int kChainThreads = 64, kChainBlocks = 10;
 
-// A team of `size` neighbouring threads of one warp, a power of two: each has the atoms [lo, hi). What one of them
+// A group of `size` neighbouring threads of one warp, a power of two: each has the atoms [lo, hi). What one of them
 // writes of y and noise the others read, after sync(). Sums are the same to the last bit for all of them, since each
 // step adds the same two numbers on either side, rounded before.
-struct ThreadTeam {
+struct ThreadGroup {
   int size, lane, n, lo, hi;
   unsigned mask;
   int64_t item;  // which chain
 
-  __device__ ThreadTeam(int n_atoms, int threads) : size(threads), lane((int)threadIdx.x % threads), n(n_atoms) {
+  __device__ ThreadGroup(int n_atoms, int threads) : size(threads), lane((int)threadIdx.x % threads), n(n_atoms) {
     const int each = (n + size - 1) / size;
     lo = min(lane * each, n);
     hi = min(lo + each, n);
@@ -113,10 +113,10 @@ struct ThreadTeam {
 
 template <int D, bool kMixed>
 __global__ void __launch_bounds__(kChainThreads, kChainBlocks) mala_kernel(MalaArgs a, float* work, int size) {
-  const ThreadTeam team(a.lj.n_atoms, size);
-  const int64_t b = team.item;
+  const ThreadGroup group(a.lj.n_atoms, size);
+  const int64_t b = group.item;
   if (b >= a.n_chains) return;
-  const int nd = a.lj.n_atoms * D, lo = team.lo * D, hi = team.hi * D;
+  const int nd = a.lj.n_atoms * D, lo = group.lo * D, hi = group.hi * D;
   float *const x = work + b * 9 * nd, *mx = x + nd, *mf = mx + nd, *ft = mf + nd, *f = ft + nd;
   const Scratch4<float*> move{f + nd, f + 2 * nd, f + 3 * nd, f + 4 * nd};
   for (int i = lo; i < hi; ++i) {
@@ -130,10 +130,10 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) mala_kernel(MalaA
   }
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
-  float u = team.energy_forces<D, kMixed, float>(a.lj, x, f);
-  const float accepted = mala_steps<D, kMixed>(team, a.lj, rng, a.n_steps, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
+  float u = group.energy_forces<D, kMixed, float>(a.lj, x, f);
+  const float accepted = mala_steps<D, kMixed>(group, a.lj, rng, a.n_steps, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
                                                a.mean_x != nullptr, mx, mf);
-  if (team.lane == 0) {
+  if (group.lane == 0) {
     a.u[b] = u;
     a.acceptance[b] = share(accepted, a.n_steps);
   }
@@ -149,56 +149,56 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) mala_kernel(MalaA
 
 template <int D, bool kMixed>
 __global__ void __launch_bounds__(kChainThreads, kChainBlocks) tempering_kernel(TemperingArgs a, float* work, int size) {
-  const ThreadTeam team(a.lj.n_atoms, size);
-  const int64_t b = team.item;
+  const ThreadGroup group(a.lj.n_atoms, size);
+  const int64_t b = group.item;
   if (b >= a.n_ladders) return;
   // What is a number a rung every thread has for itself.
   using Rungs = Column<float>;
   const int nd = a.lj.n_atoms * D, rungs = a.n_rungs;
   const int64_t row = (int64_t)rungs * nd;
   float *const x = work + b * (2 * row + 5 * nd + 4 * rungs * size), *f = x + row, *ft = f + row;
-  const Rungs u{ft + 5 * nd + team.lane, size}, seen = u + rungs, accepted = seen + rungs, swaps = accepted + rungs;
+  const Rungs u{ft + 5 * nd + group.lane, size}, seen = u + rungs, accepted = seen + rungs, swaps = accepted + rungs;
   const Scratch4<float*> move{ft + nd, ft + 2 * nd, ft + 3 * nd, ft + 4 * nd};
   for (int r = 0; r < rungs; ++r)
-    for (int i = r * nd + team.lo * D; i < r * nd + team.hi * D; ++i) x[i] = a.x0[b * row + i];
+    for (int i = r * nd + group.lo * D; i < r * nd + group.hi * D; ++i) x[i] = a.x0[b * row + i];
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
   float trips = 0.0f;
   for (int r = 0; r < rungs; ++r) {
     seen[r] = accepted[r] = swaps[r] = 0.0f;
-    u[r] = team.energy_forces<D, kMixed, float>(a.lj, x + r * nd, f + r * nd);
+    u[r] = group.energy_forces<D, kMixed, float>(a.lj, x + r * nd, f + r * nd);
   }
   for (int64_t round = 0; round < a.n_rounds; ++round) {
     for (int r = 0; r < rungs; ++r) {
       float ur = u[r];
-      accepted[r] += mala_steps<D, kMixed>(team, a.lj, rng, a.n_steps, a.step[r], a.beta[r],
+      accepted[r] += mala_steps<D, kMixed>(group, a.lj, rng, a.n_steps, a.step[r], a.beta[r],
                                            Restraint<float, float*>{false, 0.0f, nullptr}, x + r * nd, f + r * nd, ft, ur,
                                            move, false, ft, ft);
       u[r] = ur;
     }
-    swap_rungs<D>(team, rng, a.beta, rungs, nd, round, x, f, u, seen, swaps, trips);
-    if (team.lane == 0)
+    swap_rungs<D>(group, rng, a.beta, rungs, nd, round, x, f, u, seen, swaps, trips);
+    if (group.lane == 0)
       for (int r = 0; r < rungs; ++r) a.trace[(b * a.n_rounds + round) * rungs + r] = u[r];
   }
   for (int r = 0; r < rungs; ++r) {
-    for (int i = r * nd + team.lo * D; i < r * nd + team.hi * D; ++i) {
+    for (int i = r * nd + group.lo * D; i < r * nd + group.hi * D; ++i) {
       a.x[b * row + i] = x[i];
       a.f[b * row + i] = f[i];
     }
-    if (team.lane > 0) continue;
+    if (group.lane > 0) continue;
     a.u[b * rungs + r] = u[r];
     a.acceptance[b * rungs + r] = share((float)accepted[r], a.n_rounds * a.n_steps);
     if (r + 1 < rungs) a.swaps[b * (rungs - 1) + r] = share((float)swaps[r], swap_attempts(a.n_rounds, r));
   }
-  if (team.lane == 0) a.round_trips[b] = trips;
+  if (group.lane == 0) a.round_trips[b] = trips;
 }
 
 template <int D, bool kMixed>
 __global__ void __launch_bounds__(kChainThreads, kChainBlocks) anneal_kernel(AnnealArgs a, float* work, int size) {
-  const ThreadTeam team(a.lj.n_atoms, size);
-  const int64_t b = team.item;
+  const ThreadGroup group(a.lj.n_atoms, size);
+  const int64_t b = group.item;
   if (b >= a.n_chains) return;
-  const int nd = a.lj.n_atoms * D, lo = team.lo * D, hi = team.hi * D;
+  const int nd = a.lj.n_atoms * D, lo = group.lo * D, hi = group.hi * D;
   float *const x = work + b * 8 * nd, *ft = x + nd, *centre = ft + nd, *f = centre + nd;
   const Scratch4<float*> move{f + nd, f + 2 * nd, f + 3 * nd, f + 4 * nd};
   float *const mean = const_cast<float*>(a.mean) + b * nd, *x_t = const_cast<float*>(a.x_t) + b * nd;
@@ -207,20 +207,20 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) anneal_kernel(Ann
   if (a.start) {
     for (int i = lo; i < hi; ++i) x[i] = a.start[b * nd + i];
   } else {
-    mean_free_noise<D>(team, rng, x);
+    mean_free_noise<D>(group, rng, x);
     const float spread = 1.0f / sqrtf(a.from);
     for (int i = lo; i < hi; ++i) x[i] = mean[i] + spread * x[i];
   }
-  float u = team.energy_forces<D, kMixed, float>(a.lj, x, f);
+  float u = group.energy_forces<D, kMixed, float>(a.lj, x, f);
   double log_w = 0.0;
   for (int64_t t = 0; t < a.n_stages; ++t) {
-    log_w += (a.beta[t + 1] - a.beta[t]) * (double)anneal_slope<D>(team, a.from, a.to, a.end, u, x, x_t, mean);
-    const float k = anneal_restraint<D, float>(team, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
-    const float accepted = mala_steps<D, kMixed>(team, a.lj, rng, a.n_moves, a.step[t], (float)(a.beta[t + 1] * a.end),
+    log_w += (a.beta[t + 1] - a.beta[t]) * (double)anneal_slope<D>(group, a.from, a.to, a.end, u, x, x_t, mean);
+    const float k = anneal_restraint<D, float>(group, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
+    const float accepted = mala_steps<D, kMixed>(group, a.lj, rng, a.n_moves, a.step[t], (float)(a.beta[t + 1] * a.end),
                                                  Restraint<float, float*>{true, k, centre}, x, f, ft, u, move, false, ft, ft);
-    if (a.acceptance && team.lane == 0) a.acceptance[b * a.n_stages + t] = share(accepted, a.n_moves);
+    if (a.acceptance && group.lane == 0) a.acceptance[b * a.n_stages + t] = share(accepted, a.n_moves);
   }
-  if (team.lane == 0) {
+  if (group.lane == 0) {
     a.u[b] = u;
     a.log_w[b] = log_w;
   }

@@ -168,7 +168,7 @@ int64_t target_blocks(const TargetArgs& a) {
   return a.n_points < limit ? a.n_points : limit;
 }
 
-// One instantiation for each number of dimensions and of species, one team a chain.
+// One instantiation for each number of dimensions and of species, one group a chain.
 #define IDEM_LAUNCH(KERNEL, count)                                                                        \
   do {                                                                                                    \
     if ((count) == 0) return;                                                                             \

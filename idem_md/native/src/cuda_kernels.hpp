@@ -1,4 +1,4 @@
-// The same kernels on CUDA: a team of threads for each chain or ladder, one thread a configuration or sample. Pointers
+// The same kernels on CUDA: a group of threads for each chain or ladder, one thread a configuration or sample. Pointers
 // are device pointers; everything runs on `stream` and returns before it is done. Failures throw std::runtime_error.
 #pragma once
 #include <string>
