@@ -1,7 +1,7 @@
 """Weighted samples beside molecular dynamics: where each wins, and where chains fail.
 
     python examples/compare_with_md.py [folder]                # speed on LJ-13, and modes that chains do not cross
-    python examples/compare_with_md.py folder runs/cu13        # and a expensive potential, trained by cu13_emt.py
+    python examples/compare_with_md.py folder runs/cu13        # and an expensive potential, trained by cu13_emt.py
 
 Seven minutes on two cores. Every engine gets all cores; each row says what an effective sample cost. A report for a
 browser lies in folder/lj13/index.html afterwards.

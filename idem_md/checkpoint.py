@@ -86,7 +86,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[s
     try:
         header = json.loads(meta["json"])
         return migrate_tensors(tensors, int(meta["version"])), migrate(header, int(meta["version"]))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: its JSON header is damaged ({error})") from None
 
 
@@ -160,6 +160,7 @@ def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
         A network that does not suit the system.
     """
     net = cast(torch.nn.Module, NETWORKS.find(options.name).build(options, system))
+    vars(net)["registered_name"] = options.name  # by which heads know what kind it is
     return Denoiser(net, system.sigma_data, options.output)
 
 

@@ -289,6 +289,7 @@ def test_what_needs_no_numerics_loads_none(arguments, tmp_path):
     assert len(printed) > 1 and set(printed[-1].split()) <= {"pydantic"}
 
 
+@pytest.mark.slow
 def test_importing_figures_leaves_the_backend_alone(tmp_path):
     code = "import idem_md.report, idem_md.measurements, sys; print('matplotlib.pyplot' in sys.modules)"
     assert run_fresh(code, tmp_path).strip() == "False"

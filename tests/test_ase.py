@@ -194,6 +194,7 @@ def test_a_cache_of_another_potential_is_refused(tiny_presets, tmp_path):
         BoltzmannSampler(argon(), temperature_K=900, nfe=4, cache=tmp_path / "c").run(1)
 
 
+@pytest.mark.slow
 def test_stopped_while_springs_are_trained_it_goes_on_there(tiny_presets, tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt

@@ -165,7 +165,7 @@ def test_overrides():
 def test_engines_agree(system):
     """Mean energies with the exact one and between engines; distributions of thinned chains with tempering's."""
     runs = {
-        "openmm": OpenMMEngine().run(system, 2000, 100_000, seed=1),
+        "openmm": OpenMMEngine().run(system, 2000, 50_000, seed=1),
         "pt": ENGINES["pt"].run(system, 2000, 2000, seed=1),
         "mala": ENGINES["mala"].run(system, 2000, 6000, seed=1),
     }
@@ -180,6 +180,7 @@ def test_engines_agree(system):
     assert ks_2samp(thin, runs["pt"].energies).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_ase_dynamics_of_lj13_by_its_own_calculator_and_at_other_temperatures():
     system = idem_md.get_system("lj13")
     x = torch.tensor(ENGINES["mala"].run("lj13", 3, 500, seed=0).positions)
@@ -209,6 +210,7 @@ def copper(temperature=900.0):
     return System.of_energy(ASE(atoms, EMT, temperature_K=temperature), atoms.positions, name="cu13")
 
 
+@pytest.mark.slow
 def test_ase_dynamics_of_a_foreign_calculator():
     system = copper()
     for target in (system, system.at(800)):
@@ -226,6 +228,7 @@ def test_ase_dynamics_of_a_foreign_calculator():
         OpenMMEngine().run("gmm40", 10, 30)
 
 
+@pytest.mark.slow
 def test_traps_of_own_openmm_systems_are_kept():
     """Three springs between argon atoms, with the weak trap that is added to every foreign potential."""
     import openmm

@@ -64,6 +64,7 @@ def test_bad_arguments_are_named(arguments, name):
         run_benchmark(**arguments)
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_numbers():
     row = bench_workers(batch=40, repeats=1)
     assert row["identical"] and row["speedup"] > 0

@@ -163,7 +163,7 @@ def test_several_temperatures(tmp_path):
 
 @pytest.mark.slow
 def test_check(tmp_path):
-    run("sample", "lj13", "-n", 400, "--nfe", 6, "--last-step-calls", 8000, "--out", "a.dcd", cwd=tmp_path)
+    run("sample", "lj13", "-n", 400, "--nfe", 6, "--last-step-calls", 4000, "--out", "a.dcd", cwd=tmp_path)
     run("baseline", "lj13", "-n", 400, "--engine", "pt", "--steps", 3000, "--out", "r.dcd", cwd=tmp_path)
     alone = json.loads(run("check", "a.dcd", "--json", cwd=tmp_path).stdout)
     assert alone["log_z_lower"] < alone["log_z"] and (alone["pareto_k"] > 0.7) == ("Pareto" in alone["advice"])
@@ -187,6 +187,7 @@ def test_a_budget_is_not_overrun_by_heads_and_plans(trained):
     assert info["heads"] == {} and info["plans"] == {}
 
 
+@pytest.mark.slow
 def test_interrupt_saves(trained, tiny_toml):
     (trained / "long.toml").write_text(tiny_toml(100_000))
     process = subprocess.Popen(
@@ -360,6 +361,7 @@ def test_check_at_another_temperature(tmp_path):
     assert "expected ensembles of one potential" in refused.stderr
 
 
+@pytest.mark.slow
 def test_shards_merge_and_append(tmp_path):
     n = 777
     base = ("sample", "dw4", "-n", n, "--nfe", 4, "--last-step", "plain", "--kernel", "analytic", "--seed", 7)

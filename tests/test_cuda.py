@@ -92,6 +92,7 @@ def test_philox_gives_its_published_vectors(key, counter, want):
     assert module.philox4x32(*key, counter) == want
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 def test_thread_groups_make_the_chains_of_one_lane(tmp_path):
     """The device's code, on the CPU by coroutines; a few steps, before rounding has had time to grow."""

@@ -91,7 +91,7 @@ def test_native_and_plain_heads_agree(denoiser, lj13_samples, monkeypatch):
 @pytest.mark.parametrize("elastic", [True, False], ids=["elastic", "analytic"])
 @pytest.mark.parametrize("error", [0.0, 0.02], ids=["exact", "perturbed"])
 @pytest.mark.parametrize("nfe", [4, 16])
-@pytest.mark.parametrize("lowest", [0.1, 0.02], ids=["jumps", "mixed"])
+@pytest.mark.parametrize("lowest", [0.1, 0.02], ids=["flow map", "mixed"])
 def test_consistency_weights_are_unbiased(kernel, elastic, error, nfe, lowest):
     """log Z and the mean energy by flow maps, whatever their error, and by diffusion below their lowest level."""
     energy, grid = Harmonic(4, 3, K), noise_grid(lowest, 3.0, nfe)
@@ -223,7 +223,7 @@ FEW = Distillation(steps=300, batch=8, pool=32, renewed=16, lowest=0.5, covarian
 @pytest.mark.slow
 def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path, monkeypatch):
     monkeypatch.setattr("idem_md.distillation.flow_covariance.POOL_SIZE", 128)
-    monkeypatch.setattr("idem_md.distillation.flow_covariance.RENEWED", 32)
+    monkeypatch.setattr("idem_md.distillation.flow_covariance.RENEWED_TRAJECTORIES", 32)
     checkpoint = lj13_sampler.checkpoint
     whole = distill(checkpoint, tmp_path / "whole.safetensors", FEW)
     rounds = []
@@ -290,16 +290,17 @@ def test_bad_distillations_are_named(lj13_sampler, tmp_path):
         build_flow_map({"lowest": 0.1}, torch.nn.Linear(1, 1), 1.0)
 
 
+@pytest.mark.slow
 def test_points_have_flow_maps_too(tmp_path):
     """A mixture of Gaussians by the command line: distilled, sampled, raw in one evaluation."""
-    cli("distill", "gmm40", "--out", "jumps", "--steps", 300, "--no-plans", cwd=tmp_path)
-    assert [p.name for p in (tmp_path / "jumps").iterdir()] == ["model.safetensors"]
-    (tmp_path / "jumps" / "distillation.safetensors").write_bytes(b"")
-    again = ("distill", "gmm40", "--out", "jumps", "--steps", 300)
+    cli("distill", "gmm40", "--out", "made", "--steps", 300, "--no-plans", cwd=tmp_path)
+    assert [p.name for p in (tmp_path / "made").iterdir()] == ["model.safetensors"]
+    (tmp_path / "made" / "distillation.safetensors").write_bytes(b"")
+    again = ("distill", "gmm40", "--out", "made", "--steps", 300)
     assert "already has a distillation" in cli(*again, cwd=tmp_path, code=2)
     assert "expected a safetensors checkpoint" in cli(*again, "--resume", "--no-plans", cwd=tmp_path, code=2)
     assert "expected a distillation in" in cli("distill", "gmm40", "--out", "other", "--resume", cwd=tmp_path, code=2)
-    sampler = idem_md.load_sampler(tmp_path / "jumps")
+    sampler = idem_md.load_sampler(tmp_path / "made")
     record = sampler.checkpoint.provenance["heads"]["flow_map"]
     assert record["rounds"] == 3 and record["flow_map_error"][0][-1] < 0.3 and record["flow_error"] < 0.01
 

@@ -15,6 +15,7 @@ from idem_md.baselines import ENGINES
 from idem_md.chains import Schedule, run_annealing, run_mala, tuned_schedule
 from idem_md.checkpoint import load_checkpoint, save_checkpoint
 from idem_md.diffusion import Elastic, Isotropic, MovedLastStep, Precision, SamplingPlan
+from idem_md.diffusion.last_step import annealed
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.errors import TrainingWarning
 from idem_md.geometry import centred, standard_normal, subspace_dimension
@@ -97,7 +98,7 @@ def head():
     return springs
 
 
-def test_springs_are_positive_and_equivariant(head):
+def test_elastic_networks_are_positive_and_equivariant(head):
     n = 10_000
     x, d = (0.7 * standard_normal((n, 4, 3), generator(k), torch.float32) for k in (0, 1))
     scalars, log_sigma = torch.randn(n, 4, 8, generator=generator(2)), torch.linspace(-4, 1, n)
@@ -119,6 +120,7 @@ def test_springs_are_positive_and_equivariant(head):
         assert ((swapped.matrix - blocks) / size).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_elastic_networks_learn_and_are_kept(lj13_sampler, lj13_samples, tmp_path):
     """A minute's training in seconds: likelier x_0 at middle levels; weights stay unbiased; the file has it all."""
     bare = replace(lj13_sampler.checkpoint, denoiser=lj13_sampler.checkpoint.denoiser, plans={})
@@ -288,8 +290,9 @@ def test_plans_change_as_asked(lj13_sampler):
 
 
 @pytest.mark.slow
-def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples):
+def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples, monkeypatch):
     """An elastic network and a plan in seconds, in one file; sampling by it is unbiased."""
+    monkeypatch.setattr(annealed, "NATIVE", (annealed.Effort(1024, 4, 1, 5.0), annealed.Effort(512, 4, 2, 5.0)))
     checkpoint = lj13_sampler.checkpoint
     few = HeadTraining(steps=30, batch=64)
     with pytest.warns(TrainingWarning, match="plans for .* evaluations were for another elastic network, and are gone"):

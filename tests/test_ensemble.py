@@ -211,6 +211,7 @@ def test_a_folder_in_the_way_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
+@pytest.mark.slow
 def test_refinement_turns_poor_samples_into_equilibrium(lj13_sampler):
     """Raw samples of few steps, moved by Markov chains: the exact mean, whichever way they start."""
     ensemble = lj13_sampler.sample(400, nfe=20, seed=1, kernel="ddpm")

@@ -371,3 +371,9 @@ def test_every_set_is_drawn(tmp_path, monkeypatch):
     for figure in (histograms, energies):
         labels = {label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]}
         assert all(any(label.startswith(name) for label in labels) for name in sets), labels
+
+
+def test_a_reproduction_without_end_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="minutes: expected a finite number"):
+        reproduce(["gmm40"], ["refined"], 0, tmp_path / "r", float("nan"), None, None)
+    assert not (tmp_path / "r").exists()

@@ -799,7 +799,6 @@ def test_a_run_of_no_use_can_be_replaced(run, tiny, tmp_path):
         (f"sample lj13 --out {'x' * 300}.dcd", "cannot write"),
         ("bench score lj13 --sigma 1e300", "sigma: expected a number below"),
         ("bench score lj13 --sigma nan", "sigma: expected a finite number"),
-        ("bench reproduce --minutes nan", "minutes: expected a finite number"),
         ("train lj13 --minutes nan", "minutes: expected a finite number"),
         ("train big.toml", "buffer.size"),
         ("train long.toml", "optimizer.batch"),
@@ -859,6 +858,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_flags_of_the_interpreter(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
     words = [sys.executable, "-W", "error", "-c", TASK]
@@ -866,6 +866,7 @@ def test_flags_of_the_interpreter(tmp_path):
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_ascii_only(tmp_path):
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "HOME": "/nowhere"}
     with command("sample", "gmm40", "-n", 50, "--out", "x.dcd", folder=tmp_path, env=environment) as process:
@@ -873,6 +874,7 @@ def test_a_terminal_that_knows_ascii_only(tmp_path):
     assert process.returncode == 0 and "mean energy" in out and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_nobody_listens(tmp_path):
     line = f"{Path(sys.executable).parent / 'idem-md'} sample gmm40 -n 50 --out x.dcd --json >&- 2>&-"
     subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, timeout=100)

@@ -274,6 +274,7 @@ def test_a_configuration_that_fails_is_named(calculator, cause, options):
     energy.close()
 
 
+@pytest.mark.slow
 def test_an_energy_with_processes_pickles():
     """To processes that sample: there it evaluates by itself."""
     energy = springs(failing.Raises, workers=2)
@@ -322,6 +323,7 @@ def test_a_worker_that_dies_is_replaced_once(tmp_path, monkeypatch):
     assert torch.allclose(f, -(x - x.mean(1, keepdim=True)) / energy.units.kT_eV)
 
 
+@pytest.mark.slow
 def test_a_configuration_that_kills_is_reported():
     energy = springs(failing.Dies, workers=2)
     with pytest.raises(EnergyError, match="workers failed twice on configurations .*BrokenProcessPool") as caught:
@@ -388,6 +390,7 @@ def test_chains_of_a_single_point_keep_its_place():
     assert (z.mean(0).abs() < 5 / 4000**0.5).all() and ((z**2).mean(0) - 1).abs().max() < 5 * (2 / 4000) ** 0.5
 
 
+@pytest.mark.slow
 def test_in_a_fresh_interpreter(tmp_path):
     """Nothing that the tests import is needed, and modules are there by name."""
     code = (

@@ -36,7 +36,7 @@ def test_checkpoints_of_version_1(name):
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*/model.safetensors")), ids=lambda p: p.parent.name)
 def test_shipped_checkpoints_load_and_sample(path):
-    """With plans and, but for the perceptron, springs; the configuration beside each is one that trains."""
+    """With plans and, but for the perceptron, an elastic network; the configuration beside each is one that trains."""
     sampler = idem_md.load_sampler(path.parent.name)
     assert 25 in sampler.checkpoint.plans["diffusion"]
     assert sampler.checkpoint.denoiser.has("elastic_network") == (path.parent.name != "gmm40")

@@ -37,7 +37,7 @@ def tensors(path):
 def test_training(tmp_path, tiny_toml):
     (tmp_path / "tiny.toml").write_text(tiny_toml(30))
     killed("train", tmp_path / "whole", 0, 0)
-    seen = killed("train", tmp_path / "killed", 6, 0.4)
+    seen = killed("train", tmp_path / "killed", 4, 0.4)
     assert len(seen) == 7
     a, b = (tensors(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -47,7 +47,7 @@ def test_training(tmp_path, tiny_toml):
 
 def test_distillation(tmp_path):
     killed("distill", tmp_path / "whole", 0, 0)
-    killed("distill", tmp_path / "killed", 3, 0.6)
+    killed("distill", tmp_path / "killed", 2, 0.6)
     a, b = (tensors(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     for name in ("whole", "killed"):
@@ -57,7 +57,7 @@ def test_distillation(tmp_path):
 def test_saving(tmp_path):
     """Two ensembles in turn under one name: what can be loaded is one of them, whole."""
     tmp_path = tmp_path / "saved"
-    for line in killed("save", tmp_path, 12, 0.1):
+    for line in killed("save", tmp_path, 8, 0.1):
         assert line in ("nothing yet", "one", "other") or "expected the trajectory" in line, line
     assert files(tmp_path) == ["x.dcd", "x.npz", "x.pdb"]
     assert len(idem_md.load_ensemble(tmp_path / "x.dcd")) == 400
@@ -65,12 +65,12 @@ def test_saving(tmp_path):
 
 FEW = "--nfe,4,--last-step,plain,--overwrite,--out"
 COMMANDS = {
-    "sample": (f"sample,gmm40,-n,3000,{FEW},a.dcd", 6, 1.5),
-    "extend": ("extend,old.dcd,-n,1000", 6, 1.5),
-    "baseline": ("baseline,gmm40,--engine,exact,-n,40000,--overwrite,--out,a.dcd", 5, 1.0),
-    "merge": ("merge,0.dcd,1.dcd,--overwrite,--out,a.dcd", 5, 0.8),
-    "compare": ("compare,0.dcd,1.dcd,--no-aligned,--out,report", 4, 3.0),
-    "tune": ("tune,dw4,-n,600,--steps,1,--nfe,4,--pilot,100,--out,model", 4, 3.0),
+    "sample": (f"sample,gmm40,-n,3000,{FEW},a.dcd", 4, 1.5),
+    "extend": ("extend,old.dcd,-n,1000", 4, 1.5),
+    "baseline": ("baseline,gmm40,--engine,exact,-n,40000,--overwrite,--out,a.dcd", 3, 1.0),
+    "merge": ("merge,0.dcd,1.dcd,--overwrite,--out,a.dcd", 3, 0.8),
+    "compare": ("compare,0.dcd,1.dcd,--no-aligned,--out,report", 3, 3.0),
+    "tune": ("tune,dw4,-n,600,--steps,1,--nfe,4,--pilot,100,--out,model", 3, 3.0),
 }
 
 

@@ -72,6 +72,7 @@ def test_flow_refuses_what_it_cannot_do():
         Flow(exact, SCALE, 0.3, 3.0).log_density(torch.full((1, 4, 3), torch.nan))
 
 
+@pytest.mark.slow
 def test_flow_of_a_network_needs_no_more_than_its_precision(dw4_sampler):
     """Halving the steps changes nothing that matters."""
     c = dw4_sampler.checkpoint
@@ -87,6 +88,7 @@ def test_mbar_of_a_harmonic_cluster():
     assert abs(value - Harmonic(4, 3, K).log_z) < 4.5 * error < 0.5
 
 
+@pytest.mark.slow
 def test_mbar_that_was_not_solved_is_no_result(monkeypatch):
     from pymbar import MBAR
 

@@ -76,6 +76,7 @@ def test_a_shipped_network_for_a_calculator(folder):
     assert e.system.name == "lj13-own" and e.system.units == idem_md.get_system("lj13").units
 
 
+@pytest.mark.slow
 def test_an_openmm_system_by_its_file(folder):
     import openmm
     from openmm import app

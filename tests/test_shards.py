@@ -63,12 +63,14 @@ def test_merged_shards_are_one_process(sampler, whole, m):
     assert joined.provenance.keys() == whole.provenance.keys()
 
 
+@pytest.mark.slow
 def test_processes_are_one_process(sampler, whole):
     seen = []
     same(sampler.sample(N, executor=2, progress=lambda w: seen.append(len(w)), **PLAIN), whole)
     assert seen == [250, 250, 250, 27]
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_is_one_process(sampler, whole):
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,

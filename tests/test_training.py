@@ -184,7 +184,7 @@ def test_the_oldest_walkers_make_room_for_new_ones():
 
 
 def test_resuming_what_is_finished_keeps_what_came_after(tiny, tmp_path):
-    """Springs, jumps and plans of the same network; another one has none."""
+    """Heads and plans of the same network; another one has none."""
     trained = train(tiny, tmp_path)
     tuned = replace(
         trained, expensive=SamplingPlan("ddpm", "plain", 0.01), provenance=trained.provenance | {"tuned": True}

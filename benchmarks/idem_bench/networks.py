@@ -72,7 +72,7 @@ def compare_networks(
     """Our network and optimiser beside the iDEM paper's, trained for equal wall time on one buffer with one target.
 
     Both learn from stored samples and forces (target ``buffer``) at the noise levels of our preset, so network,
-    optimiser, precision and batch alone differ. What ``idem-md bench network`` prints.
+    optimiser, precision and batch alone differ. What ``python -m idem_bench network`` prints.
 
     Parameters
     ----------

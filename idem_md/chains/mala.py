@@ -140,7 +140,7 @@ def walk(
 
 @dataclass(frozen=True)
 class MALA:
-    """The kernel of `run_mala`.
+    """The move of `run_mala`.
 
     Parameters
     ----------

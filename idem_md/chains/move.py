@@ -1,4 +1,4 @@
-"""The extension point of Markov chains: a kernel is a frozen description, its state is three tensors."""
+"""The extension point of Markov chains: a move is a frozen description, its state is three tensors."""
 
 from __future__ import annotations
 

@@ -85,9 +85,9 @@ def posterior_mean(
     def by_chain(a):
         return a.reshape(b, chains, *x_t.shape[1:])
 
-    kernel = posterior_mala(spread(x_t), spread(sigma), step)
+    move = posterior_mala(spread(x_t), spread(sigma), step)
     half = max(n_steps // 2, 1)
-    h, restraint = kernel.step_size, kernel.restraint
+    h, restraint = move.step_size, move.restraint
     first = run_mala(energy, spread(x_0), h, half, seed, restraint=restraint)
     run = run_mala(energy, first.x, h, half, seed + 1, restraint=restraint, averages=True)
     means = by_chain(run.mean_x)

@@ -100,7 +100,7 @@ def _exchange(energy: Energy, x, step, beta, n_rounds: int, n_steps: int, seed: 
 
 @dataclass(frozen=True)
 class Tempering:
-    """The kernel of `run_tempering`; one of its steps is a round.
+    """The move of `run_tempering`; one of its steps is a round.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import typer
 from .console import print_json
 from .outputs import Outputs, keeping
 from .potential import OWN, cores, system_of_network
-from .progress import Work
+from .progress import Work, working
 from .results import print_scan, print_table, result, thermal
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ def plan_options(file: Path | None, **given: Any) -> PlanOptions:
     UsageError
         One is given in both ways.
     """
-    from ..errors import UsageError
-    from ..sampler import read_plan_options
-
     asked = {name: value for name, value in given.items() if value is not None}
     if file is None:
         return cast("PlanOptions", asked)
+    with working():  # torch is loaded
+        from ..errors import UsageError
+        from ..sampler import read_plan_options
     options = read_plan_options(file)
     if both := sorted(asked.keys() & options.keys()):
         raise UsageError(f"{both[0]}: expected it in the file of --plan or as an option, got both")

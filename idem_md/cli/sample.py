@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -109,7 +110,7 @@ def sample(
         if value is not None:
             note(f"sample {name} is now {now}")
     if append:
-        _refuse_beside_append(out, overwrite, shard, options)
+        _refuse_beside_append(out, overwrite, shard, {**options, "temperature": temperature})
         assert out is not None
         note(f"sample --append is now idem-md extend {out}")
         n = 1000 if n is None and ess is None else n
@@ -194,7 +195,7 @@ def _sample(
     show(ensembles, results, False, as_json)
 
 
-def _refuse_beside_append(out: Path | None, overwrite: bool, shard: str | None, options: PlanOptions) -> None:
+def _refuse_beside_append(out: Path | None, overwrite: bool, shard: str | None, chosen: Mapping[str, Any]) -> None:
     from ..errors import UsageError
 
     if overwrite:
@@ -203,8 +204,8 @@ def _refuse_beside_append(out: Path | None, overwrite: bool, shard: str | None, 
         raise UsageError("append: expected --out with the samples to go on from, got none")
     if shard is not None:
         raise UsageError("shard: expected none beside --append and --ess, got both")
-    if options:
-        raise UsageError(f"{next(iter(options))}: expected none beside --append, which goes by the plan of the samples")
+    if changed := [name for name, value in chosen.items() if value not in (None, "auto")]:
+        raise UsageError(f"{changed[0]}: expected none beside --append, which goes by the plan of the samples")
 
 
 def _shard(text: str | None) -> tuple[int, int]:

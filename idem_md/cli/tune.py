@@ -86,6 +86,13 @@ def add_heads_and_plans(
         if done == total:
             work.phase(PLANS)
 
+    def on_plan(plan: SamplingPlan) -> None:
+        nonlocal done
+        if done < total:  # a head that was done sooner
+            done = total
+            work.phase(PLANS)
+        work.say(plan_line(plan))
+
     return run_tuning(
         checkpoint,
         samples,
@@ -96,7 +103,7 @@ def add_heads_and_plans(
         candidates=candidates,
         pilot=pilot,
         on_step=on_step,
-        on_plan=lambda plan: work.say(plan_line(plan)),
+        on_plan=on_plan,
     )
 
 

@@ -15,7 +15,7 @@ from ..torch_state import own_torch
 from .estimators import Source
 from .samples import Fields, Samples
 
-__all__ = ["refine", "resample"]
+__all__ = ["check_refinement", "refine", "resample"]
 
 # Rounds of a third of the steps in which `refine` tunes its step.
 ROUNDS = 10
@@ -44,6 +44,14 @@ def resample(ensemble: Samples, n: int | None, seed: int) -> Fields:
     )
 
 
+def check_refinement(n_steps: int, seed: int, step: float | None) -> None:
+    """Raise `UsageError` for arguments of `refine` that are out of range."""
+    check_int("n_steps", n_steps, 1)
+    check_int("seed", seed, 0, 2**32 - 1)
+    if step is not None:
+        check_float("step", step, above=0.0)
+
+
 @own_torch
 def refine(ensemble: Samples | Fields, n_steps: int, seed: int, step: float | None, resampled: bool) -> Fields:
     """See `WeightedEnsemble.refine`; ``resampled`` if that is what the samples are, which then keep their source."""
@@ -51,9 +59,10 @@ def refine(ensemble: Samples | Fields, n_steps: int, seed: int, step: float | No
 
     from ..chains import MALA, equilibrate, finite_start, first_step, relax
 
-    n_steps, seed = check_int("n_steps", n_steps, 1), check_int("seed", seed, 0, 2**32 - 1)
+    check_refinement(n_steps, seed, step)
+    n_steps, seed = int(n_steps), int(seed)
     system = ensemble.system
-    step = first_step(system.sigma_data) if step is None else check_float("step", step, above=0.0)
+    step = first_step(system.sigma_data) if step is None else float(step)
     start = time.perf_counter()
     source = ensemble
     alive = torch.from_numpy(np.isfinite(source.energies))

@@ -282,7 +282,7 @@ class WeightedEnsemble:
         ResultError
             Every sample has weight zero, or they are raw.
         """
-        return WeightedEnsemble(*resampling.resample(self, n, seed))
+        return type(self)(*resampling.resample(self, n, seed))
 
     def refine(self, n_steps: int, seed: int = 0, step: float | None = None, resample: bool = True) -> WeightedEnsemble:
         """Resample by the weights, then move every sample by Metropolis-adjusted Langevin steps on its energy.
@@ -309,8 +309,9 @@ class WeightedEnsemble:
         ResultError
             No sample to start from, or a step size that found no use.
         """
+        resampling.check_refinement(n_steps, seed, step)
         start = self.resample(seed=seed) if resample else self
-        return WeightedEnsemble(*resampling.refine(start, n_steps, seed, step, resample))
+        return type(self)(*resampling.refine(start, n_steps, seed, step, resample))
 
     def save(self, path) -> list[Path]:
         """Write the samples in the format that the suffix names; all files or none. Returns their paths.

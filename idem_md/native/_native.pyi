@@ -1,4 +1,4 @@
-# The compiled module; its functions take addresses and are called from this room alone.
+# The compiled module; its functions take addresses and are called from this package alone.
 from typing import Any
 
 built_with_cuda: bool

@@ -3,7 +3,7 @@
 The flow dx/dsigma = (x - D)/sigma has x_s = (s/t) x_t + (1 - s/t) Dbar, with Dbar the average of the denoiser along
 the path from t to s, each level weighted by 1/sigma^2. Taking D(x_t, t) for it is an Euler step; the head learns the
 difference, at the point that the Euler step leads to. The network is evaluated once at x_t, for all levels, up or down.
- Shape legend: B configurations, N atoms, D dimensions, C channels.
+Shape legend: B configurations, N atoms, D dimensions, C channels.
 """
 
 from __future__ import annotations

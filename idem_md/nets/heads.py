@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import UsageError
 from ..registry import Registry
 from ..tables import Table
-from .registry import NETWORKS, HasFeatures
+from .registry import HasFeatures
 
 __all__ = ["HEADS", "BuildHead", "Head", "features_of", "network_name", "register_head"]
 
@@ -43,8 +43,8 @@ def register_head(name: str) -> Callable[[BuildHeadType], BuildHeadType]:
 
 
 def network_name(net: nn.Module) -> str:
-    """The name that a network is registered under, or that of its class."""
-    return next((name for name, kind in NETWORKS.items() if type(net) is kind), type(net).__name__)
+    """The name that a network was built by, or that of its class."""
+    return vars(net).get("registered_name", type(net).__name__)
 
 
 def features_of(head: str, net: nn.Module) -> Any:

@@ -10,13 +10,13 @@ from typing import Any, TypedDict, cast
 from ..chains import first_step
 from ..checkpoint import Checkpoint
 from ..checks import check_choice
-from ..diffusion import KERNELS, SamplingPlan, best_kernel, best_plan
+from ..diffusion import KERNELS, LAST_STEPS, SamplingPlan, best_kernel, best_plan
 from ..diffusion import methods as kernels_by_method
 from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
 from ..tables import Table, parse_table, read_toml
 
-__all__ = ["PlanOptions", "choose_plan", "methods", "plan_of", "read_plan_options"]
+__all__ = ["PlanOptions", "choose_plan", "methods", "plan_of", "read_plan_options", "with_move_step"]
 
 # Network evaluations, where nothing has been measured that they could be chosen by; and those of raw samples.
 DEFAULT_NFE, DEFAULT_RAW_NFE = 25, 4
@@ -114,6 +114,8 @@ def choose_plan(
 ) -> SamplingPlan:
     """See `Sampler.plan`; ``cheap`` if plans with many energy calls a sample are to be thought of."""
     method = _method(checkpoint, method, kernel, weighted)
+    if last_step is not None:
+        LAST_STEPS.find(last_step)
     if nfe is None and not weighted:
         nfe = DEFAULT_RAW_NFE
     # With its range checked; a single evaluation has the levels of two.
@@ -128,7 +130,20 @@ def choose_plan(
         plan = replace(frugal, nfe=levels or DEFAULT_NFE)
     else:
         plan = best_plan(tuned if levels is None else [checkpoint.plan(levels, m) for m in known])
-    plan = plan.changed(kernel, last_step, last_step_calls, moves)
-    if plan.moves and plan.move_step is None:
-        plan = replace(plan, move_step=first_step(checkpoint.system.sigma_data))
+    plan = with_move_step(plan.changed(kernel, last_step, last_step_calls, moves), checkpoint)
     return plan if weighted else replace(plan, nfe=asked.nfe, weighted=False)
+
+
+def with_move_step(plan: SamplingPlan, checkpoint: Checkpoint) -> SamplingPlan:
+    """The plan with a step for its moves, if it has moves and none was tuned.
+
+    Raises
+    ------
+    UsageError
+        No plan.
+    """
+    if not isinstance(plan, SamplingPlan):
+        raise UsageError(f"plan: expected a SamplingPlan, see Sampler.plan, got {plan!r}")
+    if plan.moves and plan.move_step is None:
+        return replace(plan, move_step=first_step(checkpoint.system.sigma_data))
+    return plan

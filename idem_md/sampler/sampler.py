@@ -23,7 +23,7 @@ from ..systems import System
 from ..torch_state import own_torch
 from .assembly import Assembly
 from .chunks import Drawing, Wanted, gather, rounds
-from .planning import PathOptions, PlanOptions, choose_plan, plan_of
+from .planning import PathOptions, PlanOptions, choose_plan, plan_of, with_move_step
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -203,7 +203,7 @@ class Sampler:
         UsageError
             A parameter out of range, or an ensemble that cannot be gone on with.
         """
-        p, plan = ensemble.provenance, plan_of(ensemble)
+        p, plan = ensemble.provenance, with_move_step(plan_of(ensemble), self.checkpoint)
         if ess is not None and not plan.weighted:
             raise UsageError(f"ess: expected none for samples without weights, got {ess}")
         # Read from a file it may not know its energy.
@@ -275,7 +275,7 @@ class Sampler:
             self.system.n_dims,
         ):
             raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
-        paths = self._paths(self.plan() if plan is None else plan)
+        paths = self._paths(self.plan() if plan is None else with_move_step(plan, self.checkpoint))
         known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
         x = known.positions[known.alive]
         order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
@@ -296,6 +296,7 @@ class Sampler:
         """The plan, or that of `plan` with these options."""
         if plan is None:
             return self.plan(**options)
+        plan = with_move_step(plan, self.checkpoint)
         if options:
             name = next(iter(options))
             raise UsageError(f"{name}: expected none beside a plan, give it to Sampler.plan")

@@ -98,7 +98,7 @@ def _with_siblings(checkpoint: Checkpoint, plan: SamplingPlan, others: torch.Ten
     """The plan with options for other kernels of its method, which a user may ask for in its place."""
     grid, options = plan.levels(*checkpoint.noise_range), dict(plan.kernel_options)
     for name in methods()[KERNELS[plan.kernel].method]:
-        if name != plan.kernel:
+        if name != plan.kernel and KERNELS[name].suits(checkpoint.denoiser):
             generator = torch.Generator().manual_seed(seed)
             fitted = KERNELS[name].fitted(checkpoint.denoiser, checkpoint.accuracy, grid, others, generator)
             options |= {name: fitted} if fitted else {}

@@ -108,7 +108,8 @@ class TransitionKernel(ABC):
     tuned : bool
         Whether `idem-md tune` tries it.
     nfes : tuple of int
-        Numbers of evaluations for which plans are tuned, unless others are asked for.
+        Numbers of evaluations for which plans are tuned, unless others are asked for; those of the first kernel of a
+        method count for all of it.
     densities : tuple
         Of noise levels, see `noise_grid`: those that are tried when plans are tuned.
 
