@@ -195,7 +195,7 @@ def test_a_cache_of_another_potential_is_refused(tiny_presets, tmp_path):
 
 
 @pytest.mark.slow
-def test_stopped_while_springs_are_trained_it_goes_on_there(tiny_presets, tmp_path, monkeypatch):
+def test_stopped_while_heads_are_trained_it_goes_on_there(tiny_presets, tmp_path, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 

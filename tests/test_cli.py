@@ -385,6 +385,7 @@ def test_shards_merge_and_append(tmp_path):
         ((*base, "--shard", "2"), "shard: expected K/M"),
         ((*base, "--shard", "0/2", "--ess", 5), "shard: expected none beside"),
         ((*more, "--nfe", 4), "nfe: expected none beside --append"),
+        ((*more, "--temperature", 70), "temperature: expected none beside --append"),
         ((*more, "--overwrite"), "overwrite: expected none beside --append"),
         ((*base, "--workers", 0), "workers: expected"),
         (("sample", "dw4", "--append"), "append: expected --out"),

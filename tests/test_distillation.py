@@ -114,7 +114,7 @@ def test_consistency_weights_are_unbiased(kernel, elastic, error, nfe, lowest):
 
 
 def test_steps_are_fitted_by_likelihood():
-    """For an exact map c is one, or for the isotropic kernel the flow's own stretching; errors make eta small."""
+    """For an exact map c is one, or for the isotropic kernel the flow's own scaling; errors make eta small."""
     grid = noise_grid(0.1, 3.0, 6)
     samples = SCALE * standard_normal((2000, 4, 3), generator(5))
     exact = KERNELS["consistency"].fitted(FlowMapDenoiser(), mse, grid, samples, generator(6))
@@ -144,7 +144,7 @@ def test_raw_paths_do_without_weights():
         )
 
 
-def stretches(n=5, d=3, b=2):
+def covariances(n=5, d=3, b=2):
     """Elastic S with springs of all kinds, one of them contracting where nothing pulls."""
     x = standard_normal((b, n, d), generator())
     pairs = n * (n - 1) // 2
@@ -155,7 +155,7 @@ def stretches(n=5, d=3, b=2):
 def test_stretched_gaussians():
     """Density against the dense one on a basis of the subspace, covariance against samples."""
     n, d, r = 5, 3, 1.7
-    p = stretches(n, d)
+    p = covariances(n, d)
     q = FlowGaussian(torch.zeros(2, n, d, dtype=torch.float64), p, 0.3, r)
     ones = torch.kron(torch.ones(n, 1, dtype=torch.float64), torch.eye(d, dtype=torch.float64)) / n**0.5
     others = torch.randn(n * d, n * d - d, generator=generator(), dtype=torch.float64)
@@ -180,7 +180,7 @@ def test_stretched_gaussians():
 
 
 def test_failed_paths_stay_failed():
-    p = stretches()
+    p = covariances()
     broken = Precision(p.matrix.clone(), p.floor)
     broken.matrix[0, 0, 0] = torch.nan
     q = FlowGaussian(torch.zeros(2, 5, 3, dtype=torch.float64), broken, 1.0, 1.7)
@@ -328,6 +328,14 @@ def test_points_have_flow_maps_too(tmp_path):
     assert summary["ensembles"]["raw"]["ess"] is None and summary["metrics"]["raw"]["weighted"] == {}
     assert "to be more than raw samples" in cli("compare", "e.dcd", "raw.dcd", "--out", "no", cwd=tmp_path, code=2)
     cli("info", "raw.dcd", "--json", cwd=tmp_path)
+    with pytest.raises(UsageError, match="last_step: expected one of"):
+        sampler.plan(last_step="magic")
+    plan = sampler.plan(4, last_step="plain")
+    with pytest.raises(UsageError, match="kernel: expected none beside a plan"):
+        sampler.sample(10, plan=plan, kernel="ddpm")
+    for call in (sampler.sample, sampler.forward):
+        with pytest.raises(UsageError, match="plan: expected a SamplingPlan, see Sampler.plan, got 8"):
+            call(10 if call == sampler.sample else e, plan=8)
     for nfe, weighted in ((1, True), (0, False)):
         with pytest.raises(UsageError, match="nfe: expected at least"):
             sampler.sample(10, nfe, weighted=weighted)

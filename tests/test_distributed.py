@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 HELPERS = Path(__file__).parent / "helpers"
 
 
-def peer(rank, size):
+def rank_of(rank, size):
     """One that says nothing to the others."""
     found = Ranks()
     found.rank, found.size = rank, size
@@ -88,7 +88,7 @@ def test_a_buffer_is_shared_out_anew(data):
     u = torch.arange(sum(old), dtype=torch.float32)
     samples = ChainState(u[:, None, None].expand(-1, 2, 3), u, u[:, None, None].expand(-1, 2, 3))
     size = data.draw(st.integers(1, 4))
-    parts = [_own_part(samples, rings, peer(rank, size)) for rank in range(size)]
+    parts = [_own_part(samples, rings, rank_of(rank, size)) for rank in range(size)]
     assert torch.equal(torch.cat([part.u for part, _ in parts]).sort().values, u)
     lengths = [len(part.u) for part, _ in parts]
     if size == len(old):
@@ -98,9 +98,9 @@ def test_a_buffer_is_shared_out_anew(data):
 
 
 def test_random_numbers_are_ones_own():
-    seeds = {peer(rank, size).generator(0, k).initial_seed() for rank in range(3) for size in (3,) for k in range(3)}
+    seeds = {rank_of(rank, size).generator(0, k).initial_seed() for rank in range(3) for size in (3,) for k in range(3)}
     assert len(seeds) == 9
-    assert peer(0, 1).generator(7).initial_seed() == 7
+    assert rank_of(0, 1).generator(7).initial_seed() == 7
 
 
 @given(st.integers(0, 10**6), st.integers(1, 50))
@@ -111,15 +111,15 @@ def test_parts_make_the_whole(whole, size):
 
 def test_what_cannot_be_shared_out_is_refused(tiny):
     with pytest.raises(idem_md.errors.ConfigError, match="buffer.size: expected a multiple .* processes, 3, got 64"):
-        peer(0, 3).check(tiny)
-    peer(0, 2).check(tiny)
+        rank_of(0, 3).check(tiny)
+    rank_of(0, 2).check(tiny)
 
 
 def test_a_state_of_two_is_read_by_one_and_by_two(folder):
     config = load_config(folder / "tiny.toml")
     path, system = folder / "whole" / "state.safetensors", idem_md.get_system("lj13")
     tensors, header = read_tensors(path, "state")
-    both = [load_state(path, config, system, ranks=peer(rank, 2)).state.buffer for rank in range(2)]
+    both = [load_state(path, config, system, ranks=rank_of(rank, 2)).state.buffer for rank in range(2)]
     assert torch.equal(torch.cat([b.samples.x for b in both]), tensors["buffer.x"])
     assert [b.next for b in both] == [next for _, next in header["rings"]]
     one = load_state(path, config, system)

@@ -91,11 +91,11 @@ def test_without_pairs_it_is_isotropic():
 
 @pytest.fixture(scope="module")
 def head():
-    springs = ElasticNetwork(ElasticNetworkOptions(hidden=16), 8, 1.0, 0.7)
+    network = ElasticNetwork(ElasticNetworkOptions(hidden=16), 8, 1.0, 0.7)
     with torch.no_grad():
-        for p in springs.parameters():  # as after some training
+        for p in network.parameters():  # as after some training
             p.add_(0.3 * torch.randn(p.shape, generator=generator(p.numel())))
-    return springs
+    return network
 
 
 def test_elastic_networks_are_positive_and_equivariant(head):

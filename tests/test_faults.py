@@ -117,7 +117,7 @@ def test_training_does_not_depend_on_it_either(tiny, tmp_path, odd_torch):
 
 
 def made_of_torch(folder, tiny):
-    """Parameters of everything that is learnt: networks of every kind, springs, jumps, noise levels."""
+    """Parameters of everything that is learnt: networks of every kind, their heads, noise levels."""
     found = {}
     for name in NETWORKS:
         system = idem_md.get_system({"mlp": "gmm40", "painn": "binary"}.get(name, "lj13"))
@@ -127,9 +127,9 @@ def made_of_torch(folder, tiny):
     checkpoint = idem_md.train(tiny, folder / "run")
     few = HeadTraining(steps=2)
     tuned = tune(checkpoint, run_samples(folder / "run"), folder / "model.safetensors", heads=few, nfes={})
-    jumps = Distillation(steps=100, batch=8, pool=32, renewed=8)
-    made = distill(idem_md.load_sampler("gmm40").checkpoint, folder / "state.safetensors", jumps)
-    for name, other in (("tuned", tuned), ("jumps", made)):
+    settings = Distillation(steps=100, batch=8, pool=32, renewed=8)
+    made = distill(idem_md.load_sampler("gmm40").checkpoint, folder / "state.safetensors", settings)
+    for name, other in (("tuned", tuned), ("distilled", made)):
         found |= {f"{name}.{key}": value for key, value in other.denoiser.state_dict().items()}
     return found | {"levels": torch.tensor(tuned.frugal_plan().sigma_1, dtype=torch.float64)}
 

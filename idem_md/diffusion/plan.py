@@ -72,9 +72,9 @@ class SamplingPlan:
     def __post_init__(self):
         if self.sigma_1 is not None:
             check_float("sigma_1", self.sigma_1, above=0.0)
-        check_int("moves", self.moves, 0)
+        object.__setattr__(self, "moves", check_int("moves", self.moves, 0))
         if self.nfe is not None:
-            check_int("nfe", self.nfe, 2 if self.weighted else 1, MAX_NFE)
+            object.__setattr__(self, "nfe", check_int("nfe", self.nfe, 2 if self.weighted else 1, MAX_NFE))
 
     def build_last_step(self) -> LastStep:
         """The last step, with the moves after it.

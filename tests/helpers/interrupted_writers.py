@@ -29,7 +29,7 @@ def train(folder):
 
 
 def distillation(folder):
-    """The same for jumps."""
+    """The same for a flow map."""
     folder.mkdir(exist_ok=True)
     path = folder / "state.safetensors"
     few = Distillation(steps=600, batch=8, pool=32, renewed=8)
