@@ -165,7 +165,7 @@ def test_overrides():
 def test_engines_agree(system):
     """Mean energies with the exact one and between engines; distributions of thinned chains with tempering's."""
     runs = {
-        "openmm": OpenMMEngine().run(system, 2000, 50_000, seed=1),
+        "openmm": OpenMMEngine().run(system, 2000, 100_000, seed=1),
         "pt": ENGINES["pt"].run(system, 2000, 2000, seed=1),
         "mala": ENGINES["mala"].run(system, 2000, 6000, seed=1),
     }
