@@ -292,7 +292,7 @@ def test_plans_change_as_asked(lj13_sampler):
 @pytest.mark.slow
 def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples, monkeypatch):
     """An elastic network and a plan in seconds, in one file; sampling by it is unbiased."""
-    monkeypatch.setattr(annealed, "NATIVE", (annealed.Effort(1024, 4, 1, 5.0), annealed.Effort(512, 4, 2, 5.0)))
+    monkeypatch.setattr(annealed, "NATIVE", (annealed.Effort(4096, 4, 1, 5.0), annealed.Effort(1024, 4, 1, 5.0)))
     checkpoint = lj13_sampler.checkpoint
     few = HeadTraining(steps=30, batch=64)
     with pytest.warns(TrainingWarning, match="plans for .* evaluations were for another elastic network, and are gone"):
