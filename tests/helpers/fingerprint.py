@@ -1,7 +1,7 @@
 """Digests of what a version computes, to compare two versions bit for bit on one machine.
 
-    python tests/helpers/fingerprint.py FOLDER > after.json      # in the environment of each version
-    diff before.json after.json
+    python tests/helpers/fingerprint.py FOLDER      # in the environment of each version
+    diff BEFORE/fingerprint.json AFTER/fingerprint.json
 
 Samples, baselines, three training iterations and a resumption, through the public surface alone.
 """
@@ -140,4 +140,5 @@ def fingerprint(folder: Path) -> dict:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     result = fingerprint(Path(sys.argv[1]))
-    print(json.dumps(result, indent=1))
+    # In a file: from the first `--json` on stdout is for those objects alone.
+    (Path(sys.argv[1]) / "fingerprint.json").write_text(json.dumps(result, indent=1))
