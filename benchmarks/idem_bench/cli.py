@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from idem_md.cli.bench import AsJson, Batch, Repeats, Seed, System, json_lines
+from idem_md.cli.bench import Batch, Repeats, Seed, System, json_lines
 from idem_md.cli.console import folder_option, picture, print_json
 from idem_md.cli.main import run_app
 from idem_md.cli.potential import cores
 from idem_md.cli.progress import working
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of Markdown.")]
 
 app = typer.Typer(
     help="The project's own measurements, JSON lines: python -m idem_bench engines",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import check_png, picture, print_json
+from .drawing import plot_by_temperature
 from .outputs import PlotOption
 from .progress import working
 from .results import spread
@@ -52,10 +53,8 @@ def analyse(
             ensemble = analysis.reweighted(ensemble, temperature)
         found = analysis.analyse(ensemble, _names(observable), _names(profile))
         if plot is not None:
-            from ..report import plot_histograms
-
             with picture("plot", plot) as target:
-                plot_histograms({f"{ensemble.system.units.temperature_kelvin:g} K": ensemble}, target)
+                plot_by_temperature([ensemble], target)
         head = {
             "system": ensemble.system.name,
             "kind": ensemble.kind,

@@ -10,7 +10,7 @@ import typer
 from .console import DEVICE, print_json
 from .progress import working
 
-__all__ = ["AsJson", "Batch", "Repeats", "Seed", "System", "app", "json_lines"]
+__all__ = ["Batch", "Repeats", "Seed", "System", "app", "json_lines"]
 
 app = typer.Typer(
     help="Measurements on this machine and of your networks, JSON lines: idem-md bench target",
@@ -31,7 +31,6 @@ Batch = Annotated[int | None, typer.Option(help="Configurations or chains.")]
 Repeats = Annotated[int, typer.Option(help="Calls timed; the median is given.")]
 Reference = Annotated[bool, typer.Option(help="Also time plain torch.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same machine: same numbers.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of Markdown.")]
 
 
 def json_lines(rows: Callable[[], Iterable[Mapping[str, Any]]]) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "network_of",
     "note",
     "plan_options",
+    "plot_by_temperature",
     "potential_words",
     "report",
     "sampler_of",
@@ -151,11 +152,16 @@ def report(outputs: Outputs, ensembles: Sequence[WeightedEnsemble]) -> list[dict
     means = [e.mean_energy for e in ensembles]
     results = [result(e, mean, files) for e, mean, files in zip(ensembles, means, outputs.save(ensembles))]
     if outputs.plot is not None:
-        from ..report import plot_histograms
-
         with outputs.picture(outputs.plot) as target:
-            plot_histograms({f"{e.system.units.temperature_kelvin:g} K": e for e in ensembles}, target)
+            plot_by_temperature(ensembles, target)
     return results
+
+
+def plot_by_temperature(ensembles: Sequence[WeightedEnsemble], target: Path) -> None:
+    """Write histograms as PNG, each ensemble named by its temperature."""
+    from ..report import plot_histograms
+
+    plot_histograms({f"{e.system.units.temperature_kelvin:g} K": e for e in ensembles}, target)
 
 
 def show(ensembles: Sequence[WeightedEnsemble], results: Sequence[dict[str, Any]], scan: bool, as_json: bool) -> None:

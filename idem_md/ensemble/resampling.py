@@ -53,18 +53,19 @@ def check_refinement(n_steps: int, seed: int, step: float | None) -> None:
 
 
 @own_torch
-def refine(ensemble: Samples | Fields, n_steps: int, seed: int, step: float | None, resampled: bool) -> Fields:
-    """See `WeightedEnsemble.refine`; ``resampled`` if that is what the samples are, which then keep their source."""
+def refine(source: Samples, n_steps: int, seed: int, step: float | None, resampled: bool) -> Fields:
+    """See `WeightedEnsemble.refine`; ``resampled`` if that is what the samples are, which then keep their source.
+
+    Arguments are those that `check_refinement` has seen.
+    """
     import torch
 
     from ..chains import MALA, equilibrate, finite_start, first_step, relax
 
-    check_refinement(n_steps, seed, step)
     n_steps, seed = int(n_steps), int(seed)
-    system = ensemble.system
+    system = source.system
     step = first_step(system.sigma_data) if step is None else float(step)
     start = time.perf_counter()
-    source = ensemble
     alive = torch.from_numpy(np.isfinite(source.energies))
     if not bool(alive.any()):
         raise ResultError("energies: expected at least one finite one to start from, got none")

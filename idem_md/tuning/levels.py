@@ -110,7 +110,7 @@ def tune_expensive_plan(
 def _mean_log_weight(
     checkpoint: Checkpoint, kernel: TransitionKernel, plan: SamplingPlan, x_0, energy: Energy, seed: int
 ) -> float:
-    """That of paths up from samples; but for their own energies if there is one candidate."""
+    """The mean log weight of paths up from samples; without their own energies if there is one candidate."""
     assert plan.sigma_1 is not None
     generator = torch.Generator().manual_seed(seed)
     x = x_0 + plan.sigma_1 * standard_normal(x_0.shape, generator)

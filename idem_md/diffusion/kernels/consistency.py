@@ -76,7 +76,7 @@ class ConsistencyEvaluation(Evaluation):
 
     @cached_property
     def diffusion(self) -> Evaluation:
-        """That of the diffusion kernel: steps of the flow map do not take it, and it is not free."""
+        """The evaluation of the diffusion kernel, which steps of the flow map do not take and which is not free."""
         return self.as_diffusion()
 
     def posterior(self) -> Gaussian:
@@ -189,7 +189,7 @@ class IsotropicConsistency(TransitionKernel):
         self._log_scale = np.log([check_float("scale", c, above=0.0) for c in scale])
 
     def eta(self, s: float) -> float:
-        """Of steps down to level ``s``."""
+        """The eta of steps down to level ``s``."""
         return 1 - math.exp(np.interp(math.log(s), self._at, self._log_rest))
 
     def variance(self, s: float) -> float:
@@ -253,7 +253,7 @@ class IsotropicConsistency(TransitionKernel):
 
 @register_kernel("consistency")
 class Consistency(IsotropicConsistency):
-    """With the covariance that the flow makes of the noise on its way up: c (s^2 - u^2) (I + r^2 S)(I + S)^-1,
+    """Steps up with the covariance that the flow makes of the noise: c (s^2 - u^2) (I + r^2 S)(I + S)^-1,
     r = t/s.
 
     See `nets.FlowCovariance` for S, which is learnt with the flow map.
