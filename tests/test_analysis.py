@@ -112,11 +112,11 @@ def test_coverage_by_minima():
     system = idem_md.get_system("lj13")
     liquid = ENGINES["pt"].run("lj13", 120, 2000, seed=0)
     other = ENGINES["pt"].run("lj13", 120, 2000, seed=1)
-    assert abs(coverage(other, liquid, n=60).worst[1]) < 4
+    assert abs(coverage(other, liquid, n=30).worst[1]) < 4
     x = np.repeat(liquid.positions[:1], 50, 0) + 0.001 * np.random.default_rng(0).standard_normal((50, 13, 3))
     x -= x.mean(1, keepdims=True)
     u = system.energy()(torch.from_numpy(x))[0].numpy()
-    assert coverage(idem_md.WeightedEnsemble(x, u, np.zeros(50), system), liquid, n=40).missing > 0.5
+    assert coverage(idem_md.WeightedEnsemble(x, u, np.zeros(50), system), liquid, n=20).missing > 0.5
     with pytest.raises(idem_md.UsageError, match="reference: expected"):
         coverage(liquid, two_wells(0.5, 10))
 

@@ -232,9 +232,9 @@ def test_observables_and_analyses_of_ones_own():
 
 @pytest.mark.slow
 def test_lj13_at_other_temperatures_against_tempering(lj13_sampler):
-    """Heat capacity, energy, radius and radial distribution at 0.9 T, T and 1.1 T from samples at T."""
+    """Heat capacity, energy, radius and radial distribution at 0.9 T and 1.1 T from samples at T."""
     e = lj13_sampler.sample(800, seed=11)
-    for factor in (0.9, 1.0, 1.1):
+    for factor in (0.9, 1.1):
         kelvin = factor * e.system.units.temperature_kelvin
         ours = reweighted(e, kelvin)
         theirs = ENGINES["pt"].run(e.system.at(kelvin), 500, 2000, seed=5)

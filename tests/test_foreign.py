@@ -226,7 +226,7 @@ def test_the_default_trap_is_weak_and_reported():
 
 @pytest.mark.slow
 def test_executors_give_identical_numbers():
-    """In this process, threads, a process pool of two, Dask: bit for bit, as the cut into tasks is the same."""
+    """In this process, threads, two processes, threads of Dask: bit for bit, as the cut into tasks is the same."""
     x = copper_positions(75)
     u, f = copper()(x)
     with ThreadPoolExecutor(4) as threads:
@@ -237,7 +237,7 @@ def test_executors_give_identical_numbers():
     results.append(pool(x))  # starts again
     pool.close()
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
+        distributed.LocalCluster(processes=False, n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         results.append(copper(EMT, executor=client.get_executor())(x))

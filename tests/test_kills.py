@@ -1,5 +1,7 @@
 """kill -9 at random moments: what goes on goes on bit for bit, and only what belongs together is read."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +17,20 @@ pytestmark = pytest.mark.slow
 HELPERS = Path(__file__).parent / "helpers"
 
 
-def killed(what, folder, times, longest):
+@pytest.fixture(scope="module")
+def killed():
     """Run ``interrupted_writers.py``: so many processes killed within ``longest`` seconds, and a last one that may
-    finish."""
-    command = [sys.executable, str(HELPERS / "interrupted_writers.py"), what, str(folder), str(times), str(longest)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()
+    finish. It is one process for all, most of whose time goes into its imports."""
+    command = [sys.executable, str(HELPERS / "interrupted_writers.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
+
+        def ask(what, folder, times, longest):
+            print(what, folder, times, longest, file=writers.stdin, flush=True)
+            return json.loads(writers.stdout.readline())
+
+        yield ask
+        writers.stdin.close()
+        assert writers.wait(timeout=60) == 0
 
 
 def files(folder):
@@ -34,7 +43,7 @@ def tensors(path):
     return idem_md.training.load_checkpoint(path).denoiser.state_dict()
 
 
-def test_training(tmp_path, tiny_toml):
+def test_training(tmp_path, tiny_toml, killed):
     (tmp_path / "tiny.toml").write_text(tiny_toml(30))
     killed("train", tmp_path / "whole", 0, 0)
     seen = killed("train", tmp_path / "killed", 4, 0.4)
@@ -45,7 +54,17 @@ def test_training(tmp_path, tiny_toml):
     assert whole == again == ["config.json", "log.jsonl", "model.safetensors", "state.safetensors"]
 
 
-def test_distillation(tmp_path):
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A folder with three files of samples."""
+    folder, sampler = tmp_path_factory.mktemp("drawn"), idem_md.load_sampler("gmm40")
+    for k in (0, 1):
+        sampler.sample(2000, nfe=4, last_step="plain", seed=k).save(folder / f"{k}.dcd")
+    sampler.sample(500, nfe=4, last_step="plain").save(folder / "old.dcd")
+    return folder
+
+
+def test_distillation(tmp_path, killed):
     killed("distill", tmp_path / "whole", 0, 0)
     killed("distill", tmp_path / "killed", 2, 0.6)
     a, b = (tensors(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
@@ -54,7 +73,7 @@ def test_distillation(tmp_path):
         assert files(tmp_path / name) == ["model.safetensors", "state.safetensors"]
 
 
-def test_saving(tmp_path):
+def test_saving(tmp_path, killed):
     """Two ensembles in turn under one name: what can be loaded is one of them, whole."""
     tmp_path = tmp_path / "saved"
     for line in killed("save", tmp_path, 8, 0.1):
@@ -75,13 +94,10 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_commands(name, tmp_path):
+def test_commands(name, tmp_path, drawn, killed):
     """What is there afterwards is what was there before, or all of what was to come; and the command works again."""
     words, times, longest = COMMANDS[name]
-    sampler = idem_md.load_sampler("gmm40")
-    for k in (0, 1):
-        sampler.sample(2000, nfe=4, last_step="plain", seed=k).save(tmp_path / f"{k}.dcd")
-    sampler.sample(500, nfe=4, last_step="plain").save(tmp_path / "old.dcd")
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     killed(words, tmp_path, times, longest)
     for path in tmp_path.glob("*.npz"):
         try:

@@ -286,7 +286,6 @@ SOME = r"sampling: [1-9]\d* of"
     "command,until,kept",
     [
         ("workers", SOME, {"a-interrupted.dcd"}),
-        ("scan", SOME, {"a-290K-interrupted.dcd", "a-310K-interrupted.dcd"}),
         ("baseline", "independent, one in", {"a-interrupted.dcd"}),
         ("chains", "mala: 0 of", set()),
     ],
@@ -308,9 +307,9 @@ def test_ctrl_c_keeps_what_was_drawn(command, until, kept, tmp_path):
 @pytest.mark.slow
 def test_the_end_of_a_queue_keeps_it_too(tmp_path):
     """And what is kept can be gone on with."""
-    code, _, said, _ = interrupted(SLOW["sample"].split(), tmp_path, SOME, signal.SIGTERM)
-    assert code == 143, said
-    name = "a-interrupted.dcd"
+    code, _, said, _ = interrupted(SLOW["scan"].split(), tmp_path, SOME, signal.SIGTERM)
+    name, other = "a-290K-interrupted.dcd", "a-310K-interrupted.dcd"
+    assert code == 143 and {p.name for p in tmp_path.glob("*.dcd")} == {name, other}, said
     n = len(idem_md.load_ensemble(tmp_path / name))
     grown = json.loads(run(*f"extend --sampler dw4 -n 20 {name} --json".split(), cwd=tmp_path).stdout)
     assert grown["n"] == n + 20

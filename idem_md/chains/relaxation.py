@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 
 from ..energies import Energy
 from ..geometry import centred
@@ -54,6 +53,7 @@ def quench(energy: Energy, x: torch.Tensor) -> torch.Tensor:
 
     A configuration whose minimisation does not converge gives NaN.
     """
+    from scipy.optimize import minimize  # whose import takes as long as that of this package
 
     zero: float | None = None
 

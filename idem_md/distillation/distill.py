@@ -36,8 +36,8 @@ __all__ = ["Distillation", "distill", "flow_map_error"]
 
 # Steps of a round, after which the oldest trajectories are renewed; rounds from one saved state to the next.
 ROUND, SAVED = 100, 5
-# Levels of a trajectory; steps between two of them when errors are measured.
-LEVELS, FINE = 24, 4
+# Levels of a trajectory; steps between two of them when errors are measured, and trajectories of that.
+LEVELS, FINE, ERROR_SAMPLES = 24, 4, 256
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def distill(
         "rounds": now.round,
         "losses": [float(f"{loss:.3g}") for loss in now.losses],
         "seconds": now.seconds,
-        **flow_map_error(done, (256, *n), lowest, highest, torch.Generator().manual_seed(settings.seed + 1)),
+        **flow_map_error(done, (ERROR_SAMPLES, *n), lowest, highest, torch.Generator().manual_seed(settings.seed + 1)),
     }
     made = replace(checkpoint, denoiser=done, provenance=checkpoint.with_head_record(FLOW_MAP, record), digest="")
     return replace(made, provenance=made.with_head_record(FLOW_COVARIANCE, {"steps": steps, "seconds": seconds}))

@@ -1,10 +1,12 @@
-"""Forks processes that train, distill, save or run a command, and kills them.
+"""Forks processes that train, distill, save or run a command, and kills them; jobs are lines of stdin:
 
-    interrupted_writers.py WHAT FOLDER TIMES LONGEST
+    WHAT FOLDER TIMES LONGEST
 
-WHAT is one of ``train``, ``distill`` and ``save``, or the words of a command, with commas.
+WHAT is one of ``train``, ``distill`` and ``save``, or the words of a command, with commas. An answer is a line of JSON:
+what was seen.
 """
 
+import json
 import os
 import random
 import signal
@@ -32,7 +34,7 @@ def distillation(folder):
     """The same for a flow map."""
     folder.mkdir(exist_ok=True)
     path = folder / "state.safetensors"
-    few = Distillation(steps=600, batch=8, pool=32, renewed=8)
+    few = Distillation(steps=200, batch=8, pool=32, renewed=8, covariance_steps=60)
     made = distill(idem_md.load_sampler("gmm40").checkpoint, path, few, resume=path.exists())
     save_checkpoint(folder / "model.safetensors", made)
 
@@ -76,13 +78,13 @@ def command(words, folder):
                 raise RuntimeError(f"{words}: exit code {end.code}") from None
 
 
-def main(what, folder, times, longest):
+def job(what, folder, times, longest):
     """Kill, look, and at the end let one finish."""
     work = {"train": train, "distill": distillation, "save": save}.get(what, partial(command, what.split(",")))
     random.seed(0)
     if what == "save":
         folder.mkdir()
-    torch.set_num_threads(1)
+    seen = []
     for _ in range(times):
         victim = os.fork()
         if victim == 0:
@@ -93,13 +95,18 @@ def main(what, folder, times, longest):
         os.kill(victim, signal.SIGKILL)
         if os.waitpid(victim, 0)[1] not in (0, signal.SIGKILL):  # it may have been faster
             raise RuntimeError(f"{what} failed by itself")
-        print(look(folder) if what == "save" else "killed", flush=True)
+        seen.append(look(folder) if what == "save" else "killed")
     if what == "save":
         ensembles()[1].save(folder / "x.dcd")
     elif "," not in what:
         work(folder)
-    print(look(folder) if what == "save" else "whole", flush=True)
+    return [*seen, look(folder) if what == "save" else "whole"]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the work prints is no answer
+    for line in sys.stdin:
+        what, folder, times, longest = line.split()
+        print(json.dumps(job(what, Path(folder), int(times), float(longest))), file=answers, flush=True)
