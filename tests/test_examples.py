@@ -83,7 +83,7 @@ def test_compare_with_md(tmp_path, monkeypatch, capsys):
         mean, error = e.mean_energy
         assert e.ess < 30 or abs(mean + 42.92) < 5 * error + 0.1, label
     assert (tmp_path / "lj13" / "index.html").exists()
-    crossed = example.barriers(n=2000, steps=4000, reference_steps=100)
+    crossed = example.barriers(n=2000, steps=4000, reference_steps=320)
     (ours, error), _ = crossed["idem-md"]
     assert abs(ours - 0.826) < 4.5 * error + 0.02  # by tempering, with the example's own numbers
     assert crossed["openmm Langevin"][0][0] < 0.3 and crossed["native MALA"][0][0] < 0.5  # chains stay where they began
