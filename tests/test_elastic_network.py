@@ -1,5 +1,6 @@
 """Elastic Gaussians, the head that learns them, plans, and annealing in native code against plain torch."""
 
+import inspect
 import json
 import math
 from dataclasses import replace
@@ -15,7 +16,6 @@ from idem_md.baselines import ENGINES
 from idem_md.chains import Schedule, run_annealing, run_mala, tuned_schedule
 from idem_md.checkpoint import load_checkpoint, save_checkpoint
 from idem_md.diffusion import Elastic, Isotropic, MovedLastStep, Precision, SamplingPlan
-from idem_md.diffusion.last_step import annealed
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.errors import TrainingWarning
 from idem_md.geometry import centred, standard_normal, subspace_dimension
@@ -292,7 +292,7 @@ def test_plans_change_as_asked(lj13_sampler):
 @pytest.mark.slow
 def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples, monkeypatch):
     """An elastic network and a plan in seconds, in one file; sampling by it is unbiased."""
-    monkeypatch.setattr(annealed, "NATIVE", (annealed.Effort(4096, 4, 1, 5.0), annealed.Effort(1024, 4, 1, 5.0)))
+    monkeypatch.setitem(inspect.unwrap(tune).__globals__, "LEVEL_SAMPLES", 100)
     checkpoint = lj13_sampler.checkpoint
     few = HeadTraining(steps=30, batch=64)
     with pytest.warns(TrainingWarning, match="plans for .* evaluations were for another elastic network, and are gone"):
@@ -318,19 +318,20 @@ def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples, monkeypatch
         and tuned.provenance["tuning_energy_calls"] > 0
     )
     plan = tuned.plans["diffusion"][5]
-    assert plan.last_step == "annealed" and plan.ess_fraction > 0.1 and plan.seconds > 0
+    assert plan.last_step == "annealed" and plan.ess_fraction > 0.3 and plan.seconds > 0
+    assert 0.2 < plan.tuned.variance < 1.5 and len(plan.tuned.alternatives) <= 3
     sampler = idem_md.load_sampler(tmp_path)
     assert sampler.checkpoint.expensive == expensive
     energy = sampler.system.energy()
-    more = tune_expensive_plan(checkpoint, lj13_samples[:100], energy, candidates=8).expensive
-    assert more.options == {"candidates": 8} and more.sigma_1 > expensive.sigma_1 and energy.calls >= 5 * 7 * 100
+    more = tune_expensive_plan(checkpoint, lj13_samples[:50], energy, candidates=8).expensive
+    assert more.options == {"candidates": 8} and more.sigma_1 > expensive.sigma_1 and energy.calls >= 5 * 7 * 50
     frugal = sampler.sample(400, seed=0, plan=replace(expensive, nfe=25))
     assert frugal.provenance["energy_calls"] == 400 and abs(frugal.log_z - 59.86) < 4.5 * frugal.log_z_err
     asked = sampler.sample(20, nfe=25, last_step="nested", last_step_calls=3).provenance
     assert asked["energy_calls"] == 60 and asked["plan"]["density"] == expensive.density
     e = sampler.sample(400, nfe=5, seed=1)
     mean, error = e.mean_energy
-    assert e.ess > 40 and abs(mean + 42.92) < 4.5 * error
+    assert 0.6 < e.ess_fraction / plan.ess_fraction < 1.6 and abs(mean + 42.92) < 4.5 * error
     assert abs(e.log_z - 59.86) < 4.5 * (e.log_z_err**2 + 0.03**2) ** 0.5
 
 

@@ -78,12 +78,13 @@ def test_compare_with_md(tmp_path, monkeypatch, capsys):
     """With small numbers; what it gives with its own is in docs/guides/comparing-with-md.md."""
     example = load("compare_with_md")
     monkeypatch.setattr(example, "CORES", 1)
+    monkeypatch.setattr(example, "LADDER", (1.0, 0.5))
     raced = example.race(tmp_path, n=200, seconds=0.5)
     for label, e in raced.items():
         mean, error = e.mean_energy
         assert e.ess < 30 or abs(mean + 42.92) < 5 * error + 0.1, label
     assert (tmp_path / "lj13" / "index.html").exists()
-    crossed = example.barriers(n=2000, steps=4000, reference_steps=320)
+    crossed = example.barriers(n=2000, steps=4000, reference_steps=1000)
     (ours, error), _ = crossed["idem-md"]
     assert abs(ours - 0.826) < 4.5 * error + 0.02  # by tempering, with the example's own numbers
     assert crossed["openmm Langevin"][0][0] < 0.3 and crossed["native MALA"][0][0] < 0.5  # chains stay where they began

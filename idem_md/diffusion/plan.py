@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,7 +17,7 @@ from .last_step import LAST_STEPS, LastStep, MovedLastStep
 from .paths import PathSampler
 from .schedule import noise_grid
 
-__all__ = ["MOVES_SHARE", "SamplingPlan", "best_plan"]
+__all__ = ["MOVES_SHARE", "SamplingPlan", "Tuned", "best_plan", "plan_worth"]
 
 # One in so many of the energy calls of a plan for its moves.
 MOVES_SHARE = 8
@@ -24,6 +25,34 @@ MOVES_SHARE = 8
 WORTH_HAVING = 0.75
 # More levels than that differ by rounding only.
 MAX_NFE = 100_000
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found of a plan.
+
+    Attributes
+    ----------
+    paths, last_step : float
+        Variance of log w that comes from the steps between levels, and from the last step.
+    alternatives : tuple of SamplingPlan
+        Which suit other numbers of energy calls better; see `SamplingPlan.changed`.
+    """
+
+    paths: float
+    last_step: float
+    alternatives: tuple[SamplingPlan, ...] = ()
+
+    @property
+    def variance(self) -> float:
+        """Of log w."""
+        return self.paths + self.last_step
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Tuned:
+        """From JSON."""
+        alternatives = tuple(SamplingPlan.of(plan) for plan in table["alternatives"])
+        return cls(table["paths"], table["last_step"], alternatives)
 
 
 @dataclass(frozen=True)
@@ -45,7 +74,10 @@ class SamplingPlan:
     options : dict
         Of the last step; see `LastStep.build`.
     ess_fraction, seconds : float, optional
-        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample.
+        Measured when it was tuned: share of effective samples of forward paths, and seconds a sample. None for a plan
+        that was changed since.
+    tuned : Tuned, optional
+        What else tuning found of it.
     moves : int
         Langevin steps on u after the last step; see `MovedLastStep`.
     move_step : float, optional
@@ -68,6 +100,7 @@ class SamplingPlan:
     kernel_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     nfe: int | None = None
     weighted: bool = True
+    tuned: Tuned | None = field(default=None, repr=False, hash=False)
 
     def __post_init__(self):
         if self.sigma_1 is not None:
@@ -140,25 +173,57 @@ class SamplingPlan:
     ) -> SamplingPlan:
         """With what a user asks for in its place; what was tuned for another last step is left out.
 
-        A number of calls includes the moves of the plan, which keep their share of it.
+        A number of calls includes the moves of the plan, which keep their share of it; the plan or one of its
+        alternatives is taken, that of the least variance of log w with so many.
         """
         plan = self
         if kernel is not None:
-            plan = replace(plan, kernel=kernel)
+            plan = replace(plan, kernel=kernel, ess_fraction=None, seconds=None, tuned=None)
         if last_step is not None and last_step != self.last_step:
             plan = replace(plan, last_step=last_step, sigma_1=None, density=None, options={}, moves=0)
+            plan = replace(plan, ess_fraction=None, seconds=None, tuned=None)
         if last_step_calls is not None:
             last_step_calls = check_int("last_step_calls", last_step_calls, 1)
-            kind = LAST_STEPS.find(plan.last_step)
             if moves is None and plan.moves:
                 plan = replace(plan, moves=last_step_calls // MOVES_SHARE)
                 last_step_calls -= plan.moves
-            plan = replace(plan, options=kind.of_calls(plan.options, last_step_calls))
+            plan = plan._with_calls(last_step_calls)
         return plan if moves is None else replace(plan, moves=check_int("moves", moves, 0))
+
+    def _with_calls(self, calls: int) -> SamplingPlan:
+        """With so many energy calls of the last step, and what they should give."""
+
+        def with_calls(plan: SamplingPlan) -> Tuned:
+            assert plan.tuned is not None
+            known = LAST_STEPS.find(plan.last_step).build(plan.options).calls
+            return Tuned(plan.tuned.paths, plan.tuned.last_step * known / calls)
+
+        alternatives = self.tuned.alternatives if self.tuned else ()
+        able = [plan for plan in (self, *alternatives) if plan.tuned is not None]
+        best = min(able, key=lambda plan: with_calls(plan).variance, default=self)
+        share, tuned = None, None
+        if best.tuned is not None:
+            tuned = with_calls(best)
+            share = (best.ess_fraction or 0.0) * math.exp(best.tuned.variance - tuned.variance)
+        return replace(
+            self,
+            kernel=best.kernel,
+            last_step=best.last_step,
+            sigma_1=best.sigma_1,
+            density=best.density,
+            kernel_options={**self.kernel_options, **best.kernel_options},
+            options=LAST_STEPS.find(best.last_step).of_calls(best.options, calls),
+            ess_fraction=share,
+            seconds=None,
+            tuned=tuned,
+        )
 
     def table(self) -> dict[str, Any]:
         """The plan as JSON; the inverse is `SamplingPlan.of`."""
-        return asdict(self)
+        table = asdict(self)
+        if self.tuned is None:
+            del table["tuned"]  # as in files that are older than it
+        return table
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> SamplingPlan:
@@ -172,17 +237,26 @@ class SamplingPlan:
         unknown = sorted(table.keys() - cls.__dataclass_fields__.keys())
         if unknown:
             raise UsageError(f"plan: expected some of {', '.join(cls.__dataclass_fields__)}, got {unknown[0]!r}")
-        density = table.get("density")
-        return cls(**{**table, "density": None if density is None else tuple(density)})
+        density, tuned = table.get("density"), table.get("tuned")
+        density = None if density is None else tuple(density)
+        return cls(**{**table, "density": density, "tuned": None if tuned is None else Tuned.of(tuned)})
 
 
-def best_plan(plans: Sequence[SamplingPlan], least: float = 0.0) -> SamplingPlan:
+def plan_worth(plan: SamplingPlan) -> float:
+    """Effective samples a second times their share, as measured when the plan was tuned; 0 if it was not.
+
+    The share counts apart from the speed: with a small one few samples carry the averages, whose errors are then hard
+    to know.
+    """
+    return (plan.ess_fraction or 0.0) ** 2 / (plan.seconds or 1.0)
+
+
+def best_plan(plans: Sequence[SamplingPlan]) -> SamplingPlan:
     """The plan with the most effective samples a second, as measured when it was tuned.
 
-    Only plans count whose share of effective samples is not much below the largest, nor below ``least`` if there is
-    another; plans that were not measured come last.
+    Only plans count whose share of effective samples is not much below the largest; plans that were not measured come
+    last.
     """
     most = max(plan.ess_fraction or 0.0 for plan in plans)
-    enough = min(most, max(WORTH_HAVING * most, least))
-    good = [plan for plan in plans if (plan.ess_fraction or 0.0) >= enough]
+    good = [plan for plan in plans if (plan.ess_fraction or 0.0) >= WORTH_HAVING * most]
     return max(good, key=lambda plan: (plan.ess_fraction or 0.0) / (plan.seconds or 1.0))

@@ -6,9 +6,11 @@ later reported.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,26 +21,42 @@ from ..diffusion import (
     KERNELS,
     LAST_STEPS,
     DiffusionKernel,
+    Evaluation,
     LastStep,
     PathSampler,
     SamplingPlan,
-    best_plan,
     methods,
     noise_grid,
 )
 from ..diffusion.kernels import best_kernel, evaluate_in_chunks
-from ..diffusion.plan import MOVES_SHARE
+from ..diffusion.plan import MOVES_SHARE, Tuned, plan_worth
 from ..energies import Energy
 from ..ensemble import ForwardWeights
+from ..errors import ResultError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
 
 __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 
 # Lowest noise level in units of the standard deviation of a coordinate.
-LOWEST = (0.25, 0.35, 0.45, 0.55, 0.7, 0.85)
-# Samples from which the step of moves is tuned, and samples by which a plan is timed, at most.
-STEP_SAMPLES, MAX_TIMED_SAMPLES = 250, 1000
+LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
+# Samples from which the step of moves is tuned, and samples by which a plan is timed, at most and at least.
+STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
+# Samples from which the number of calls of a pilot is found, and by which anything is measured at least.
+FEW = 48
+# Variance of a pilot from which one can be extrapolated to more calls; how many times as many are tried next.
+PILOT_VARIANCE, MORE = 1.5, 4
+# Seconds of a pilot of one last step at one level, of one trial of the paths above, of the confirmation and of the
+# timing of one plan; fewer samples are used where they do not suffice.
+PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 10.0, 1.5, 10.0, 4.0
+# From this number of effective samples on a share is counted, below it follows from the variance of log w.
+COUNTED = 50
+# Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
+PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
+# One standard normal number in ten is above this.
+NORMAL_DECILE = 1.2815515655446004
+# Energy calls of plans that are kept beside that of most worth, as multiples of its own.
+OTHER_CALLS = (1 / 16, 1 / 4, 4.0)
 
 
 def default_nfes() -> dict[str, tuple[int, ...]]:
@@ -54,11 +72,13 @@ def tune_plans(
     seed: int = 0,
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
 ) -> Checkpoint:
-    """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second.
+    """The checkpoint with a `SamplingPlan` for each of ``nfes``: that of the largest `plan_worth`.
 
-    Every kernel with every lowest level and every effort of a last step: paths are measured once for each kernel, level
-    and number of evaluations, last steps once for each level and effort, and put together. What is found is timed by
-    sampling, together with the plans that stay.
+    Plans are told apart by the variance of log w, which is measured where the share of effective samples, about
+    exp(-variance), is still too small to be: that of paths for each kernel, level and number of evaluations, that of
+    last steps for each level, from two of them for each sample. The latter falls as one over the energy calls, which
+    says how many to spend. The plan that is found is confirmed with other random numbers, and timed by sampling,
+    together with the plans that stay.
 
     Parameters
     ----------
@@ -68,7 +88,7 @@ def tune_plans(
         Of the checkpoint's system; its calls are counted.
     samples : torch.Tensor, shape (n, N, D)
         Equilibrium samples, at least a few hundred. Options of kernels are fitted to every fourth, plans are measured
-        on the others.
+        on the others, or on some of them where a sample takes long.
     nfes : dict of sequence of int, optional
         By method, by default `default_nfes`; plans for others stay as they are.
     seed : int
@@ -77,21 +97,77 @@ def tune_plans(
     nfes = default_nfes() if nfes is None else nfes
     fourth = torch.arange(len(samples)) % 4 == 3
     others, samples = samples[fourth].double(), samples[~fourth].double()
+    samples = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))]
     step = _move_step(energy, samples, checkpoint.system.sigma_data, seed)
     bottoms = [_Bottom(checkpoint, energy, samples, share, step, seed + k) for k, share in enumerate(LOWEST)]
     plans = dict(checkpoint.plans)
     for method, names in methods().items():
         tried_kernels = [name for name in names if KERNELS[name].tuned and KERNELS[name].suits(checkpoint.denoiser)]
+        wanted = sorted(nfes.get(method, ())) if tried_kernels else []
         found: dict[int, SamplingPlan] = {}
-        for nfe in sorted(nfes.get(method, ())) if tried_kernels else ():
-            tried = [plan for name in tried_kernels for bottom in bottoms for plan in bottom.plans(name, nfe, others)]
+        # Which levels are worth trying hardly depends on the number of evaluations.
+        worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others) if wanted else []
+        for nfe in wanted:
+            tried = [one for level, kernel in worth for one in level.candidates(kernel, nfe, others)]
+            if not tried:
+                raise ResultError(f"tune: no path of {nfe} evaluations had a weight; the network has not learnt enough")
             # More evaluations are not to be worse than fewer.
             least = max((plan.ess_fraction or 0.0 for plan in found.values()), default=0.0)
-            found[nfe] = _with_siblings(checkpoint, best_plan(tried, least), others, seed)
+            plan = _most_worth([one.plan() for one in tried], least)
+            other = [one.plan() for one in _by_calls(tried, plan)]
+            other = [one for one in other if (one.kernel, one.sigma_1) != (plan.kernel, plan.sigma_1)]
+            plan = _confirmed(checkpoint, plan, other, energy, samples, seed)
+            found[nfe] = _with_siblings(checkpoint, plan, others, seed)
             on_plan(found[nfe])
         if found:
             plans[method] = found
     return measure_plan_seconds(replace(checkpoint, plans=plans), energy, seed)
+
+
+def _most_worth(plans: Sequence[SamplingPlan], least: float) -> SamplingPlan:
+    """The plan of the largest `plan_worth`, of those with at least such a share of effective samples if there are
+    any."""
+    enough = [plan for plan in plans if (plan.ess_fraction or 0.0) >= least]
+    return max(enough or plans, key=plan_worth)
+
+
+def _by_calls(tried: Sequence[_Candidate], plan: SamplingPlan) -> list[_Candidate]:
+    """The candidates that are worth most with fewer or more energy calls than a plan has, each once."""
+    calls = plan.build_last_step().calls
+    best = [max(tried, key=lambda one: plan_worth(one.plan(max(round(calls * by), 2)))) for by in OTHER_CALLS]
+    return list(dict.fromkeys(best))
+
+
+def _worth_trying(
+    bottoms: Sequence[_Bottom], kernels: Sequence[str], nfe: int, others: torch.Tensor
+) -> list[tuple[_Bottom, str]]:
+    """Levels and kernels whose plans are worth most, with the energy calls that suit them or with fewer or more."""
+    pairs = [(level, kernel) for level in bottoms for kernel in kernels]
+    tried = {one: pair for pair in pairs for one in pair[0].candidates(pair[1], nfe, others)}
+    if not tried:
+        return pairs
+    best = max(tried, key=lambda one: plan_worth(one.plan()))
+    return list(dict.fromkeys(tried[one] for one in (best, *_by_calls(list(tried), best.plan()))))
+
+
+def _confirmed(
+    checkpoint: Checkpoint,
+    plan: SamplingPlan,
+    alternatives: Sequence[SamplingPlan],
+    energy: Energy,
+    samples: torch.Tensor,
+    seed: int,
+) -> SamplingPlan:
+    """The plan with its alternatives, and the share of effective samples that paths up from samples give, by other
+    random numbers."""
+    assert plan.tuned is not None
+    paths = plan.build(checkpoint.denoiser, checkpoint.accuracy, checkpoint.noise_range, checkpoint.system.sigma_data)
+    generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
+    log_w, _ = _timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS)
+    share = ForwardWeights(log_w.numpy()).ess_fraction
+    if share * len(log_w) < COUNTED:
+        share = math.exp(-0.5 * (plan.tuned.variance + robust_variance(log_w)))
+    return replace(plan, ess_fraction=share, tuned=replace(plan.tuned, alternatives=tuple(alternatives)))
 
 
 def _with_siblings(checkpoint: Checkpoint, plan: SamplingPlan, others: torch.Tensor, seed: int) -> SamplingPlan:
@@ -111,7 +187,8 @@ def measure_plan_seconds(checkpoint: Checkpoint, energy: Energy, seed: int = 0) 
 
     def seconds(plan: SamplingPlan) -> float:
         paths = plan.build(c.denoiser, c.accuracy, c.noise_range, c.system.sigma_data)
-        n = min(paths.block(energy), MAX_TIMED_SAMPLES)
+        known = plan.seconds or TIMED_SECONDS / MAX_TIMED_SAMPLES
+        n = min(paths.block(energy), MAX_TIMED_SAMPLES, max(int(TIMED_SECONDS / known), LEAST_TIMED))
         start = time.perf_counter()
         paths.sample([energy], n, generator)
         return (time.perf_counter() - start) / n
@@ -132,13 +209,43 @@ def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: i
 
 @dataclass(frozen=True)
 class _Tried:
-    """One effort of a last step at one level: log weights of `LastStep.retrace`, and seconds a sample."""
+    """One way of ending paths at one level.
+
+    Attributes
+    ----------
+    name, options, last_step
+        Of the pilot.
+    log_w : torch.Tensor, shape (2, n)
+        Of `LastStep.retrace` from the first n samples, twice.
+    seconds : float
+        A sample.
+    """
 
     name: str
     options: dict[str, Any]
     last_step: LastStep
     log_w: torch.Tensor
     seconds: float
+
+    @property
+    def variance(self) -> float:
+        """What the last step adds to the variance of log w: half that of the difference of two for the same sample."""
+        return 0.5 * robust_variance(self.log_w[0] - self.log_w[1])
+
+    def above(self, log_w: torch.Tensor) -> float:
+        """The variance of log w without what the last step adds, from what is above the level."""
+        n = min(len(log_w), self.log_w.shape[1])
+        return max(robust_variance(log_w[:n] + self.log_w[:, :n].mean(0)) - 0.5 * self.variance, 0.0)
+
+    def calls(self, seconds: float) -> int:
+        """Energy calls a sample for the largest worth of a plan whose paths take so many seconds; see `plan_worth`.
+
+        With the variance c / C of C calls of s seconds, exp(-2 c / C) / (t + s C) is largest where
+        s C^2 = 2 c (t + s C).
+        """
+        known = self.last_step.calls
+        c, s = self.variance * known, self.seconds / known
+        return max(math.ceil(c + math.sqrt(c * c + 2 * c * seconds / s)), 2)
 
 
 class _Bottom:
@@ -158,41 +265,119 @@ class _Bottom:
         self.tried = []
         for name, kind in LAST_STEPS.items():
             for options in kind.efforts(energy, evaluation, sigma_data, seed):
-                last_step = kind.build(options)
-                began = time.perf_counter()
-                log_w = last_step.retrace(energy, evaluation, samples, generator)
-                seconds = (time.perf_counter() - began) / len(self.x)
-                self.tried.append(_Tried(name, options, last_step, log_w, seconds))
+                tried = _pilot(name, options, energy, evaluation, samples, generator)
+                if math.isfinite(tried.variance):
+                    self.tried.append(tried)
 
-    def plans(self, kernel: str, nfe: int, others: torch.Tensor) -> list[SamplingPlan]:
-        """A plan for each density of levels and each effort, with what it gave; fitted to other samples."""
+    def candidates(self, kernel: str, nfe: int, others: torch.Tensor) -> list[_Candidate]:
+        """One for each density of levels and each last step; fitted to other samples."""
         checkpoint, kind = self.checkpoint, KERNELS[kernel]
         parts = checkpoint.denoiser, checkpoint.accuracy
-        plans = []
-        for density in kind.densities:
+        found = []
+        for density in kind.densities if self.tried else ():
             grid = noise_grid(self.sigma, checkpoint.noise_range[1], nfe, density=density)
             generator = torch.Generator().manual_seed(self.seed)
             fitted = kind.fitted(*parts, grid, others, generator)
             last_step = self.tried[0].last_step  # of no account above the lowest level
             paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
-            generator.manual_seed(self.seed)
-            start = time.perf_counter()
-            log_w = paths.forward_above(self.x, generator)
-            seconds = (time.perf_counter() - start) / len(self.x)
+            generator.manual_seed(self.seed + PATH_SEED)
+            log_w, seconds = _timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
+            plan = SamplingPlan(
+                kernel,
+                sigma_1=self.sigma,
+                move_step=self.move_step,
+                density=density,
+                kernel_options={kernel: fitted} if fitted else {},
+                nfe=nfe,
+            )
             for tried in self.tried:
-                plans.append(
-                    SamplingPlan(
-                        kernel,
-                        tried.name,
-                        self.sigma,
-                        tried.options,
-                        ForwardWeights((log_w + tried.log_w).numpy()).ess_fraction,
-                        seconds + tried.seconds,
-                        moves=tried.last_step.calls // (MOVES_SHARE - 1),
-                        move_step=self.move_step,
-                        density=density,
-                        kernel_options={kernel: fitted} if fitted else {},
-                        nfe=nfe,
-                    )
-                )
-        return plans
+                variance = tried.above(log_w)
+                if math.isfinite(variance):
+                    found.append(_Candidate(plan, tried, variance, seconds))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """Paths to one level, and one way of ending them there.
+
+    Attributes
+    ----------
+    paths : SamplingPlan
+        Without a last step.
+    tried : _Tried
+    variance, seconds : float
+        Of log w above the level, and for a sample's path to there.
+    """
+
+    paths: SamplingPlan
+    tried: _Tried
+    variance: float
+    seconds: float
+
+    def plan(self, calls: int | None = None) -> SamplingPlan:
+        """With what it should give, for a number of energy calls of the last step, by default that of most worth; it
+        is the pilot's where it is not open to choice."""
+        tried, pilot = self.tried, self.tried.last_step
+        options, last_step = tried.options, pilot
+        if pilot.open_ended:
+            options = pilot.of_calls(options, calls or tried.calls(self.seconds))
+            last_step = pilot.build(options)
+        tuned = Tuned(self.variance, tried.variance * pilot.calls / last_step.calls)
+        moves = last_step.calls // (MOVES_SHARE - 1)
+        return replace(
+            self.paths,
+            last_step=tried.name,
+            options=options,
+            ess_fraction=math.exp(-tuned.variance),
+            seconds=self.seconds + tried.seconds * (last_step.calls + moves) / pilot.calls,
+            moves=moves,
+            tuned=tuned,
+        )
+
+
+def robust_variance(a: torch.Tensor) -> float:
+    """The variance of a normal distribution with the range that eight tenths of ``a`` (n,) have; inf if it is none.
+
+    A few chains that began with overlapping atoms would rule a plain variance; they hardly count for the share of
+    effective samples, which it is to foretell.
+    """
+    low, high = torch.quantile(a.double(), torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist()
+    variance = ((high - low) / (2 * NORMAL_DECILE)) ** 2
+    return variance if math.isfinite(variance) else math.inf
+
+
+def _timed(work: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, seconds: float) -> tuple[torch.Tensor, float]:
+    """``work`` of as many of ``x`` as it does in about so many seconds, of `FEW` at least; and seconds for each."""
+    start = time.perf_counter()
+    first = work(x[:FEW])
+    each = (time.perf_counter() - start) / len(x[:FEW])
+    n = min(int(seconds / each), len(x))
+    if n < 2 * FEW:
+        return first, each
+    start = time.perf_counter()
+    rest = work(x[FEW:n])
+    return torch.cat([first, rest], -1), (time.perf_counter() - start) / (n - FEW)
+
+
+def _pilot(
+    name: str, options: dict[str, Any], energy: Energy, evaluation: Evaluation, samples: torch.Tensor, generator
+) -> _Tried:
+    """A last step with enough calls for its variance to tell what more would give, if more can be had."""
+    kind = LAST_STEPS[name]
+
+    def retraced(k: torch.Tensor) -> torch.Tensor:
+        part = Evaluation(evaluation.x[k], evaluation.sigma, evaluation.denoised[k], evaluation.mse)
+        return torch.stack([last_step.retrace(energy, part, samples[k], generator) for _ in range(2)])
+
+    def tried(seconds: float) -> _Tried:
+        log_w, each = _timed(retraced, torch.arange(len(samples)), seconds)
+        return _Tried(name, options, last_step, log_w, each / 2)
+
+    while True:
+        last_step = kind.build(options)
+        few = tried(0.0)
+        affordable = 2 * MORE * FEW * few.seconds < PILOT_SECONDS
+        if few.variance <= PILOT_VARIANCE or not (last_step.open_ended and affordable):
+            return tried(PILOT_SECONDS)
+        options = kind.of_calls(options, MORE * last_step.calls)

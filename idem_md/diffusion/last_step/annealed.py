@@ -38,10 +38,11 @@ class Effort:
     power: float
 
 
-# Native chains cost next to nothing a step; one move a stage would pay most for what comes with a stage.
-NATIVE = (Effort(4096, 4, 1, 5.0), Effort(1024, 4, 1, 5.0), Effort(4096, 8, 1, 5.0), Effort(4096, 8, 4, 5.0))
+# Native chains cost next to nothing a step; one move a stage would pay most for what comes with a stage. One long chain
+# is better than several short ones.
+NATIVE = (Effort(1024, 4, 1, 5.0),)
 # In plain torch a few chains cost no more than one of as many steps in all; where there are modes they see more.
-PLAIN = (Effort(128, 1, 4, 3.0), Effort(512, 1, 4, 3.0), Effort(256, 1, 16, 3.0), Effort(2048, 1, 1, 3.0))
+PLAIN = (Effort(256, 1, 1, 3.0), Effort(128, 1, 4, 3.0), Effort(128, 1, 16, 3.0))
 
 
 @register_last_step("annealed")
@@ -59,6 +60,7 @@ class AnnealedLastStep(LastStep):
     """
 
     takes_calls: ClassVar[bool] = True
+    open_ended: ClassVar[bool] = True
 
     def __init__(self, schedule: Schedule, chains: int = 1):
         self.schedule, self.chains = schedule, check_int("chains", chains, 1)

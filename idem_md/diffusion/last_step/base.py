@@ -44,13 +44,17 @@ class LastStep(ABC):
     ----------
     takes_calls : bool
         Whether `of_calls` is of use.
+    open_ended : bool
+        Whether what it adds to the variance of log w is about one over its energy calls: tuning then chooses how many.
     """
 
     takes_calls: ClassVar[bool] = False
+    open_ended: ClassVar[bool] = False
 
     @classmethod
     def efforts(cls, energy: Energy, evaluation: Evaluation, sigma_data: float, seed: int) -> list[dict[str, Any]]:
-        """Options that are tried when plans are tuned; none by default, and then the last step is not tried.
+        """Options that are tried when plans are tuned; none by default, and then the last step is not tried. Where it
+        is ``open_ended`` their numbers of calls are those of a first pilot.
 
         Parameters
         ----------

@@ -1,0 +1,102 @@
+"""Plans by the variance of log w: how it is measured, and what is made of it."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from harmonic import SCALE, K
+from hypothesis import given
+from hypothesis import strategies as st
+
+from idem_md.diffusion import Evaluation, SamplingPlan
+from idem_md.diffusion.last_step import annealed
+from idem_md.diffusion.plan import Tuned
+from idem_md.energies import Harmonic
+from idem_md.geometry import standard_normal
+from idem_md.tuning.plans import FEW, _pilot, _Tried, robust_variance
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_robust_variance_is_that_of_most():
+    a = 1.7 * torch.randn(20_000, generator=generator(), dtype=torch.float64)
+    assert robust_variance(a) == pytest.approx(1.7**2, rel=4.5 * math.sqrt(3.1 / len(a)))
+    a[:400] = 1e9  # a few that are lost do not rule it
+    assert robust_variance(a) == pytest.approx(1.7**2, rel=0.15)
+    a[:4000] = -torch.inf
+    assert robust_variance(a) == math.inf
+
+
+class OfCalls:
+    def __init__(self, calls):
+        self.calls = calls
+
+
+@given(st.floats(0.01, 30), st.integers(100, 10**6), st.floats(1e-8, 1e-3), st.floats(1e-5, 10))
+def test_the_number_of_calls_is_worth_most(variance, calls, seconds_a_call, path_seconds):
+    """No other number gives a larger share squared by seconds, whatever the first pilot had."""
+    difference = math.sqrt(2 * variance) * torch.erfinv(torch.linspace(-0.999, 0.999, 999)) * math.sqrt(2)
+    log_w = torch.stack([difference, torch.zeros(999)])
+    tried = _Tried("annealed", {}, OfCalls(calls), log_w, seconds_a_call * calls)
+    assert tried.variance == pytest.approx(variance, rel=0.01)
+
+    def log_worth(n):
+        return -2 * tried.variance * calls / n - math.log(path_seconds + seconds_a_call * n)
+
+    best = tried.calls(path_seconds)
+    assert all(log_worth(best) > log_worth(by * best + extra) - 1e-9 for by, extra in ((0.8, -1), (1.25, 1)))
+
+
+def test_variances_are_told_apart():
+    """What the paths and the last step add to log w, from their sum and two last steps for each sample."""
+    paths, noise = (0.9**0.5 * torch.randn(8000, generator=generator(k), dtype=torch.float64) for k in (1, 2))
+    last = 0.4**0.5 * torch.randn(2, 8000, generator=generator(3), dtype=torch.float64)
+    tried = _Tried("annealed", {}, OfCalls(100), last + noise - noise.mean(), 1.0)
+    assert tried.variance == pytest.approx(0.4, rel=0.1)
+    assert tried.above(paths - noise) == pytest.approx(0.9, rel=0.1)
+
+
+def test_annealing_falls_as_one_over_its_calls():
+    """For springs, whose annealing needs no more than that: a pilot foretells four times as many calls."""
+    energy, sigma = Harmonic(4, 3, K), 2 * SCALE
+    x_0 = SCALE * standard_normal((600, 4, 3), generator())
+    x = x_0 + sigma * standard_normal(x_0.shape, generator(1))
+    shrink = SCALE**2 / (SCALE**2 + sigma**2)
+    evaluation = Evaluation(x, sigma, 0.5 * shrink * x, 3 * shrink * sigma**2)  # a poor start, or nothing were lost
+    options = annealed.AnnealedLastStep.efforts(energy, evaluation, SCALE, 0)[0]
+    found = []
+    for calls in (64, 256):
+        few = annealed.AnnealedLastStep.of_calls(options, calls)
+        last_step = annealed.AnnealedLastStep.build(few)
+        log_w = torch.stack([last_step.retrace(energy, evaluation, x_0, generator(k)) for k in (2, 3)])
+        found.append(_Tried("annealed", few, last_step, log_w, 1.0).variance * last_step.calls)
+    assert found[1] == pytest.approx(found[0], rel=0.35)
+    tried = _pilot("annealed", options, energy, evaluation, x_0, generator(4))
+    assert tried.last_step.open_ended and FEW <= tried.log_w.shape[1] <= 600 and tried.seconds > 0
+
+
+def plan(sigma_1, calls, paths, last_step, alternatives=()):
+    table = {"stages": calls - 1, "power": 3.0, "moves": 1, "steps": [0.1, 0.1]}
+    options = {"schedule": table, "chains": 1}
+    share = math.exp(-paths - last_step)
+    tuned = Tuned(paths, last_step, alternatives)
+    return SamplingPlan("analytic", "annealed", sigma_1, options, share, 0.1, nfe=9, tuned=tuned)
+
+
+def test_a_number_of_calls_asks_for_the_plan_that_suits_it():
+    """Few calls bridge a low level only; the expectation goes with them."""
+    low = plan(0.3, 1000, 0.8, 0.1)
+    both = replace(plan(0.6, 10_000, 0.1, 0.2, (low,)), ess_fraction=0.7)
+    few, many = both.changed(last_step_calls=1000), both.changed(last_step_calls=20_000)
+    assert few.sigma_1 == 0.3 and many.sigma_1 == 0.6 and few.build_last_step().calls == 1000
+    assert few.tuned.variance == pytest.approx(0.9) and few.ess_fraction == pytest.approx(math.exp(-0.9))
+    assert many.tuned.last_step == pytest.approx(0.1) and many.ess_fraction == pytest.approx(0.7 * math.exp(0.1))
+    assert few.tuned.alternatives == () and few.seconds is None
+    assert SamplingPlan.of(json.loads(json.dumps(both.table()))) == both
+    asked = both.changed(kernel="ddpm")
+    assert asked.tuned is None and asked.ess_fraction is None and asked.sigma_1 == 0.6
+    assert replace(both, tuned=None).changed(last_step_calls=50).ess_fraction is None
