@@ -722,7 +722,9 @@ def test_a_run_that_was_killed_can_be_sampled_and_goes_on(going, tmp_path, tiny_
     more = {"resume": True, "stop": lambda: len(seen) > 5, "on_step": lambda: seen.append(1)}
     checkpoint = idem_md.train(config, tmp_path / "run", **more)
     assert checkpoint.provenance["iterations"] > done
-    assert not [name for name in names(tmp_path / "run") if name.startswith(".idem-md-")]
+    # But for a folder whose owner the kill met before it had written its name: it may be someone's for a minute.
+    left = (tmp_path / "run").glob(".idem-md-*")
+    assert not [p for p in left if not p.is_dir() or (p / "owner").exists()]
 
 
 def test_energy_calls_that_a_kill_took_are_booked(tiny, tmp_path, monkeypatch):

@@ -97,6 +97,10 @@ def test_a_number_of_calls_asks_for_the_plan_that_suits_it():
     assert many.tuned.last_step == pytest.approx(0.1) and many.ess_fraction == pytest.approx(0.7 * math.exp(0.1))
     assert few.tuned.alternatives == () and few.seconds is None
     assert SamplingPlan.of(json.loads(json.dumps(both.table()))) == both
+    moved = replace(both, moves=1250, move_step=0.1)
+    assert (
+        moved.build_last_step().calls == 11_250 and moved.changed(last_step_calls=8000).build_last_step().calls == 8000
+    )
     asked = both.changed(kernel="ddpm")
     assert asked.tuned is None and asked.ess_fraction is None and asked.sigma_1 == 0.6
     assert replace(both, tuned=None).changed(last_step_calls=50).ess_fraction is None

@@ -48,7 +48,8 @@ def model_folder(source: str, out: Path | None) -> Path:
 def plan_line(plan: SamplingPlan) -> str:
     """A plan that has been found."""
     return (
-        f"{plan.nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g}, "
+        f"{plan.nfe} evaluations: {plan.kernel}, {plan.last_step} from sigma {plan.sigma_1:.3g} "
+        f"with {plan.build_last_step().calls:,} energy calls, "
         f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample"
     )
 

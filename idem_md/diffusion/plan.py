@@ -17,7 +17,7 @@ from .last_step import LAST_STEPS, LastStep, MovedLastStep
 from .paths import PathSampler
 from .schedule import noise_grid
 
-__all__ = ["MOVES_SHARE", "SamplingPlan", "Tuned", "best_plan", "plan_worth"]
+__all__ = ["MOVES_SHARE", "SamplingPlan", "Tuned", "best_plan"]
 
 # One in so many of the energy calls of a plan for its moves.
 MOVES_SHARE = 8
@@ -240,15 +240,6 @@ class SamplingPlan:
         density, tuned = table.get("density"), table.get("tuned")
         density = None if density is None else tuple(density)
         return cls(**{**table, "density": density, "tuned": None if tuned is None else Tuned.of(tuned)})
-
-
-def plan_worth(plan: SamplingPlan) -> float:
-    """Effective samples a second times their share, as measured when the plan was tuned; 0 if it was not.
-
-    The share counts apart from the speed: with a small one few samples carry the averages, whose errors are then hard
-    to know.
-    """
-    return (plan.ess_fraction or 0.0) ** 2 / (plan.seconds or 1.0)
 
 
 def best_plan(plans: Sequence[SamplingPlan]) -> SamplingPlan:

@@ -29,7 +29,7 @@ from ..diffusion import (
     noise_grid,
 )
 from ..diffusion.kernels import best_kernel, evaluate_in_chunks
-from ..diffusion.plan import MOVES_SHARE, Tuned, plan_worth
+from ..diffusion.plan import MOVES_SHARE, Tuned
 from ..energies import Energy
 from ..ensemble import ForwardWeights
 from ..errors import ResultError
@@ -72,7 +72,8 @@ def tune_plans(
     seed: int = 0,
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
 ) -> Checkpoint:
-    """The checkpoint with a `SamplingPlan` for each of ``nfes``: that of the largest `plan_worth`.
+    """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second times
+    their share. The share counts apart, as with a small one few samples carry the averages.
 
     Plans are told apart by the variance of log w, which is measured where the share of effective samples, about
     exp(-variance), is still too small to be: that of paths for each kernel, level and number of evaluations, that of
@@ -124,17 +125,22 @@ def tune_plans(
     return measure_plan_seconds(replace(checkpoint, plans=plans), energy, seed)
 
 
+def _log_worth(plan: SamplingPlan) -> float:
+    """The logarithm of the expected share of effective samples, squared, by seconds; of shares too small for one."""
+    assert plan.tuned is not None and plan.seconds is not None
+    return -2 * plan.tuned.variance - math.log(plan.seconds)
+
+
 def _most_worth(plans: Sequence[SamplingPlan], least: float) -> SamplingPlan:
-    """The plan of the largest `plan_worth`, of those with at least such a share of effective samples if there are
-    any."""
+    """The plan that is worth most, of those with at least such a share of effective samples if there are any."""
     enough = [plan for plan in plans if (plan.ess_fraction or 0.0) >= least]
-    return max(enough or plans, key=plan_worth)
+    return max(enough or plans, key=_log_worth)
 
 
 def _by_calls(tried: Sequence[_Candidate], plan: SamplingPlan) -> list[_Candidate]:
     """The candidates that are worth most with fewer or more energy calls than a plan has, each once."""
-    calls = plan.build_last_step().calls
-    best = [max(tried, key=lambda one: plan_worth(one.plan(max(round(calls * by), 2)))) for by in OTHER_CALLS]
+    calls = replace(plan, moves=0).build_last_step().calls
+    best = [max(tried, key=lambda one: _log_worth(one.plan(max(round(calls * by), 2)))) for by in OTHER_CALLS]
     return list(dict.fromkeys(best))
 
 
@@ -146,7 +152,7 @@ def _worth_trying(
     tried = {one: pair for pair in pairs for one in pair[0].candidates(pair[1], nfe, others)}
     if not tried:
         return pairs
-    best = max(tried, key=lambda one: plan_worth(one.plan()))
+    best = max(tried, key=lambda one: _log_worth(one.plan()))
     return list(dict.fromkeys(tried[one] for one in (best, *_by_calls(list(tried), best.plan()))))
 
 
@@ -238,7 +244,7 @@ class _Tried:
         return max(robust_variance(log_w[:n] + self.log_w[:, :n].mean(0)) - 0.5 * self.variance, 0.0)
 
     def calls(self, seconds: float) -> int:
-        """Energy calls a sample for the largest worth of a plan whose paths take so many seconds; see `plan_worth`.
+        """Energy calls a sample for the largest worth of a plan whose paths take so many seconds; see `_log_worth`.
 
         With the variance c / C of C calls of s seconds, exp(-2 c / C) / (t + s C) is largest where
         s C^2 = 2 c (t + s C).

@@ -33,6 +33,11 @@ class MovedLastStep(LastStep):
         self.last_step = last_step
         self.moves, self.step = check_int("moves", moves, 1), check_float("step", step, above=0.0)
 
+    @property
+    def calls(self) -> int:
+        """See `LastStep`: those of the other, and the moves."""
+        return self.last_step.calls + self.moves
+
     def block(self, energy: Energy, device: str = "cpu") -> int:
         """See `LastStep`."""
         return self.last_step.block(energy, device)
