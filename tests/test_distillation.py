@@ -223,8 +223,8 @@ FEW = Distillation(steps=300, batch=8, pool=32, renewed=16, lowest=0.5, covarian
 
 @pytest.mark.slow
 def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path, monkeypatch):
-    monkeypatch.setattr("idem_md.distillation.flow_covariance.POOL_SIZE", 128)
-    monkeypatch.setattr("idem_md.distillation.flow_covariance.RENEWED_TRAJECTORIES", 32)
+    monkeypatch.setattr("idem_md.distillation.flow_covariance.POOL_SIZE", 64)
+    monkeypatch.setattr("idem_md.distillation.flow_covariance.RENEWED_TRAJECTORIES", 16)
     monkeypatch.setitem(inspect.unwrap(distill).__globals__, "ERROR_SAMPLES", 32)
     checkpoint = lj13_sampler.checkpoint
     whole = distill(checkpoint, tmp_path / "whole.safetensors", FEW)

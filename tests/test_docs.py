@@ -45,6 +45,7 @@ SMALLER = {
 # And on all pages but README, whose figures are looked at.
 SMALLER_ELSEWHERE = {
     "sample(500, seed=0": "sample(250, seed=0",
+    "Client(n_workers=2, ": "Client(processes=False, n_workers=2, ",
     "scan(200, ": "scan(60, ",
     "--ess 150": "--ess 20",
     "extend enough.dcd -n 250": "extend enough.dcd -n 25",

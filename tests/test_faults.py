@@ -17,6 +17,7 @@ import pytest
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 from ase.cluster import Icosahedron
+from command import run as command_line
 from openmm import app, unit
 from safetensors import safe_open
 
@@ -689,13 +690,9 @@ def going(tmp_path, tiny_toml):
 
 @pytest.mark.slow
 def test_two_trainings_in_one_folder(going, tmp_path):
-    others = [
-        command("train", "long.toml", "--out", "run", *more, folder=tmp_path)
-        for more in ([], ["--resume"], ["--overwrite"])
-    ]
-    for second in others:
-        _, err = second.communicate(timeout=60)
-        assert second.returncode == 2 and f"process {going.pid} on" in err.splitlines()[-1], err
+    for more in ([], ["--resume"], ["--overwrite"]):
+        second = command_line("train", "long.toml", "--out", "run", *more, cwd=tmp_path, code=2)
+        assert f"process {going.pid} on" in second.stderr.splitlines()[-1], second.stderr
     assert going.poll() is None
 
 

@@ -237,7 +237,7 @@ def test_lj13_at_other_temperatures_against_tempering(lj13_sampler):
     for factor in (0.9, 1.1):
         kelvin = factor * e.system.units.temperature_kelvin
         ours = reweighted(e, kelvin)
-        theirs = ENGINES["pt"].run(e.system.at(kelvin), 500, 2000, seed=5)
+        theirs = ENGINES["pt"].run(e.system.at(kelvin), 400, 2000, seed=5)
         assert ours.ess > 100
         for of in (heat_capacity, lambda e: e.mean_energy, lambda e: e.expectation(OBSERVABLES["rg"])):
             (a, da), (b, db) = of(ours), of(theirs)

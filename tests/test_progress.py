@@ -65,9 +65,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name,terminal", [("sample", "xterm"), ("sample", ""), ("baseline", ""), ("compare", ""), ("train", "dumb")]
-)
+@pytest.mark.parametrize("name,terminal", [("sample", "xterm"), ("baseline", ""), ("compare", ""), ("train", "dumb")])
 def test_there_is_a_word_every_two_seconds(name, terminal, folder):
     silence = SECONDS
     for k in range(TRIES):

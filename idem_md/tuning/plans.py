@@ -359,11 +359,10 @@ def _timed(work: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, second
     first = work(x[:FEW])
     each = (time.perf_counter() - start) / len(x[:FEW])
     n = min(int(seconds / each), len(x))
-    if n < 2 * FEW:
+    if n <= FEW:
         return first, each
-    start = time.perf_counter()
     rest = work(x[FEW:n])
-    return torch.cat([first, rest], -1), (time.perf_counter() - start) / (n - FEW)
+    return torch.cat([first, rest], -1), (time.perf_counter() - start) / n
 
 
 def _pilot(
@@ -376,14 +375,13 @@ def _pilot(
         part = Evaluation(evaluation.x[k], evaluation.sigma, evaluation.denoised[k], evaluation.mse)
         return torch.stack([last_step.retrace(energy, part, samples[k], generator) for _ in range(2)])
 
-    def tried(seconds: float) -> _Tried:
-        log_w, each = _timed(retraced, torch.arange(len(samples)), seconds)
-        return _Tried(name, options, last_step, log_w, each / 2)
-
     while True:
         last_step = kind.build(options)
-        few = tried(0.0)
-        affordable = 2 * MORE * FEW * few.seconds < PILOT_SECONDS
-        if few.variance <= PILOT_VARIANCE or not (last_step.open_ended and affordable):
-            return tried(PILOT_SECONDS)
+        log_w, each = _timed(retraced, torch.arange(min(FEW, len(samples))), PILOT_SECONDS)
+        tried = _Tried(name, options, last_step, log_w, each / 2)
+        affordable = MORE * FEW * each < PILOT_SECONDS
+        if tried.variance <= PILOT_VARIANCE or not (last_step.open_ended and affordable):
+            break
         options = kind.of_calls(options, MORE * last_step.calls)
+    left = torch.arange(len(samples))[FEW : int(PILOT_SECONDS / each)]
+    return replace(tried, log_w=torch.cat([log_w, retraced(left)], 1)) if len(left) else tried
