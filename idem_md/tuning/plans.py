@@ -46,15 +46,19 @@ STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
 FEW = 48
 # Variance of a pilot from which one can be extrapolated to more calls; how many times as many are tried next.
 PILOT_VARIANCE, MORE = 1.5, 4
+# Part of its variance that a pilot has at most with so many more calls, or more are of no use: it should be a fourth.
+LEAST_GAIN = 0.8
 # Seconds of a pilot of one last step at one level, of one trial of the paths above, of the confirmation and of the
 # timing of one plan; fewer samples are used where they do not suffice.
-PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 10.0, 1.5, 10.0, 4.0
+PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 25.0, 1.5, 10.0, 4.0
 # From this number of effective samples on a share is counted, below it follows from the variance of log w.
 COUNTED = 50
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # One standard normal number in ten is above this.
 NORMAL_DECILE = 1.2815515655446004
+# Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
+LEVELS_LEFT = 4
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
 OTHER_CALLS = (1 / 16, 1 / 4, 4.0)
 
@@ -152,8 +156,8 @@ def _worth_trying(
     tried = {one: pair for pair in pairs for one in pair[0].candidates(pair[1], nfe, others)}
     if not tried:
         return pairs
-    best = max(tried, key=lambda one: _log_worth(one.plan()))
-    return list(dict.fromkeys(tried[one] for one in (best, *_by_calls(list(tried), best.plan()))))
+    best = sorted(tried, key=lambda one: -_log_worth(one.plan()))[:LEVELS_LEFT]
+    return list(dict.fromkeys(tried[one] for one in (*best, *_by_calls(list(tried), best[0].plan()))))
 
 
 def _confirmed(
@@ -375,13 +379,16 @@ def _pilot(
         part = Evaluation(evaluation.x[k], evaluation.sigma, evaluation.denoised[k], evaluation.mse)
         return torch.stack([last_step.retrace(energy, part, samples[k], generator) for _ in range(2)])
 
+    before = math.inf
     while True:
         last_step = kind.build(options)
         log_w, each = _timed(retraced, torch.arange(min(FEW, len(samples))), PILOT_SECONDS)
         tried = _Tried(name, options, last_step, log_w, each / 2)
         affordable = MORE * FEW * each < PILOT_SECONDS
-        if tried.variance <= PILOT_VARIANCE or not (last_step.open_ended and affordable):
+        useful = PILOT_VARIANCE < tried.variance <= LEAST_GAIN * before
+        if not (last_step.open_ended and affordable and useful):
             break
+        before = tried.variance
         options = kind.of_calls(options, MORE * last_step.calls)
     left = torch.arange(len(samples))[FEW : int(PILOT_SECONDS / each)]
     return replace(tried, log_w=torch.cat([log_w, retraced(left)], 1)) if len(left) else tried
