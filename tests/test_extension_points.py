@@ -376,6 +376,7 @@ def test_registries_name_what_they_lack():
         registry.register("a")(2)
 
 
+@pytest.mark.slow
 def test_a_kernel_a_last_step_and_a_head_of_ones_own_are_tuned(tiny, tmp_path):
     """Registered here alone: trained, tuned, saved, loaded and sampled with by their names."""
 
