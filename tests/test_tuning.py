@@ -15,7 +15,7 @@ from idem_md.diffusion.last_step import annealed
 from idem_md.diffusion.plan import Tuned
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
-from idem_md.tuning.plans import FEW, _pilot, _Tried, robust_variance
+from idem_md.tuning.plans import FEW, _most_worth, _pilot, _Tried, robust_variance
 
 
 def generator(seed=0):
@@ -85,6 +85,13 @@ def plan(sigma_1, calls, paths, last_step, alternatives=()):
     share = math.exp(-paths - last_step)
     tuned = Tuned(paths, last_step, alternatives)
     return SamplingPlan("analytic", "annealed", sigma_1, options, share, 0.1, nfe=9, tuned=tuned)
+
+
+def test_more_evaluations_are_not_to_be_worse_than_fewer():
+    """The plan that is worth most, of those with at least the share that is asked for."""
+    poor, good = plan(0.3, 1000, 0.5, 0.3), replace(plan(0.6, 10_000, 0.1, 0.2), seconds=1.0)
+    assert _most_worth([poor, good], 0.0) == poor and _most_worth([poor, good], 0.6) == good
+    assert _most_worth([poor, good], 0.9) == poor
 
 
 def test_a_number_of_calls_asks_for_the_plan_that_suits_it():

@@ -45,12 +45,12 @@ class Tuned:
 
     @property
     def variance(self) -> float:
-        """Of log w."""
+        """The variance of log w, expected in all."""
         return self.paths + self.last_step
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Tuned:
-        """From JSON."""
+        """What a `SamplingPlan.table` has of it."""
         alternatives = tuple(SamplingPlan.of(plan) for plan in table["alternatives"])
         return cls(table["paths"], table["last_step"], alternatives)
 
@@ -191,7 +191,7 @@ class SamplingPlan:
         return plan if moves is None else replace(plan, moves=check_int("moves", moves, 0))
 
     def _with_calls(self, calls: int) -> SamplingPlan:
-        """With so many energy calls of the last step, and what they should give."""
+        """The plan with so many energy calls of the last step, and what they should give."""
 
         def with_calls(plan: SamplingPlan) -> Tuned:
             assert plan.tuned is not None

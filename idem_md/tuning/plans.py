@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -130,7 +130,8 @@ def tune_plans(
 
 
 def _log_worth(plan: SamplingPlan) -> float:
-    """The logarithm of the expected share of effective samples, squared, by seconds; of shares too small for one."""
+    """The logarithm of the expected share of effective samples squared, divided by the seconds a sample: the share
+    itself may be too small for a number."""
     assert plan.tuned is not None and plan.seconds is not None
     return -2 * plan.tuned.variance - math.log(plan.seconds)
 
@@ -175,7 +176,7 @@ def _confirmed(
     generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
     log_w, _ = _timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS)
     share = ForwardWeights(log_w.numpy()).ess_fraction
-    if share * len(log_w) < COUNTED:
+    if not share * len(log_w) >= COUNTED:  # a NaN is not enough either
         share = math.exp(-0.5 * (plan.tuned.variance + robust_variance(log_w)))
     return replace(plan, ess_fraction=share, tuned=replace(plan.tuned, alternatives=tuple(alternatives)))
 
@@ -224,11 +225,11 @@ class _Tried:
     Attributes
     ----------
     name, options, last_step
-        Of the pilot.
+        The last step of the pilot.
     log_w : torch.Tensor, shape (2, n)
-        Of `LastStep.retrace` from the first n samples, twice.
+        What `LastStep.retrace` gives for the first n samples, twice.
     seconds : float
-        A sample.
+        Time that one of the two takes for a sample.
     """
 
     name: str
@@ -237,7 +238,7 @@ class _Tried:
     log_w: torch.Tensor
     seconds: float
 
-    @property
+    @cached_property
     def variance(self) -> float:
         """What the last step adds to the variance of log w: half that of the difference of two for the same sample."""
         return 0.5 * robust_variance(self.log_w[0] - self.log_w[1])
@@ -272,7 +273,8 @@ class _Bottom:
         # With what every denoiser knows, as last steps of more samples than a batch get no more.
         analytic = KERNELS[best_kernel(None, DiffusionKernel.method)](checkpoint.denoiser, checkpoint.accuracy)
         evaluation = evaluate_in_chunks(analytic, self.x, self.sigma)
-        self.tried = []
+        self.tried: list[_Tried] = []
+        self._candidates: dict[tuple[str, int], list[_Candidate]] = {}
         for name, kind in LAST_STEPS.items():
             for options in kind.efforts(energy, evaluation, sigma_data, seed):
                 tried = _pilot(name, options, energy, evaluation, samples, generator)
@@ -280,10 +282,12 @@ class _Bottom:
                     self.tried.append(tried)
 
     def candidates(self, kernel: str, nfe: int, others: torch.Tensor) -> list[_Candidate]:
-        """One for each density of levels and each last step; fitted to other samples."""
+        """One for each density of levels and each last step; fitted to other samples, once."""
+        if (kernel, nfe) in self._candidates:
+            return self._candidates[kernel, nfe]
         checkpoint, kind = self.checkpoint, KERNELS[kernel]
         parts = checkpoint.denoiser, checkpoint.accuracy
-        found = []
+        found = self._candidates[kernel, nfe] = []
         for density in kind.densities if self.tried else ():
             grid = noise_grid(self.sigma, checkpoint.noise_range[1], nfe, density=density)
             generator = torch.Generator().manual_seed(self.seed)
@@ -317,7 +321,7 @@ class _Candidate:
         Without a last step.
     tried : _Tried
     variance, seconds : float
-        Of log w above the level, and for a sample's path to there.
+        What the steps above the level add to the variance of log w, and the time that they take for a sample.
     """
 
     paths: SamplingPlan
@@ -326,8 +330,8 @@ class _Candidate:
     seconds: float
 
     def plan(self, calls: int | None = None) -> SamplingPlan:
-        """With what it should give, for a number of energy calls of the last step, by default that of most worth; it
-        is the pilot's where it is not open to choice."""
+        """The plan with what it should give, for a number of energy calls of the last step, by default the one that
+        is worth most; where the number is not open to choice, it is the pilot's."""
         tried, pilot = self.tried, self.tried.last_step
         options, last_step = tried.options, pilot
         if pilot.open_ended:
