@@ -439,6 +439,7 @@ for limit in map(int, sys.argv[2:]):
 
 
 @pytest.mark.parametrize("suffix", [".dcd", ".xtc", ".extxyz", ".h5md", ".colvar", ".weights"])
+@pytest.mark.slow
 def test_a_disk_that_fills_leaves_all_or_nothing(few, tmp_path, suffix):
     """A limit on the size of files, at which every write of one fails, wherever in the file it is."""
     few.save(tmp_path / "source.dcd")
