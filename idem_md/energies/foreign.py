@@ -35,8 +35,8 @@ class ForeignEnergy(Energy):
         Stiffness in kT / Å^2 of a harmonic trap about the centroid, added to the potential. None: the weak
         `DEFAULT_TRAP`. 0: none, for a potential that confines by itself, which is checked.
     workers : int, optional
-        Spread batches over that many processes of our own. They are started by ``spawn``: a script needs the usual
-        ``if __name__ == "__main__":``.
+        Spread batches over that many processes of our own. They import the script that asks for them, which needs
+        the usual ``if __name__ == "__main__":``.
     executor : concurrent.futures.Executor, optional
         Spread them over this one instead: ``Client.get_executor()`` of Dask, ``mpi4py.futures.MPIPoolExecutor``, a pool
         of your own. It is not shut down.

@@ -24,7 +24,7 @@ from ..errors import EnergyError, UsageError
 
 __all__ = ["Evaluations", "Pool", "Recipe", "packed_for_workers", "start_worker"]
 
-OWN_POOL = "; processes of workers= are spawned: a script that asks for them needs if __name__ == '__main__':"
+OWN_POOL = "; processes of workers= import the script: it needs if __name__ == '__main__':"
 
 # Evaluators built in this process, by the token of the energy they belong to: a worker builds each one once. They have
 # a state (the positions last set), so threads take turns.
@@ -64,8 +64,9 @@ def evaluate_chunk(token: str, recipe: Recipe, x: np.ndarray, attempt: int = 0):
     return u, f
 
 
-def start_worker() -> None:
-    """What a process of ours begins with."""
+def start_worker(environment: dict[str, str] | None = None) -> None:
+    """What a process of ours begins with; the server that it may come from has an older environment."""
+    os.environ.update(environment or {})
     torch.set_num_threads(1)  # one process a core: threads on top would only get in each other's way
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it decides what Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -134,6 +135,19 @@ def _names_in_main(packed: bytes) -> list[str]:
     return found
 
 
+def _processes() -> multiprocessing.context.BaseContext:
+    """How processes of ours are started.
+
+    Never by a fork of this one, which has threads, as torch has, and would deadlock. On Linux they are forks of a
+    server that has imported what all of them need: importing torch takes a second or two for each otherwise.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])  # the first is what Python would import by itself
+    return context
+
+
 class Pool:
     """A process pool of our own, started when first needed and again after a crash."""
 
@@ -146,8 +160,7 @@ class Pool:
             return self.executor
         if not _main_is_a_file() and hasattr(sys.modules["__main__"], "__file__"):
             sys.modules["__main__"].__file__ = None  # "<stdin>", which the new processes would look for
-        # spawn: forking a process that has threads, as torch has, can deadlock.
-        executor = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), start_worker)
+        executor = ProcessPoolExecutor(self.workers, _processes(), start_worker, (dict(os.environ),))
         weakref.finalize(self, executor.shutdown, wait=False, cancel_futures=True)
         self.executor = executor
         return executor
