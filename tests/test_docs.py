@@ -30,7 +30,7 @@ SMALLER = {
     "-n 2000 ": "-n 250 ",
     "-n 1000 --seed 0": "-n 400 --seed 0",
     "minutes=1.5)": "minutes=0.1)",
-    "minutes=1)": "minutes=0.2)",
+    "minutes=1)": "minutes=0.1)",
     "scan(400, ": "scan(200, ",
     "--minutes 0.3": "--minutes 0.06",
     "idem-md train cu13 ": "idem-md train cu13.toml ",
@@ -44,7 +44,9 @@ SMALLER = {
 }
 # And on all pages but README, whose figures are looked at.
 SMALLER_ELSEWHERE = {
-    "sample(500, seed=0": "sample(250, seed=0",
+    "-n 400 --shard": "-n 260 --shard",
+    "-n 400 --plan": "-n 40 --plan",
+    "sample(500, seed=0": "sample(100, seed=0",
     "Client(n_workers=2, ": "Client(processes=False, n_workers=2, ",
     "scan(200, ": "scan(60, ",
     "--ess 150": "--ess 20",

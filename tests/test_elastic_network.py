@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -162,11 +163,12 @@ def restrained(b=3000, sigma=0.3):
     return x, mean, variance, exact
 
 
+@pytest.mark.parametrize("leapfrogs", [1, 3])
 @pytest.mark.parametrize("name", CASES)
-def test_annealing_the_way_back(name):
+def test_annealing_the_way_back(name, leapfrogs):
     """From draws of the end density: exp(-log_w) estimates the inverse, and log_w is above where it else is below."""
     x, mean, variance, exact = restrained()
-    energy, schedule = CASES[name], Schedule(24, 2.0, 2, (0.03, 0.04))
+    energy, schedule = CASES[name], Schedule(24, 2.0, 2, (0.03, 0.04), leapfrogs)
     width = 1 / (K + 1 / 0.09)
     noise = standard_normal(x.shape, torch.Generator().manual_seed(7), x.dtype)
     start = x / 0.09 * width + width**0.5 * noise
@@ -182,14 +184,14 @@ def test_annealing_the_way_back(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("end", [1.0, 0.8])
-def test_annealing_estimates_the_normaliser(name, end):
+@pytest.mark.parametrize("end,leapfrogs", [(1.0, 1), (0.8, 1), (0.8, 3)])
+def test_annealing_estimates_the_normaliser(name, end, leapfrogs):
     x, mean, variance, exact = restrained()
     energy = CASES[name]
     if end != 1.0:  # the same with another spring
         d, spread = subspace_dimension(5, 3), 1 / (end * K) + 0.09
         exact = -0.5 * float((x[0] ** 2).sum()) / spread - 0.5 * d * math.log(spread * end * K)
-    run = run_annealing(energy, mean, x, variance, 0.3, Schedule(24, 2.0, 2, (0.04,)), 1, end=end)
+    run = run_annealing(energy, mean, x, variance, 0.3, Schedule(24, 2.0, 2, (0.04,), leapfrogs), 1, end=end)
     w = torch.exp(run.log_w - exact)
     assert abs(w.mean() - 1) < 4.5 * w.std() / len(w) ** 0.5 and 0.1 < run.log_w.std() < 1
     # End points with their weights: mean and spread of the posterior.
@@ -199,9 +201,10 @@ def test_annealing_estimates_the_normaliser(name, end):
     assert torch.allclose(run.u, energy(run.x)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_native_annealing_is_the_plain_one():
+@pytest.mark.parametrize("leapfrogs", [1, 3])
+def test_native_annealing_is_the_plain_one(leapfrogs):
     x, mean, variance, _ = restrained()
-    schedule = Schedule(24, 2.0, 2, (0.04,))
+    schedule = Schedule(24, 2.0, 2, (0.04,), leapfrogs)
     native_run, plain = (run_annealing(CASES[k], mean, x, variance, 0.3, schedule, 3, acceptance=True) for k in CASES)
     assert stats.ks_2samp(native_run.log_w.numpy(), plain.log_w.numpy()).pvalue > 1e-4
     assert native_run.acceptance.shape == plain.acceptance.shape == (3000, 24)
@@ -235,11 +238,11 @@ def test_annealing_on_every_instruction_set(isa):
 
 def test_steps_are_tuned():
     x, mean, variance, _ = restrained(400)
-    for energy in CASES.values():
-        schedule = tuned_schedule(energy, mean, x, variance, 0.3, Schedule(40, 2.0, 1, (1e-3,)), 1)
-        assert schedule.stages == 40 and len(schedule.steps) == 17
+    for energy, (leapfrogs, best) in product(CASES.values(), ((1, 0.57), (3, 0.7))):
+        schedule = tuned_schedule(energy, mean, x, variance, 0.3, Schedule(40, 2.0, 1, (1e-2,), leapfrogs), 1)
+        assert schedule.stages == 40 and len(schedule.steps) == 17 and schedule.leapfrogs == leapfrogs
         run = run_annealing(energy, mean, x, variance, 0.3, schedule, 2, acceptance=True)
-        assert (run.acceptance.mean(0) - 0.57).abs().max() < 0.15
+        assert (run.acceptance.mean(0) - best).abs().max() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -248,6 +251,7 @@ def test_steps_are_tuned():
         ({"stages": 0}, "stages"),
         ({"power": 0.5}, "power"),
         ({"moves": 0}, "moves"),
+        ({"leapfrogs": 0}, "leapfrogs"),
         ({"steps": ()}, "steps"),
         ({"steps": (-1.0,)}, "steps"),
     ],

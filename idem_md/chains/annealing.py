@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,7 +21,7 @@ __all__ = ["Schedule", "run_annealing", "tuned_schedule"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How annealing goes from beta = 0 to 1: T stages, beta_k = (k/T)^power, ``moves`` MALA steps after each.
+    """How annealing goes from beta = 0 to 1: T stages, beta_k = (k/T)^power, ``moves`` of HMC after each.
 
     Attributes
     ----------
@@ -30,17 +30,21 @@ class Schedule:
         So that the first stages, where the densities differ most, are short.
     moves : int
     steps : tuple of float
-        Langevin step at equidistant k/T from 0 to 1; interpolated in the logarithm.
+        Langevin step h at equidistant k/T from 0 to 1; interpolated in the logarithm.
+    leapfrogs : int
+        Of a move, each of the length sqrt(2h) and with an energy call; a move of one is MALA.
     """
 
     stages: int
     power: float
     moves: int
     steps: tuple[float, ...]
+    leapfrogs: int = 1
 
     def __post_init__(self):
         check_int("stages", self.stages, 1)
         check_int("moves", self.moves, 1)
+        check_int("leapfrogs", self.leapfrogs, 1)
         check_float("power", self.power, minimum=1.0)
         if not self.steps or not all(check_float("steps", s, above=0.0) for s in self.steps):
             raise UsageError(f"steps: expected positive numbers, got {self.steps}")
@@ -48,7 +52,7 @@ class Schedule:
     @property
     def calls(self) -> int:
         """Energy calls of a chain."""
-        return 1 + self.stages * self.moves
+        return 1 + self.stages * self.moves * self.leapfrogs
 
     def betas(self) -> torch.Tensor:
         """Shape (T+1,), float64, on the CPU."""
@@ -80,7 +84,8 @@ def run_annealing(
     """Estimate int exp(-end u(y)) N(y; x_t, sigma^2) dy for each of a batch, starting from q_0 = N(mean, variance).
 
     Along q_0^(1-b) gamma^b, gamma = exp(-end u(y)) N(y; x_t, sigma^2): end b u plus an isotropic restraint, on which
-    `run_mala` moves. exp(log_w) is unbiased, and the end points with these weights are a proper sample of gamma.
+    Hamiltonian Monte Carlo moves (Duane et al., Phys. Lett. B 195, 216, 1987), with forces as in `run_mala`. exp(log_w)
+    is unbiased, and the end points with these weights are a proper sample of gamma.
 
     Chains that ``start`` at draws of gamma go the same way back: exp(-log_w) is then an unbiased estimate of the
     inverse of the integral, so that the mean of log_w is above its logarithm, where that of the way forth is below
@@ -106,7 +111,7 @@ def run_annealing(
     UsageError
         Wrong shapes, or a number out of range.
     BudgetExhausted
-        ``C (1 + T moves)`` energy calls are more than is left.
+        ``C (1 + T moves leapfrogs)`` energy calls are more than is left.
     """
     check_positions("x_t", x_t, energy.n_atoms, energy.n_dims)
     check_positions("mean", mean, energy.n_atoms, energy.n_dims)
@@ -128,10 +133,11 @@ def run_annealing(
         betas, steps = betas.flip(0), torch.cat([steps.flip(0)[1:], steps[:1]])
     if x_t.dtype == torch.float32 and isinstance(energy, NativeAnnealing):
         energy.count(len(x_t) * schedule.calls)
-        run = energy.native_anneal(mean, x_t, ends, betas, steps, schedule.moves, seed, start, acceptance)
+        moves = (schedule.moves, schedule.leapfrogs)
+        run = energy.native_anneal(mean, x_t, ends, betas, steps, *moves, seed, start, acceptance)
     else:
         energy.afford(len(x_t) * schedule.calls)
-        run = _anneal(energy, mean, x_t, ends, betas, steps, schedule.moves, seed, start)
+        run = _anneal(energy, mean, x_t, ends, betas, steps, schedule, seed, start)
         run = run if acceptance else run._replace(acceptance=run.acceptance.new_empty(0, schedule.stages))
     # Of the two Gaussians the chains only know the exponents.
     dimension = subspace_dimension(energy.n_atoms, energy.n_dims)
@@ -140,7 +146,7 @@ def run_annealing(
 
 
 def _anneal(
-    energy: Energy, mean, x_t, ends: tuple[float, float, float], betas, steps, moves: int, seed: int, start
+    energy: Energy, mean, x_t, ends: tuple[float, float, float], betas, steps, schedule: Schedule, seed: int, start
 ) -> AnnealRun:
     """The chains of `run_annealing` in plain torch, for any energy."""
     variance, sigma, end = ends
@@ -157,7 +163,17 @@ def _anneal(
         stiffness = high / sigma**2 + (1 - high) / variance
         restraint = Restraint(mean + (high / sigma**2 / stiffness) * (x_t - mean), x.new_tensor(stiffness))
         beta = x.new_tensor(high * end)
-        run = walk(energy, state, steps[k].to(x.device), beta, moves, draw_seed(generator), restraint, False)
+        run = walk(
+            energy,
+            state,
+            steps[k].to(x.device),
+            beta,
+            schedule.moves,
+            draw_seed(generator),
+            restraint,
+            False,
+            schedule.leapfrogs,
+        )
         state = ChainState(run.x, run.u, run.f)
         shares.append(run.acceptance)
     return AnnealRun(state.x, state.u, log_w, torch.stack(shares, 1))
@@ -185,12 +201,12 @@ def tuned_schedule(
         Its ``steps`` are where to begin.
     knots, rounds : int
     """
-    pilot = Schedule(knots, schedule.power, 10, schedule.steps)
+    pilot = replace(schedule, stages=knots, moves=10)
     steps = pilot.step_sizes(torch.float64).tolist()
     for k in range(rounds):
         # Knot 0 is never used by a stage: beta is above zero in the first.
-        pilot = Schedule(knots, schedule.power, 10, (steps[0], *steps))
+        pilot = replace(pilot, steps=(steps[0], *steps))
         run = run_annealing(energy, mean, x_t, variance, sigma, pilot, seed + k, acceptance=True)
         shares = run.acceptance.double().mean(0).tolist()
-        steps = [tune_step(step, share, gain=1.0) for step, share in zip(steps, shares)]
-    return Schedule(schedule.stages, schedule.power, schedule.moves, (steps[0], *steps))
+        steps = [tune_step(step, share, 1.0, schedule.leapfrogs) for step, share in zip(steps, shares)]
+    return replace(schedule, steps=(steps[0], *steps))

@@ -131,6 +131,7 @@ class NativeAnnealing(Protocol):
         beta: Tensor,
         step: Tensor,
         n_moves: int,
+        n_leapfrogs: int,
         seed: int,
         start: Tensor | None,
         acceptance: bool,

@@ -236,14 +236,16 @@ def lj_anneal(
     species: Tensor | None = None,
     start: Tensor | None = None,
     acceptance: bool = False,
+    n_leapfrogs: int = 1,
     isa: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Annealed importance sampling from N(mean, variance I) to exp(-end u(y) - |y - x_t|^2 / 2 sigma^2), all in native
     code.
 
     Along q_0^(1-b) gamma^b for b = beta_0 = 0, ..., beta_T = 1: each stage raises b, adds to the weight, and takes
-    ``n_moves`` Metropolis-adjusted Langevin steps. One chain a vector lane or CUDA thread; chains in float32, weights
-    summed in float64. On one device a chain's random numbers depend on (seed, chain index) only.
+    ``n_moves`` steps of Hamiltonian Monte Carlo, Metropolis-adjusted Langevin if of one leapfrog. One chain a vector
+    lane or CUDA thread; chains in float32, weights summed in float64. On one device a chain's random numbers depend on
+    (seed, chain index) only.
 
     Parameters
     ----------
@@ -254,7 +256,7 @@ def lj_anneal(
     beta : torch.Tensor, shape (T+1,), float64, on the CPU
         Rising from 0 to 1; falling from 1 to 0 with a ``start``.
     step : torch.Tensor, shape (T,) or one element
-        Langevin step after each rise.
+        Langevin step h after each rise; a leapfrog has the length sqrt(2h).
     n_moves, seed : int
     epsilon, r_min, trap, species
         See `native.lennard_jones`.
@@ -262,6 +264,8 @@ def lj_anneal(
         Where chains begin that go the way back, instead of at draws from q_0.
     acceptance : bool
         Also return that of the moves after each step of beta.
+    n_leapfrogs : int
+        Of a move, each with an energy call.
 
     Returns
     -------
@@ -274,6 +278,7 @@ def lj_anneal(
     check_batch(x_t)
     check_tensor("mean", mean, tuple(x_t.shape))
     check_int("n_moves", n_moves, 1, MAX_STEPS)
+    check_int("n_leapfrogs", n_leapfrogs, 1)
     check_int("seed", seed, 0, 2**63 - 1)
     check_tensor("beta", beta, (None,), (torch.float64,))
     variance, sigma, end = ends
@@ -294,7 +299,7 @@ def lj_anneal(
     out, u, log_w = torch.empty_like(x_t), x_t.new_empty(c), x_t.new_empty(c, dtype=torch.float64)
     share = x_t.new_empty(c if acceptance else 0, stages)
     lj = parameters(n, d, epsilon, r_min, trap, species)
-    numbers = (c, stages, n_moves, seed, 1 / variance, sigma**-2, end)
+    numbers = (c, stages, n_moves, n_leapfrogs, seed, 1 / variance, sigma**-2, end)
     optional = 0 if start is None else start.data_ptr()
     addresses = [beta.data_ptr(), step.data_ptr(), optional, *(t.data_ptr() for t in (mean, x_t, out, u, log_w))]
     where = place(x_t.device, isa)
@@ -304,7 +309,21 @@ def lj_anneal(
 
 @lj_anneal.register_fake
 def _(
-    mean, x_t, ends, beta, step, n_moves, seed, epsilon, r_min, trap, species=None, start=None, acceptance=False, isa=""
+    mean,
+    x_t,
+    ends,
+    beta,
+    step,
+    n_moves,
+    seed,
+    epsilon,
+    r_min,
+    trap,
+    species=None,
+    start=None,
+    acceptance=False,
+    n_leapfrogs=1,
+    isa="",
 ):
     c = x_t.shape[0]
     share = x_t.new_empty(c if acceptance else 0, beta.shape[0] - 1)

@@ -30,17 +30,18 @@ STEP_SAMPLES = 250
 
 @dataclass(frozen=True)
 class Effort:
-    """One way of annealing: stages, moves, chains, power."""
+    """One way of annealing: stages, moves, chains, power, leapfrogs of a move."""
 
     stages: int
     moves: int
     chains: int
     power: float
+    leapfrogs: int = 1
 
 
-# Native chains cost next to nothing a step; one move a stage would pay most for what comes with a stage. One long chain
-# is better than several short ones.
-NATIVE = (Effort(1024, 4, 1, 5.0),)
+# One long chain is better than several short ones, one move a stage than several, and moves of five leapfrogs than
+# Langevin moves (docs/lab-notes.md).
+NATIVE = (Effort(1024, 1, 1, 5.0, 5),)
 # In plain torch a few chains cost no more than one of as many steps in all; where there are modes they see more.
 PLAIN = (Effort(256, 1, 1, 3.0), Effort(128, 1, 4, 3.0), Effort(128, 1, 16, 3.0))
 
@@ -50,7 +51,7 @@ class AnnealedLastStep(LastStep):
     """From N(D, mse) to exp(-u(y)) N(y; x, sigma^2), with M chains a sample; see `chains.run_annealing`.
 
     The marginal density of exp(-u) noised to the evaluation's level is estimated without bias by the mean weight of the
-    chains; one end point is drawn by weight. Costs M (1 + T moves) energy calls a sample.
+    chains; one end point is drawn by weight. Costs M (1 + T moves leapfrogs) energy calls a sample.
 
     Parameters
     ----------
@@ -82,10 +83,13 @@ class AnnealedLastStep(LastStep):
         tried = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
         x_t, mean = evaluation.x[:STEP_SAMPLES].float(), evaluation.denoised[:STEP_SAMPLES].float()
         steps = {}  # they depend on nothing else of an effort
-        for power in {effort.power for effort in tried}:
-            start = Schedule(1, power, 1, (first_step(sigma_data),))
-            steps[power] = tuned_schedule(energy, mean, x_t, evaluation.mse, evaluation.sigma, start, seed).steps
-        schedules = [(Schedule(e.stages, e.power, e.moves, steps[e.power]), e.chains) for e in tried]
+        for power, leapfrogs in {(effort.power, effort.leapfrogs) for effort in tried}:
+            start = Schedule(1, power, 1, (first_step(sigma_data),), leapfrogs)
+            found = tuned_schedule(energy, mean, x_t, evaluation.mse, evaluation.sigma, start, seed)
+            steps[power, leapfrogs] = found.steps
+        schedules = [
+            (Schedule(e.stages, e.power, e.moves, steps[e.power, e.leapfrogs], e.leapfrogs), e.chains) for e in tried
+        ]
         return [
             {"schedule": {**asdict(schedule), "steps": list(schedule.steps)}, "chains": chains}
             for schedule, chains in schedules
@@ -98,13 +102,15 @@ class AnnealedLastStep(LastStep):
 
     @classmethod
     def of_calls(cls, options: Mapping[str, Any], calls: int) -> dict[str, Any]:
-        """See `LastStep`: as many stages as will do, and with few calls fewer moves and chains."""
+        """See `LastStep`: as many stages as will do, and with few calls fewer moves, chains and leapfrogs."""
         calls = check_int("last_step_calls", calls, 2)
         own = cls.build(options)
-        moves, chains = own.schedule.moves, own.chains
-        while calls < own.schedule.stages * moves * chains and (moves > 1 or chains > 1):
+        moves, chains, leapfrogs = own.schedule.moves, own.chains, own.schedule.leapfrogs
+        while calls < own.schedule.stages * moves * leapfrogs * chains and (moves > 1 or chains > 1):
             chains, moves = (chains - 1, moves) if chains > 1 else (chains, moves // 2)
-        schedule = {**options["schedule"], "stages": max((calls // chains - 1) // moves, 1), "moves": moves}
+        leapfrogs = min(leapfrogs, calls - 1)
+        stages = max((calls // chains - 1) // (moves * leapfrogs), 1)
+        schedule = {**options["schedule"], "stages": stages, "moves": moves, "leapfrogs": leapfrogs}
         return {**options, "schedule": schedule, "chains": chains}
 
     def block(self, energy: Energy, device: str = "cpu") -> int:

@@ -98,31 +98,42 @@ template <class V> IDEM_INLINE V share(V hits, int64_t tries) {
   return tries > 0 ? hits * (1.0f / (float)tries) : hits * 0.0f + __builtin_nanf("");
 }
 
-// What one Langevin move writes to: proposal, its force and drift, noise.
+// What one move writes to: proposal, its force and drift, noise and then the way it goes.
 template <class P> struct Scratch4 {
   P y, g, gt, eps;
 };
 
-// n_steps of Metropolis-adjusted Langevin from (x, f, u); returns the number of moves taken. Sums of x and f over the
-// steps go to mx, mf if asked.
+// n_steps of Hamiltonian Monte Carlo from (x, f, u), each of so many leapfrogs of the length sqrt(2h): one leapfrog is
+// Metropolis-adjusted Langevin. Any field in the place of the force, as the drift is one, leaves a leapfrog reversible
+// and volumes as they are, so that accepting by the energy is exact. Returns the number of moves taken. Sums of x and f
+// over the steps go to mx, mf if asked.
 template <int D, bool kMixed, class Group, class Rng, class V, class P>
-IDEM_INLINE V mala_steps(const Group& group, const LennardJonesParams& lj, Rng& rng, int64_t n_steps, V h, V beta,
-                         const Restraint<V, P>& r, P x, P f, P ft, V& u, const Scratch4<P>& s, bool sums, P mx, P mf) {
+IDEM_INLINE V hmc_steps(const Group& group, const LennardJonesParams& lj, Rng& rng, int64_t n_steps, int64_t leapfrogs,
+                        V h, V beta, const Restraint<V, P>& r, P x, P f, P ft, V& u, const Scratch4<P>& s, bool sums,
+                        P mx, P mf) {
   const int lo = group.lo * D, hi = group.hi * D;
   const V root = vsqrt(2.0f * h), inv4h = 0.25f / h, cap = vsqrt(2.0f * D / h);
   P y = s.y, g = s.g, gt = s.gt, eps = s.eps;
   V total = set_drift<D>(group, beta, cap, r, x, f, u, ft), accepted = V{};
   for (int64_t step = 0; step < n_steps; ++step) {
     mean_free_noise<D>(group, rng, eps);
-    V forward = V{}, reverse = V{};
+    V forward = V{}, reverse = V{}, u_new, total_new;
     for (int i = lo; i < hi; ++i) {
       forward += eps[i] * eps[i];
       y[i] = x[i] + h * ft[i] + root * eps[i];
+      eps[i] = y[i] - x[i];
     }
-    const V u_new = group.template energy_forces<D, kMixed, V>(lj, y, g);
-    const V total_new = set_drift<D>(group, beta, cap, r, y, g, u_new, gt);
+    for (int64_t k = 1;; ++k) {
+      u_new = group.template energy_forces<D, kMixed, V>(lj, y, g);
+      total_new = set_drift<D>(group, beta, cap, r, y, g, u_new, gt);
+      if (k == leapfrogs) break;
+      for (int i = lo; i < hi; ++i) {
+        eps[i] += 2.0f * h * gt[i];
+        y[i] += eps[i];
+      }
+    }
     for (int i = lo; i < hi; ++i) {
-      const V back = x[i] - y[i] - h * gt[i];
+      const V back = eps[i] + h * gt[i];
       reverse += back * back;
     }
     const V log_ratio = total - total_new + 0.5f * group.sum(forward) - inv4h * group.sum(reverse);

@@ -45,11 +45,12 @@ struct TemperingArgs {
 // way back, with beta falling from 1 to 0.
 struct AnnealArgs {
   LennardJonesParams lj;
-  int64_t n_chains, n_stages, n_moves;  // n_moves of MALA after each of n_stages steps of beta
+  // After each of n_stages steps of beta n_moves of HMC, of n_leapfrogs each; one leapfrog is MALA.
+  int64_t n_chains, n_stages, n_moves, n_leapfrogs;
   uint64_t seed;
   float from, to, end;      // precisions of the Gaussians at either end; inverse temperature of u at the end
   const double* beta;       // (T+1) from 0 to 1, or from 1 to 0
-  const float* step;        // (T) Langevin step after each step of beta
+  const float* step;        // (T) h of the moves after each step of beta: leapfrogs of sqrt(2h)
   const float* start;       // (C,N,D), or null: chains start at draws from N(mean, 1/from)
   const float* mean;        // (C,N,D)
   const float* x_t;         // (C,N,D)

@@ -72,8 +72,8 @@ template <int D, bool kMixed> void mala(const MalaArgs& a, int64_t begin, int64_
     rng.seed(a.seed, (uint64_t)b);
     for (int64_t i = 0; i < nd; ++i) mx[i] = mf[i] = F{};
     u = lj_energy_forces<D, kMixed, 0, F, float>(a.lj, x, f);
-    F accepted = mala_steps<D, kMixed>(solo, a.lj, rng, a.n_steps, h, beta, restraint, x, f, ft, u, move,
-                                       a.mean_x != nullptr, mx, mf);
+    F accepted = hmc_steps<D, kMixed>(solo, a.lj, rng, a.n_steps, 1, h, beta, restraint, x, f, ft, u, move,
+                                      a.mean_x != nullptr, mx, mf);
     accepted = share(accepted, a.n_steps);
     scatter<float, F>(x, nd, b, end, a.x);
     scatter<float, F>(f, nd, b, end, a.f);
@@ -110,8 +110,8 @@ template <int D, bool kMixed> void tempering(const TemperingArgs& a, int64_t beg
     }
     for (int64_t round = 0; round < a.n_rounds; ++round) {
       for (int r = 0; r < rungs; ++r)
-        accepted[r] += mala_steps<D, kMixed>(solo, a.lj, rng, a.n_steps, F{} + a.step[r], F{} + a.beta[r],
-                                             Restraint<F, F*>{}, x + r * nd, f + r * nd, ft, u[r], move, false, ft, ft);
+        accepted[r] += hmc_steps<D, kMixed>(solo, a.lj, rng, a.n_steps, 1, F{} + a.step[r], F{} + a.beta[r],
+                                            Restraint<F, F*>{}, x + r * nd, f + r * nd, ft, u[r], move, false, ft, ft);
       swap_rungs<D>(solo, rng, a.beta, (int)rungs, (int)nd, round, x, f, u, seen, swaps, trips);
       for (int l = 0; l < kWidth && b + l < end; ++l)
         for (int r = 0; r < rungs; ++r) a.trace[((b + l) * a.n_rounds + round) * rungs + r] = lane(u[r], l);
@@ -155,8 +155,9 @@ template <int D, bool kMixed> void anneal(const AnnealArgs& a, int64_t begin, in
       const double rise = a.beta[t + 1] - a.beta[t];
       for (int l = 0; l < kWidth; ++l) log_w[l] += rise * (double)lane(slope, l);
       const F k = anneal_restraint<D, F>(solo, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
-      F accepted = mala_steps<D, kMixed>(solo, a.lj, rng, a.n_moves, F{} + a.step[t], F{} + (float)(a.beta[t + 1] * a.end),
-                                         Restraint<F, F*>{true, k, centre}, x, f, ft, u, move, false, x, x);
+      F accepted = hmc_steps<D, kMixed>(solo, a.lj, rng, a.n_moves, a.n_leapfrogs, F{} + a.step[t],
+                                        F{} + (float)(a.beta[t + 1] * a.end), Restraint<F, F*>{true, k, centre}, x, f, ft, u,
+                                        move, false, x, x);
       if (!a.acceptance) continue;
       accepted = share(accepted, a.n_moves);
       for (int l = 0; l < kWidth && b + l < end; ++l) a.acceptance[(b + l) * a.n_stages + t] = lane(accepted, l);

@@ -131,8 +131,8 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) mala_kernel(MalaA
   Philox rng;
   rng.seed(a.seed, (uint64_t)b);
   float u = group.energy_forces<D, kMixed, float>(a.lj, x, f);
-  const float accepted = mala_steps<D, kMixed>(group, a.lj, rng, a.n_steps, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
-                                               a.mean_x != nullptr, mx, mf);
+  const float accepted = hmc_steps<D, kMixed>(group, a.lj, rng, a.n_steps, 1, a.step[b], a.beta[b], restraint, x, f, ft, u, move,
+                                              a.mean_x != nullptr, mx, mf);
   if (group.lane == 0) {
     a.u[b] = u;
     a.acceptance[b] = share(accepted, a.n_steps);
@@ -171,9 +171,9 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) tempering_kernel(
   for (int64_t round = 0; round < a.n_rounds; ++round) {
     for (int r = 0; r < rungs; ++r) {
       float ur = u[r];
-      accepted[r] += mala_steps<D, kMixed>(group, a.lj, rng, a.n_steps, a.step[r], a.beta[r],
-                                           Restraint<float, float*>{false, 0.0f, nullptr}, x + r * nd, f + r * nd, ft, ur,
-                                           move, false, ft, ft);
+      accepted[r] += hmc_steps<D, kMixed>(group, a.lj, rng, a.n_steps, 1, a.step[r], a.beta[r],
+                                          Restraint<float, float*>{false, 0.0f, nullptr}, x + r * nd, f + r * nd, ft, ur,
+                                          move, false, ft, ft);
       u[r] = ur;
     }
     swap_rungs<D>(group, rng, a.beta, rungs, nd, round, x, f, u, seen, swaps, trips);
@@ -216,8 +216,9 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) anneal_kernel(Ann
   for (int64_t t = 0; t < a.n_stages; ++t) {
     log_w += (a.beta[t + 1] - a.beta[t]) * (double)anneal_slope<D>(group, a.from, a.to, a.end, u, x, x_t, mean);
     const float k = anneal_restraint<D, float>(group, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
-    const float accepted = mala_steps<D, kMixed>(group, a.lj, rng, a.n_moves, a.step[t], (float)(a.beta[t + 1] * a.end),
-                                                 Restraint<float, float*>{true, k, centre}, x, f, ft, u, move, false, ft, ft);
+    const float accepted = hmc_steps<D, kMixed>(group, a.lj, rng, a.n_moves, a.n_leapfrogs, a.step[t],
+                                                (float)(a.beta[t + 1] * a.end), Restraint<float, float*>{true, k, centre}, x,
+                                                f, ft, u, move, false, ft, ft);
     if (a.acceptance && group.lane == 0) a.acceptance[b * a.n_stages + t] = share(accepted, a.n_moves);
   }
   if (group.lane == 0) {
