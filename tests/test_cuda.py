@@ -189,7 +189,7 @@ def test_chains_in_plain_torch_agree_with_the_cpu(case):
     routes = (
         lambda x: run_mala(energy, x, h, 4, 5),
         lambda x: run_tempering(energy, torch.stack([x, x], 1), h.expand(2), beta, 3, 2, 5),
-        lambda x: run_annealing(energy, x, x, 1e-3, 0.1, schedule, 5, acceptance=True),
+        lambda x: run_annealing(energy, x, x, 1e-3, 0.1, schedule, 5, trace=True),
         lambda x: determined(dem_scores(energy, x, sigma.to(x.device), 33, 5)),
         lambda x: (relax(energy, x, 5), quench(energy, x[:1])),
     )

@@ -14,7 +14,7 @@ from scipy import stats
 import idem_md
 from idem_md import UsageError, native
 from idem_md.baselines import ENGINES
-from idem_md.chains import Schedule, run_annealing, run_mala, tuned_schedule
+from idem_md.chains import Schedule, paced_schedule, run_annealing, run_mala, tuned_schedule
 from idem_md.checkpoint import load_checkpoint, save_checkpoint
 from idem_md.diffusion import Elastic, Isotropic, MovedLastStep, Precision, SamplingPlan
 from idem_md.energies import Harmonic, LennardJones
@@ -205,7 +205,7 @@ def test_annealing_estimates_the_normaliser(name, end, leapfrogs):
 def test_native_annealing_is_the_plain_one(leapfrogs):
     x, mean, variance, _ = restrained()
     schedule = Schedule(24, 2.0, 2, (0.04,), leapfrogs)
-    native_run, plain = (run_annealing(CASES[k], mean, x, variance, 0.3, schedule, 3, acceptance=True) for k in CASES)
+    native_run, plain = (run_annealing(CASES[k], mean, x, variance, 0.3, schedule, 3, trace=True) for k in CASES)
     assert stats.ks_2samp(native_run.log_w.numpy(), plain.log_w.numpy()).pvalue > 1e-4
     assert native_run.acceptance.shape == plain.acceptance.shape == (3000, 24)
     assert torch.allclose(native_run.acceptance.mean(0), plain.acceptance.mean(0), atol=0.05)
@@ -231,9 +231,9 @@ def test_annealing_on_every_instruction_set(isa):
     x, mean, variance, exact = restrained(1500)
     schedule = Schedule(24, 2.0, 2, (0.04,))
     arguments = (mean, x, (variance, 0.3, 1.0), schedule.betas(), schedule.step_sizes(), 2, 7)
-    *_, log_w, share = native.lj_anneal(*arguments, **CASES["native"]._op, isa=isa)
+    *_, log_w, share, increments = native.lj_anneal(*arguments, **CASES["native"]._op, isa=isa)
     w = torch.exp(log_w + 6 * math.log(variance / 0.09) - exact)
-    assert share.shape == (0, 24) and abs(w.mean() - 1) < 4.5 * w.std() / 1500**0.5
+    assert share.shape == increments.shape == (0, 24) and abs(w.mean() - 1) < 4.5 * w.std() / 1500**0.5
 
 
 def test_steps_are_tuned():
@@ -241,8 +241,31 @@ def test_steps_are_tuned():
     for energy, (leapfrogs, best) in product(CASES.values(), ((1, 0.57), (3, 0.7))):
         schedule = tuned_schedule(energy, mean, x, variance, 0.3, Schedule(40, 2.0, 1, (1e-2,), leapfrogs), 1)
         assert schedule.stages == 40 and len(schedule.steps) == 17 and schedule.leapfrogs == leapfrogs
-        run = run_annealing(energy, mean, x, variance, 0.3, schedule, 2, acceptance=True)
+        run = run_annealing(energy, mean, x, variance, 0.3, schedule, 2, trace=True)
         assert (run.acceptance.mean(0) - best).abs().max() < 0.15
+
+
+def test_the_pace_takes_variance_away():
+    """With a power that suits badly; and the normaliser is what it was."""
+    x, mean, variance, exact = restrained(1500)
+    for energy in CASES.values():
+        plain = Schedule(64, 6.0, 1, (0.04,))
+        paced = paced_schedule(energy, mean[:250], x[:250], variance, 0.3, plain, 1)
+        assert paced.betas()[0] == 0 and paced.betas()[-1] == 1 and (paced.betas().diff() > 0).all()
+        before, after = (run_annealing(energy, mean, x, variance, 0.3, s, 9).log_w for s in (plain, paced))
+        assert after.var() < 0.8 * before.var()
+        w = torch.exp(after - exact)
+        assert abs(w.mean() - 1) < 4.5 * w.std() / len(w) ** 0.5
+    dead = paced_schedule(LennardJones(5, 1.0), torch.zeros(4, 5, 3), torch.zeros(4, 5, 3), 1e-12, 1e-6, plain, 1)
+    assert dead == plain  # nothing was measured
+
+
+def test_increments_are_the_parts_of_log_w():
+    x, mean, variance, _ = restrained(20)
+    for energy in CASES.values():
+        run = run_annealing(energy, mean, x, variance, 0.3, Schedule(24, 2.0, 2, (0.04,)), 3, trace=True)
+        norms = 0.5 * subspace_dimension(5, 3) * math.log(variance / 0.09)
+        assert torch.allclose(run.increments.double().sum(1) + norms, run.log_w, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +275,9 @@ def test_steps_are_tuned():
         ({"power": 0.5}, "power"),
         ({"moves": 0}, "moves"),
         ({"leapfrogs": 0}, "leapfrogs"),
+        ({"pace": (0.0,)}, "pace"),
+        ({"pace": (0.0, 0.5, 0.5, 1.0)}, "pace"),
+        ({"pace": (0.0, 0.9)}, "pace"),
         ({"steps": ()}, "steps"),
         ({"steps": (-1.0,)}, "steps"),
     ],

@@ -6,7 +6,7 @@ changed since); all are asked of the budget before the first is made.
 """
 
 from .adaptation import equilibrate, first_step, tune_step
-from .annealing import Schedule, run_annealing, tuned_schedule
+from .annealing import Schedule, paced_schedule, run_annealing, tuned_schedule
 from .mala import MALA, Restraint, run_mala
 from .move import ChainState, Move
 from .posterior import PosteriorMean, posterior_mala, posterior_mean
@@ -30,6 +30,7 @@ __all__ = [
     "posterior_mean",
     "quench",
     "relax",
+    "paced_schedule",
     "run_annealing",
     "run_mala",
     "run_tempering",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from ..checks import check_float, check_int, check_positions
@@ -16,12 +18,15 @@ from .adaptation import tune_step
 from .mala import Restraint, walk
 from .move import ChainState
 
-__all__ = ["Schedule", "run_annealing", "tuned_schedule"]
+__all__ = ["Schedule", "paced_schedule", "run_annealing", "tuned_schedule"]
+
+# Of the mean number of stages in a part of a schedule, and of pairs of chains from which parts are told apart.
+LEAST_STAGES, LEAST_PAIRS = 0.2, 8
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How annealing goes from beta = 0 to 1: T stages, beta_k = (k/T)^power, ``moves`` of HMC after each.
+    """How annealing goes from beta = 0 to 1: T stages, beta_k = s_k^power, ``moves`` of HMC after each.
 
     Attributes
     ----------
@@ -30,9 +35,11 @@ class Schedule:
         So that the first stages, where the densities differ most, are short.
     moves : int
     steps : tuple of float
-        Langevin step h at equidistant k/T from 0 to 1; interpolated in the logarithm.
+        Langevin step h at equidistant s from 0 to 1; interpolated in the logarithm.
     leapfrogs : int
         Of a move, each of the length sqrt(2h) and with an energy call; a move of one is MALA.
+    pace : tuple of float
+        s at equidistant k/T from 0 to 1, interpolated; by default s_k = k/T.
     """
 
     stages: int
@@ -40,6 +47,7 @@ class Schedule:
     moves: int
     steps: tuple[float, ...]
     leapfrogs: int = 1
+    pace: tuple[float, ...] = (0.0, 1.0)
 
     def __post_init__(self):
         check_int("stages", self.stages, 1)
@@ -48,24 +56,34 @@ class Schedule:
         check_float("power", self.power, minimum=1.0)
         if not self.steps or not all(check_float("steps", s, above=0.0) for s in self.steps):
             raise UsageError(f"steps: expected positive numbers, got {self.steps}")
+        if len(self.pace) < 2 or (self.pace[0], self.pace[-1]) != (0, 1) or sorted(set(self.pace)) != list(self.pace):
+            raise UsageError(f"pace: expected numbers rising from 0 to 1, got {self.pace}")
 
     @property
     def calls(self) -> int:
         """Energy calls of a chain."""
         return 1 + self.stages * self.moves * self.leapfrogs
 
+    def _places(self) -> torch.Tensor:
+        """s of each k, shape (T+1,), float64, on the CPU."""
+        return _interpolated(torch.arange(self.stages + 1, dtype=torch.float64, device="cpu") / self.stages, self.pace)
+
     def betas(self) -> torch.Tensor:
         """Shape (T+1,), float64, on the CPU."""
-        return (torch.arange(self.stages + 1, dtype=torch.float64, device="cpu") / self.stages) ** self.power
+        return self._places() ** self.power
 
     def step_sizes(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Of each stage, shape (T,), on the CPU."""
         if len(self.steps) == 1:
             return torch.full((self.stages,), self.steps[0], dtype=dtype, device="cpu")
-        at = torch.arange(1, self.stages + 1, dtype=torch.float64, device="cpu") / self.stages * (len(self.steps) - 1)
-        low = at.floor().clamp(max=len(self.steps) - 2).long()
-        logs = torch.log(torch.tensor(self.steps, dtype=torch.float64, device="cpu"))
-        return torch.exp(logs[low] + (at - low) * (logs[low + 1] - logs[low])).to(dtype)
+        return torch.exp(_interpolated(self._places()[1:], [math.log(step) for step in self.steps])).to(dtype)
+
+
+def _interpolated(at: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
+    """Between two or more values at equidistant places from 0 to 1."""
+    known, at = torch.tensor(values, dtype=torch.float64, device="cpu"), at * (len(values) - 1)
+    low = at.floor().clamp(max=len(values) - 2).long()
+    return known[low] + (at - low) * (known[low + 1] - known[low])
 
 
 def run_annealing(
@@ -79,7 +97,7 @@ def run_annealing(
     *,
     end: float = 1.0,
     start: torch.Tensor | None = None,
-    acceptance: bool = False,
+    trace: bool = False,
 ) -> AnnealRun:
     """Estimate int exp(-end u(y)) N(y; x_t, sigma^2) dy for each of a batch, starting from q_0 = N(mean, variance).
 
@@ -103,8 +121,8 @@ def run_annealing(
         Inverse temperature of u, relative to kT = 1.
     start : torch.Tensor, shape (C, N, D), optional
         Draws of gamma, for the way back.
-    acceptance : bool
-        Also return that of the moves of each stage.
+    trace : bool
+        Also return the acceptance and the increments of each stage.
 
     Raises
     ------
@@ -134,11 +152,12 @@ def run_annealing(
     if x_t.dtype == torch.float32 and isinstance(energy, NativeAnnealing):
         energy.count(len(x_t) * schedule.calls)
         moves = (schedule.moves, schedule.leapfrogs)
-        run = energy.native_anneal(mean, x_t, ends, betas, steps, *moves, seed, start, acceptance)
+        run = energy.native_anneal(mean, x_t, ends, betas, steps, *moves, seed, start, trace)
     else:
         energy.afford(len(x_t) * schedule.calls)
         run = _anneal(energy, mean, x_t, ends, betas, steps, schedule, seed, start)
-        run = run if acceptance else run._replace(acceptance=run.acceptance.new_empty(0, schedule.stages))
+        if not trace:
+            run = run._replace(acceptance=run.acceptance[:0], increments=run.increments[:0])
     # Of the two Gaussians the chains only know the exponents.
     dimension = subspace_dimension(energy.n_atoms, energy.n_dims)
     log_w = run.log_w if start is None else -run.log_w
@@ -156,10 +175,11 @@ def _anneal(
         x = mean + math.sqrt(variance) * standard_normal(x_t.shape, generator, x_t.dtype, x_t.device)
     state = ChainState(x, *energy(x))
     log_w = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    betas, shares = betas.tolist(), []
+    betas, shares, increments = betas.tolist(), [], []
     for k, (low, high) in enumerate(zip(betas, betas[1:])):
         near, far = ((state.x - c).double().square().sum((1, 2)) for c in (x_t, mean))
-        log_w += (high - low) * (0.5 * far / variance - 0.5 * near / sigma**2 - end * state.u.double())
+        increments.append((high - low) * (0.5 * far / variance - 0.5 * near / sigma**2 - end * state.u.double()))
+        log_w += increments[-1]
         stiffness = high / sigma**2 + (1 - high) / variance
         restraint = Restraint(mean + (high / sigma**2 / stiffness) * (x_t - mean), x.new_tensor(stiffness))
         beta = x.new_tensor(high * end)
@@ -176,7 +196,7 @@ def _anneal(
         )
         state = ChainState(run.x, run.u, run.f)
         shares.append(run.acceptance)
-    return AnnealRun(state.x, state.u, log_w, torch.stack(shares, 1))
+    return AnnealRun(state.x, state.u, log_w, torch.stack(shares, 1), torch.stack(increments, 1).to(x.dtype))
 
 
 def tuned_schedule(
@@ -206,7 +226,64 @@ def tuned_schedule(
     for k in range(rounds):
         # Knot 0 is never used by a stage: beta is above zero in the first.
         pilot = replace(pilot, steps=(steps[0], *steps))
-        run = run_annealing(energy, mean, x_t, variance, sigma, pilot, seed + k, acceptance=True)
+        run = run_annealing(energy, mean, x_t, variance, sigma, pilot, seed + k, trace=True)
         shares = run.acceptance.double().mean(0).tolist()
         steps = [tune_step(step, share, 1.0, schedule.leapfrogs) for step, share in zip(steps, shares)]
     return replace(schedule, steps=(steps[0], *steps))
+
+
+def paced_schedule(
+    energy: Energy,
+    mean: torch.Tensor,
+    x_t: torch.Tensor,
+    variance: float,
+    sigma: float,
+    schedule: Schedule,
+    seed: int,
+    *,
+    knots: int = 32,
+    rounds: int = 2,
+) -> Schedule:
+    """The schedule with many stages where log w varies most for the same x_t.
+
+    A part of the schedule adds to the variance of log w in inverse proportion to the stages that it has, so that the
+    sum is least with stages in proportion to the root of the variance (Sivak & Crooks, Phys. Rev. Lett. 108, 190602,
+    2012). It is measured on pilots of the schedule's own length, by two chains forth for each x_t and two back from
+    where one of them arrived; with those of neighbouring parts, as what a chain does in one shows in the next.
+
+    Parameters
+    ----------
+    energy, mean, x_t, variance, sigma, schedule, seed
+        As for `tuned_schedule`.
+    knots, rounds : int
+    """
+    there, parts = (energy, mean, x_t, variance, sigma), min(knots, schedule.stages)
+    for k in range(rounds):
+        seeds = range(seed + 4 * k, seed + 4 * k + 4)
+        forth = [run_annealing(*there, schedule, s, trace=True) for s in seeds[:2]]
+        back = [run_annealing(*there, schedule, s, start=forth[0].x, trace=True) for s in seeds[2:]]
+        added = torch.sqrt(_added(forth, parts) + _added(back, parts).flip(0))
+        if not 0 < float(added.sum()) < math.inf:
+            return schedule  # nothing to tell parts by
+        # No part is left with next to nothing: what it adds was measured on few samples.
+        stages = np.cumsum(added.clamp(min=LEAST_STAGES * float(added.mean())).numpy())
+        filled = np.concatenate([[0.0], stages / stages[-1]])
+        old = _interpolated(torch.linspace(0, 1, parts + 1, dtype=torch.float64), schedule.pace).numpy()
+        pace = np.interp(np.linspace(0, 1, knots + 1), filled, old)
+        schedule = replace(schedule, pace=(0.0, *pace[1:-1].tolist(), 1.0))
+    return schedule
+
+
+def _added(runs: Sequence[AnnealRun], parts: int) -> torch.Tensor:
+    """What each part of the stages adds to the variance of log w, from two runs for the same x_t; (parts,)."""
+    apart = (runs[0].increments - runs[1].increments).double()
+    total = apart.sum(1)
+    apart, total = apart[torch.isfinite(total)], total[torch.isfinite(total)]
+    if len(total) < LEAST_PAIRS:
+        return torch.zeros(parts, dtype=torch.float64)
+    # Chains that began with overlapping atoms and never got anywhere say nothing about the others.
+    middle, (low, high) = total.median(), torch.quantile(total, torch.tensor([0.1, 0.9], dtype=torch.float64))
+    apart = apart[(total - middle).abs() <= 2 * (high - low)]
+    sums = torch.stack([part.sum(1) for part in apart.tensor_split(parts, 1)])
+    covariance = torch.cov(sums).reshape(parts, parts)
+    return torch.stack([covariance[i, max(i - 1, 0) : i + 2].sum() for i in range(parts)]).clamp(min=0)

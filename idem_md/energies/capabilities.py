@@ -111,12 +111,15 @@ class AnnealRun(NamedTuple):
         Log weights; see `chains.run_annealing`.
     acceptance : torch.Tensor, shape (C, T), or (0, T) if it was not asked for
         Of the moves of each stage.
+    increments : torch.Tensor, shape (C, T), or (0, T)
+        What log_w grew by at each stage, but for the ratio of the norms of the two Gaussians.
     """
 
     x: Tensor
     u: Tensor
     log_w: Tensor
     acceptance: Tensor
+    increments: Tensor
 
 
 @runtime_checkable
@@ -134,7 +137,7 @@ class NativeAnnealing(Protocol):
         n_leapfrogs: int,
         seed: int,
         start: Tensor | None,
-        acceptance: bool,
+        trace: bool,
     ) -> AnnealRun: ...
 
 

@@ -130,7 +130,7 @@ class LennardJones(Energy):
         """Replica exchange run wholly in native code; see `chains.run_tempering` and `native.lj_tempering`."""
         return TemperingRun(*native.lj_tempering(x, step, beta, n_rounds, n_steps, seed, **self._op))
 
-    def native_anneal(self, mean, x_t, ends, beta, step, n_moves, n_leapfrogs, seed, start, acceptance) -> AnnealRun:
+    def native_anneal(self, mean, x_t, ends, beta, step, n_moves, n_leapfrogs, seed, start, trace) -> AnnealRun:
         """Annealed importance sampling run wholly in native code; see `chains.run_annealing` and `native.lj_anneal`."""
         return AnnealRun(
             *native.lj_anneal(
@@ -142,7 +142,7 @@ class LennardJones(Energy):
                 n_moves,
                 seed,
                 start=start,
-                acceptance=acceptance,
+                trace=trace,
                 n_leapfrogs=n_leapfrogs,
                 **self._op,
             )

@@ -235,10 +235,10 @@ def lj_anneal(
     trap: float,
     species: Tensor | None = None,
     start: Tensor | None = None,
-    acceptance: bool = False,
+    trace: bool = False,
     n_leapfrogs: int = 1,
     isa: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Annealed importance sampling from N(mean, variance I) to exp(-end u(y) - |y - x_t|^2 / 2 sigma^2), all in native
     code.
 
@@ -262,8 +262,8 @@ def lj_anneal(
         See `native.lennard_jones`.
     start : torch.Tensor, shape (C, N, D), float32, optional
         Where chains begin that go the way back, instead of at draws from q_0.
-    acceptance : bool
-        Also return that of the moves after each step of beta.
+    trace : bool
+        Also return the acceptance after each step of beta, and what log_w grew by.
     n_leapfrogs : int
         Of a move, each with an energy call.
 
@@ -273,7 +273,7 @@ def lj_anneal(
     log_w : torch.Tensor, shape (C,), float64
         Sum of (beta_k+1 - beta_k) [-end u - |x - x_t|^2 / 2 sigma^2 + |x - mean|^2 / 2 variance]: the estimate of the
         ratio of the two densities' integrals, that of q_0 taken without its normalisation.
-    acceptance : torch.Tensor, shape (C, T), or (0, T)
+    acceptance, increments : torch.Tensor, shape (C, T), or (0, T)
     """
     check_batch(x_t)
     check_tensor("mean", mean, tuple(x_t.shape))
@@ -297,14 +297,15 @@ def lj_anneal(
     mean, x_t, beta = mean.detach().contiguous(), x_t.detach().contiguous(), beta.to(x_t.device).contiguous()
     species = species_on(species, n, x_t.device)
     out, u, log_w = torch.empty_like(x_t), x_t.new_empty(c), x_t.new_empty(c, dtype=torch.float64)
-    share = x_t.new_empty(c if acceptance else 0, stages)
+    share, increments = (x_t.new_empty(c if trace else 0, stages) for _ in range(2))
     lj = parameters(n, d, epsilon, r_min, trap, species)
     numbers = (c, stages, n_moves, n_leapfrogs, seed, 1 / variance, sigma**-2, end)
     optional = 0 if start is None else start.data_ptr()
     addresses = [beta.data_ptr(), step.data_ptr(), optional, *(t.data_ptr() for t in (mean, x_t, out, u, log_w))]
     where = place(x_t.device, isa)
-    run(native.anneal, where, x_t, lj, *numbers, *addresses, share.data_ptr() if acceptance else 0)
-    return out, u, log_w, share
+    addresses += [t.data_ptr() if trace else 0 for t in (share, increments)]
+    run(native.anneal, where, x_t, lj, *numbers, *addresses)
+    return out, u, log_w, share, increments
 
 
 @lj_anneal.register_fake
@@ -321,10 +322,10 @@ def _(
     trap,
     species=None,
     start=None,
-    acceptance=False,
+    trace=False,
     n_leapfrogs=1,
     isa="",
 ):
     c = x_t.shape[0]
-    share = x_t.new_empty(c if acceptance else 0, beta.shape[0] - 1)
-    return x_t.new_empty(x_t.shape), x_t.new_empty(c), x_t.new_empty(c, dtype=torch.float64), share
+    share, increments = (x_t.new_empty(c if trace else 0, beta.shape[0] - 1) for _ in range(2))
+    return x_t.new_empty(x_t.shape), x_t.new_empty(c), x_t.new_empty(c, dtype=torch.float64), share, increments

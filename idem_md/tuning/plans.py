@@ -45,12 +45,12 @@ STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
 # Samples from which the number of calls of a pilot is found, and by which anything is measured at least.
 FEW = 48
 # Variance of a pilot from which one can be extrapolated to more calls; how many times as many are tried next.
-PILOT_VARIANCE, MORE = 1.5, 4
+PILOT_VARIANCE, MORE = 3.0, 4
 # Part of its variance that a pilot has at most with so many more calls, or more are of no use: it should be a fourth.
 LEAST_GAIN = 0.8
 # Seconds of a pilot of one last step at one level, of one trial of the paths above, of the confirmation and of the
 # timing of one plan; fewer samples are used where they do not suffice.
-PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 25.0, 1.5, 10.0, 4.0
+PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 20.0, 1.5, 10.0, 4.0
 # From this number of effective samples on a share is counted, below it follows from the variance of log w.
 COUNTED = 50
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.

@@ -125,13 +125,14 @@ template <int D, bool kMixed> void test(int n) {
     compare(name, [&](bool groups, Outputs& out) {
       const std::vector<double> beta{0, 0.3, 0.7, 1};
       const int64_t stages = 3;
-      std::vector<float> step(stages, 1e-4f), x(chains * nd), u(chains), acceptance(chains * stages), work(chains * 8 * nd, NAN);
+      std::vector<float> step(stages, 1e-4f), x(chains * nd), u(chains), acceptance(chains * stages), increments(acceptance),
+          work(chains * 8 * nd, NAN);
       std::vector<double> log_w(chains);
       const idem::AnnealArgs a{lj, chains, stages, 2, 3, 5, 900.0f, 100.0f, 1.0f, beta.data(), step.data(), begin, lattice.data(),
-                               lattice.data(), x.data(), u.data(), log_w.data(), acceptance.data()};
+                               lattice.data(), x.data(), u.data(), log_w.data(), acceptance.data(), increments.data()};
       if (groups) launch(idem::cuda::anneal_kernel<D, kMixed>, a, work.data(), chains);
       else scalar.anneal(a, 0, chains);
-      for (const auto* o : {&x, &u, &acceptance}) out.emplace_back(o->begin(), o->end());
+      for (const auto* o : {&x, &u, &acceptance, &increments}) out.emplace_back(o->begin(), o->end());
       out.push_back(log_w);
     });
   }

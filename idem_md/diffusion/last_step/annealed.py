@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 
-from ...chains import Schedule, first_step, run_annealing, tuned_schedule
+from ...chains import Schedule, first_step, paced_schedule, run_annealing, tuned_schedule
 from ...checks import check_int
 from ...energies import AnnealRun, Energy, NativeAnnealing
 from ...errors import UsageError
@@ -24,8 +24,8 @@ MAX_SAMPLES, MAX_PAIR_BYTES = {"cpu": 1024, "cuda": 2**16}, {"cpu": 2**26, "cuda
 # Chains of native code on a GPU at a time.
 MAX_CHAINS = 2**17
 
-# Samples from which step sizes are tuned.
-STEP_SAMPLES = 250
+# Samples from which step sizes are tuned, and the pace.
+STEP_SAMPLES, PACE_SAMPLES = 250, 128
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Effort:
 
 # One long chain is better than several short ones, one move a stage than several, and moves of five leapfrogs than
 # Langevin moves (docs/lab-notes.md).
-NATIVE = (Effort(1024, 1, 1, 5.0, 5),)
+NATIVE = (Effort(512, 1, 1, 5.0, 5),)
 # In plain torch a few chains cost no more than one of as many steps in all; where there are modes they see more.
 PLAIN = (Effort(256, 1, 1, 3.0), Effort(128, 1, 4, 3.0), Effort(128, 1, 16, 3.0))
 
@@ -75,23 +75,29 @@ class AnnealedLastStep(LastStep):
             )
         schedule = dict(options["schedule"])
         rest = {k: v for k, v in options.items() if k != "schedule"}
-        return cls(Schedule(**{**schedule, "steps": tuple(schedule["steps"])}), **rest)
+        schedule |= {name: tuple(schedule[name]) for name in ("steps", "pace") if name in schedule}
+        return cls(Schedule(**schedule), **rest)
 
     @classmethod
     def efforts(cls, energy: Energy, evaluation: Evaluation, sigma_data: float, seed: int) -> list[dict[str, Any]]:
-        """See `LastStep`: schedules with step sizes tuned at that level."""
+        """See `LastStep`: schedules with step sizes and pace tuned at that level."""
         tried = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
         x_t, mean = evaluation.x[:STEP_SAMPLES].float(), evaluation.denoised[:STEP_SAMPLES].float()
-        steps = {}  # they depend on nothing else of an effort
-        for power, leapfrogs in {(effort.power, effort.leapfrogs) for effort in tried}:
-            start = Schedule(1, power, 1, (first_step(sigma_data),), leapfrogs)
-            found = tuned_schedule(energy, mean, x_t, evaluation.mse, evaluation.sigma, start, seed)
-            steps[power, leapfrogs] = found.steps
-        schedules = [
-            (Schedule(e.stages, e.power, e.moves, steps[e.power, e.leapfrogs], e.leapfrogs), e.chains) for e in tried
-        ]
+        level = evaluation.mse, evaluation.sigma
+        tuned: dict[tuple, Schedule] = {}  # it depends on nothing else of an effort
+        for effort in tried:
+            known = effort.power, effort.leapfrogs
+            if known not in tuned:
+                start = Schedule(effort.stages, effort.power, 1, (first_step(sigma_data),), effort.leapfrogs)
+                stepped = tuned_schedule(energy, mean, x_t, *level, start, seed)
+                few = mean[:PACE_SAMPLES], x_t[:PACE_SAMPLES]
+                tuned[known] = paced_schedule(energy, *few, *level, stepped, seed + 1)
+        schedules = [(replace(tuned[e.power, e.leapfrogs], stages=e.stages, moves=e.moves), e.chains) for e in tried]
         return [
-            {"schedule": {**asdict(schedule), "steps": list(schedule.steps)}, "chains": chains}
+            {
+                "schedule": {**asdict(schedule), "steps": list(schedule.steps), "pace": list(schedule.pace)},
+                "chains": chains,
+            }
             for schedule, chains in schedules
         ]
 

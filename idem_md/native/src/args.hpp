@@ -58,6 +58,7 @@ struct AnnealArgs {
   float* u;                 // (C)
   double* log_w;            // (C)
   float* acceptance;        // (C,T) or null
+  float* increments;        // (C,T) what log_w grows by, or null
 };
 
 struct TargetArgs {

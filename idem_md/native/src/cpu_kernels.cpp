@@ -153,7 +153,10 @@ template <int D, bool kMixed> void anneal(const AnnealArgs& a, int64_t begin, in
     for (int64_t t = 0; t < a.n_stages; ++t) {
       const F slope = anneal_slope<D>(solo, a.from, a.to, a.end, u, x, x_t, mean);
       const double rise = a.beta[t + 1] - a.beta[t];
-      for (int l = 0; l < kWidth; ++l) log_w[l] += rise * (double)lane(slope, l);
+      for (int l = 0; l < kWidth; ++l) {
+        log_w[l] += rise * (double)lane(slope, l);
+        if (a.increments && b + l < end) a.increments[(b + l) * a.n_stages + t] = (float)(rise * (double)lane(slope, l));
+      }
       const F k = anneal_restraint<D, F>(solo, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
       F accepted = hmc_steps<D, kMixed>(solo, a.lj, rng, a.n_moves, a.n_leapfrogs, F{} + a.step[t],
                                         F{} + (float)(a.beta[t + 1] * a.end), Restraint<F, F*>{true, k, centre}, x, f, ft, u,

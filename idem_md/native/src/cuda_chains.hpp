@@ -214,7 +214,9 @@ __global__ void __launch_bounds__(kChainThreads, kChainBlocks) anneal_kernel(Ann
   float u = group.energy_forces<D, kMixed, float>(a.lj, x, f);
   double log_w = 0.0;
   for (int64_t t = 0; t < a.n_stages; ++t) {
-    log_w += (a.beta[t + 1] - a.beta[t]) * (double)anneal_slope<D>(group, a.from, a.to, a.end, u, x, x_t, mean);
+    const double rise = (a.beta[t + 1] - a.beta[t]) * (double)anneal_slope<D>(group, a.from, a.to, a.end, u, x, x_t, mean);
+    log_w += rise;
+    if (a.increments && group.lane == 0) a.increments[b * a.n_stages + t] = (float)rise;
     const float k = anneal_restraint<D, float>(group, a.beta[t + 1], a.from, a.to, x_t, mean, centre);
     const float accepted = hmc_steps<D, kMixed>(group, a.lj, rng, a.n_moves, a.n_leapfrogs, a.step[t],
                                                 (float)(a.beta[t + 1] * a.end), Restraint<float, float*>{true, k, centre}, x,

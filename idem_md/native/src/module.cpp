@@ -182,10 +182,11 @@ int64_t tempering(const LennardJonesParams& lj, int64_t n_ladders, int n_rungs, 
 
 int64_t anneal(const LennardJonesParams& lj, int64_t n_chains, int64_t n_stages, int64_t n_moves, int64_t n_leapfrogs,
                uint64_t seed, double from, double to, double end, Address beta, Address step, Address start, Address mean,
-               Address x_t, Address x, Address u, Address log_w, Address acceptance, const Place& place) {
+               Address x_t, Address x, Address u, Address log_w, Address acceptance, Address increments,
+               const Place& place) {
   const idem::AnnealArgs a{lj, n_chains, n_stages, n_moves, n_leapfrogs, seed, (float)from, (float)to, (float)end,
                            at<const double>(beta), at<const float>(step), at<const float>(start), at<const float>(mean),
-                           at<const float>(x_t), at<float>(x), at<float>(u), at<double>(log_w), at<float>(acceptance)};
+                           at<const float>(x_t), at<float>(x), at<float>(u), at<double>(log_w), at<float>(acceptance), at<float>(increments)};
   IDEM_ON_CUDA(anneal, a, place)
   const CpuKernels& k = select(place.isa);
   spread(n_chains, k.width_f32, place.threads, [&](int64_t b, int64_t e) { k.anneal(a, b, e); });
