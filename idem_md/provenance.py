@@ -23,8 +23,9 @@ class Provenance(TypedDict, total=False):
 
     ``seconds``, ``nfe`` (network evaluations a sample) and ``energy_calls`` are the cost, ``failed`` the number of
     samples that failed, ``checkpoint`` the digest of the network; ``shards`` (seed, k, m, n) are there while others of
-    their set are missing, ``stopped_at_ess`` if so many effective samples were waited for. Engines add facts of their
-    own (``steps``, ``acceptance``, ...).
+    their set are missing, ``stopped_at_ess`` if so many effective samples were waited for. ``expected_ess_fraction``
+    is the share of effective samples that the plan was tuned to give, for the system that it was tuned for. Engines add
+    facts of their own (``steps``, ``acceptance``, ...).
     """
 
     system: str
@@ -40,6 +41,7 @@ class Provenance(TypedDict, total=False):
     chunks: list[list[int]]
     shards: list[list[int]]
     stopped_at_ess: float
+    expected_ess_fraction: float
     device: str
     nfe: int
     energy_calls: int

@@ -276,6 +276,10 @@ def test_weights_that_cannot_be_trusted_are_warned_of(lj13_sampler):
     assert even.pareto_k < 0.5 and even.advice == ""
     assert heavy.pareto_k == pytest.approx(0.85, abs=0.12)
     assert "Pareto k" in heavy.advice and heavy.ess > 30
+    share = even.ess_fraction
+    for expected, said in ((1.5 * share, ""), (2.5 * share, "% of the samples are effective, where the plan")):
+        told = replace(even, provenance={"expected_ess_fraction": expected})
+        assert said in told.advice and bool(told.advice) == bool(said)
     # Tails that double precision has no numbers for are not light ones.
     for spread, smallest in ((100.0, 5.0), (1000.0, np.inf)):
         wild = spread * np.random.default_rng(0).standard_normal(4000)

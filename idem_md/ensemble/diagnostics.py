@@ -22,6 +22,8 @@ FEWEST = 50
 # Above this, samples that were drawn until they seemed enough have log Z too small by a sizeable part of its error: it
 # is before a large weight that they seem so.
 STOPPING_K = 0.5
+# Of the share of effective samples that a plan was tuned to give, less than chance takes from it.
+UNEXPECTED = 0.5
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
@@ -77,5 +79,12 @@ def advice(ensemble: Samples) -> str:
         return (
             f"drawn until they seemed enough (ess), and a few samples carry the weights (Pareto k = {k:.2f}, above "
             f"{STOPPING_K}): log Z may be too small by more than its error says; ask for a fixed number of samples (n)"
+        )
+    expected = ensemble.provenance.get("expected_ess_fraction")
+    if ensemble.kind == "importance" and expected is not None and ensemble.ess_fraction < UNEXPECTED * expected:
+        return (
+            f"{100 * ensemble.ess_fraction:.0f}% of the samples are effective, where the plan was found to give "
+            f"{100 * expected:.0f}%: errors may be larger than they seem; draw more samples, and tune the plan again "
+            "(idem-md tune) if it stays so"
         )
     return ""

@@ -334,6 +334,8 @@ class Sampler:
             "plan": plan.table(),
             "nfe": plan.nfe,
         }
+        if plan.weighted and plan.ess_fraction is not None and all(s is self.checkpoint.system for s in systems):
+            facts["expected_ess_fraction"] = plan.ess_fraction  # it was tuned for no other system or temperature
         kind, first, sums = "importance" if plan.weighted else "raw", 0, WeightSums()
         if after is not None:
             first = next_chunk(after, systems[0], kind, {**facts, "parameters": systems[0].energy().parameters})
