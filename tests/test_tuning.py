@@ -38,14 +38,14 @@ class OfCalls:
 
 @given(st.floats(0.01, 30), st.integers(100, 10**6), st.floats(1e-8, 1e-3), st.floats(1e-5, 10))
 def test_the_number_of_calls_is_worth_most(variance, calls, seconds_a_call, path_seconds):
-    """No other number gives a larger share squared by seconds, whatever the first pilot had."""
+    """No other number gives a larger cubed share by seconds, whatever the first pilot had."""
     difference = math.sqrt(2 * variance) * torch.erfinv(torch.linspace(-0.999, 0.999, 999)) * math.sqrt(2)
     log_w = torch.stack([difference, torch.zeros(999)])
     tried = _Tried("annealed", {}, OfCalls(calls), log_w, seconds_a_call * calls)
     assert tried.variance == pytest.approx(variance, rel=0.01)
 
     def log_worth(n):
-        return -2 * tried.variance * calls / n - math.log(path_seconds + seconds_a_call * n)
+        return -3 * tried.variance * calls / n - math.log(path_seconds + seconds_a_call * n)
 
     best = tried.calls(path_seconds)
     assert all(log_worth(best) > log_worth(by * best + extra) - 1e-9 for by, extra in ((0.8, -1), (1.25, 1)))

@@ -51,6 +51,9 @@ LEAST_GAIN = 0.8
 # Seconds of a pilot of one last step at one level, of one trial of the paths above, of the confirmation and of the
 # timing of one plan; fewer samples are used where they do not suffice.
 PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 20.0, 1.5, 10.0, 4.0
+# By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
+# of the share, exp(-1/3).
+SHARE_POWER = 3
 # From this number of effective samples on a share is counted, below it follows from the variance of log w.
 COUNTED = 50
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
@@ -77,7 +80,7 @@ def tune_plans(
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
 ) -> Checkpoint:
     """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second times
-    their share. The share counts apart, as with a small one few samples carry the averages.
+    the square of their share. The share counts apart, as with a small one few samples carry the averages.
 
     Plans are told apart by the variance of log w, which is measured where the share of effective samples, about
     exp(-variance), is still too small to be: that of paths for each kernel, level and number of evaluations, that of
@@ -130,10 +133,10 @@ def tune_plans(
 
 
 def _log_worth(plan: SamplingPlan) -> float:
-    """The logarithm of the expected share of effective samples squared, divided by the seconds a sample: the share
-    itself may be too small for a number."""
+    """The logarithm of the expected share of effective samples to the power `SHARE_POWER`, divided by the seconds a
+    sample: the share itself may be too small for a number."""
     assert plan.tuned is not None and plan.seconds is not None
-    return -2 * plan.tuned.variance - math.log(plan.seconds)
+    return -SHARE_POWER * plan.tuned.variance - math.log(plan.seconds)
 
 
 def _most_worth(plans: Sequence[SamplingPlan], least: float) -> SamplingPlan:
@@ -251,12 +254,12 @@ class _Tried:
     def calls(self, seconds: float) -> int:
         """Energy calls a sample for the largest worth of a plan whose paths take so many seconds; see `_log_worth`.
 
-        With the variance c / C of C calls of s seconds, exp(-2 c / C) / (t + s C) is largest where
-        s C^2 = 2 c (t + s C).
+        With the variance c / C of C calls of s seconds, exp(-p c / C) / (t + s C) is largest where
+        s C^2 = p c (t + s C).
         """
         known = self.last_step.calls
-        c, s = self.variance * known, self.seconds / known
-        return max(math.ceil(c + math.sqrt(c * c + 2 * c * seconds / s)), 2)
+        half, s = 0.5 * SHARE_POWER * self.variance * known, self.seconds / known
+        return max(math.ceil(half + math.sqrt(half * half + 2 * half * seconds / s)), 2)
 
 
 class _Bottom:
