@@ -15,7 +15,7 @@ from idem_md.diffusion.last_step import annealed
 from idem_md.diffusion.plan import Tuned
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
-from idem_md.tuning.plans import FEW, _most_worth, _pilot, _Tried, robust_variance
+from idem_md.tuning.plans import FEW, _most_worth, _pilot, _Tried, effective_variance, robust_variance
 
 
 def generator(seed=0):
@@ -36,19 +36,29 @@ class OfCalls:
         self.calls = calls
 
 
-@given(st.floats(0.01, 30), st.integers(100, 10**6), st.floats(1e-8, 1e-3), st.floats(1e-5, 10))
-def test_the_number_of_calls_is_worth_most(variance, calls, seconds_a_call, path_seconds):
-    """No other number gives a larger cubed share by seconds, whatever the first pilot had."""
+@given(st.floats(0.01, 30), st.integers(100, 10**6), st.floats(1e-8, 1e-3), st.floats(1e-5, 10), st.floats(2, 9))
+def test_the_number_of_calls_is_worth_most(variance, calls, seconds_a_call, path_seconds, power):
+    """No other number gives a larger power of the share by seconds, whatever the first pilot had."""
     difference = math.sqrt(2 * variance) * torch.erfinv(torch.linspace(-0.999, 0.999, 999)) * math.sqrt(2)
     log_w = torch.stack([difference, torch.zeros(999)])
     tried = _Tried("annealed", {}, OfCalls(calls), log_w, seconds_a_call * calls)
     assert tried.variance == pytest.approx(variance, rel=0.01)
 
     def log_worth(n):
-        return -3 * tried.variance * calls / n - math.log(path_seconds + seconds_a_call * n)
+        return -power * tried.variance * calls / n - math.log(path_seconds + seconds_a_call * n)
 
-    best = tried.calls(path_seconds)
+    best = tried.calls(path_seconds, power)
     assert all(log_worth(best) > log_worth(by * best + extra) - 1e-9 for by, extra in ((0.8, -1), (1.25, 1)))
+
+
+def test_a_share_that_can_be_counted_is():
+    """Of normal log weights both are the variance; a path in fifty that weighs next to nothing costs what it costs."""
+    log_w = 0.7 * torch.randn(20_000, generator=generator(4), dtype=torch.float64)
+    assert effective_variance(log_w) == pytest.approx(0.49, rel=0.1)
+    log_w[::50] -= 5.0
+    assert robust_variance(log_w) == pytest.approx(0.5, rel=0.1) and effective_variance(log_w) > 1.0
+    wide = 4 * torch.randn(500, generator=generator(5), dtype=torch.float64)
+    assert effective_variance(wide) == robust_variance(wide)
 
 
 def test_variances_are_told_apart():

@@ -52,8 +52,8 @@ LEAST_GAIN = 0.8
 # timing of one plan; fewer samples are used where they do not suffice.
 PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 20.0, 1.5, 10.0, 4.0
 # By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
-# of the share, exp(-1/3).
-SHARE_POWER = 3
+# of the share, exp(-1/3). One for so many evaluations, if that is more.
+SHARE_POWER, SHARE_EVALUATIONS = 3.0, 3.0
 # From this number of effective samples on a share is counted, below it follows from the variance of log w.
 COUNTED = 50
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
@@ -80,7 +80,8 @@ def tune_plans(
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
 ) -> Checkpoint:
     """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second times
-    the square of their share. The share counts apart, as with a small one few samples carry the averages.
+    the square of their share, or a higher power of it for many evaluations, as who asks for more of them asks for
+    better samples. The share counts apart, as with a small one few samples carry the averages.
 
     Plans are told apart by the variance of log w, which is measured where the share of effective samples, about
     exp(-variance), is still too small to be: that of paths for each kernel, level and number of evaluations, that of
@@ -132,11 +133,17 @@ def tune_plans(
     return measure_plan_seconds(replace(checkpoint, plans=plans), energy, seed)
 
 
+def _share_power(plan: SamplingPlan) -> float:
+    """To which power a share of effective samples counts."""
+    assert plan.nfe is not None
+    return max(SHARE_POWER, plan.nfe / SHARE_EVALUATIONS)
+
+
 def _log_worth(plan: SamplingPlan) -> float:
-    """The logarithm of the expected share of effective samples to the power `SHARE_POWER`, divided by the seconds a
-    sample: the share itself may be too small for a number."""
+    """The logarithm of a power of the expected share of effective samples, divided by the seconds a sample: the share
+    itself may be too small for a number."""
     assert plan.tuned is not None and plan.seconds is not None
-    return -SHARE_POWER * plan.tuned.variance - math.log(plan.seconds)
+    return -_share_power(plan) * plan.tuned.variance - math.log(plan.seconds)
 
 
 def _most_worth(plans: Sequence[SamplingPlan], least: float) -> SamplingPlan:
@@ -249,16 +256,18 @@ class _Tried:
     def above(self, log_w: torch.Tensor) -> float:
         """The variance of log w without what the last step adds, from what is above the level."""
         n = min(len(log_w), self.log_w.shape[1])
-        return max(robust_variance(log_w[:n] + self.log_w[:, :n].mean(0)) - 0.5 * self.variance, 0.0)
+        of_both = [effective_variance(log_w[:n] + last_step[:n]) for last_step in self.log_w]
+        return max(0.5 * sum(of_both) - self.variance, 0.0)
 
-    def calls(self, seconds: float) -> int:
-        """Energy calls a sample for the largest worth of a plan whose paths take so many seconds; see `_log_worth`.
+    def calls(self, seconds: float, power: float) -> int:
+        """Energy calls a sample for the largest worth of a plan whose paths take so many seconds, with a share to that
+        power; see `_log_worth`.
 
         With the variance c / C of C calls of s seconds, exp(-p c / C) / (t + s C) is largest where
         s C^2 = p c (t + s C).
         """
         known = self.last_step.calls
-        half, s = 0.5 * SHARE_POWER * self.variance * known, self.seconds / known
+        half, s = 0.5 * power * self.variance * known, self.seconds / known
         return max(math.ceil(half + math.sqrt(half * half + 2 * half * seconds / s)), 2)
 
 
@@ -338,7 +347,7 @@ class _Candidate:
         tried, pilot = self.tried, self.tried.last_step
         options, last_step = tried.options, pilot
         if pilot.open_ended:
-            options = pilot.of_calls(options, calls or tried.calls(self.seconds))
+            options = pilot.of_calls(options, calls or tried.calls(self.seconds, _share_power(self.paths)))
             last_step = pilot.build(options)
         tuned = Tuned(self.variance, tried.variance * pilot.calls / last_step.calls)
         moves = last_step.calls // (MOVES_SHARE - 1)
@@ -362,6 +371,13 @@ def robust_variance(a: torch.Tensor) -> float:
     low, high = torch.quantile(a.double(), torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist()
     variance = ((high - low) / (2 * NORMAL_DECILE)) ** 2
     return variance if math.isfinite(variance) else math.inf
+
+
+def effective_variance(log_w: torch.Tensor) -> float:
+    """The variance of a normal distribution of log weights (n,), of forward paths, with the share of effective samples
+    that these have: exp(-variance) where it can be counted. Elsewhere the `robust_variance`."""
+    share = ForwardWeights(log_w.numpy()).ess_fraction
+    return -math.log(share) if share * len(log_w) >= COUNTED else robust_variance(log_w)
 
 
 def _timed(work: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, seconds: float) -> tuple[torch.Tensor, float]:
