@@ -53,7 +53,7 @@ LEAST_GAIN = 0.8
 PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 20.0, 1.5, 10.0, 4.0
 # By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
 # of the share, exp(-1/3). One for so many evaluations, if that is more.
-SHARE_POWER, SHARE_EVALUATIONS = 3.0, 3.0
+SHARE_POWER, SHARE_EVALUATIONS = 3.0, 2.0
 # From this number of effective samples on a share is counted, below it follows from the variance of log w.
 COUNTED = 50
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
