@@ -56,8 +56,10 @@ class BoltzmannSampler(Dynamics):
         Budgets of that training; 20 minutes by default. The elastic network takes a few minutes more and no energy
         calls;
         plans, for a `LennardJonesCluster` without ``max_energy_calls``, do, and take ten minutes or more.
-    nfe, batch, seed : int
-        Network evaluations a sample, samples drawn at a time, seed.
+    nfe : int, optional
+        Network evaluations a sample; by default as for `Sampler.plan`.
+    batch, seed : int
+        Samples drawn at a time, seed.
     workers : int, optional
         Processes for the calculator; it must then pickle.
     trajectory, logfile, append_trajectory, loginterval
@@ -88,7 +90,7 @@ class BoltzmannSampler(Dynamics):
         cache=None,
         minutes: float | None = 20.0,
         max_energy_calls: int | None = None,
-        nfe: int = 25,
+        nfe: int | None = None,
         batch: int = 250,
         seed: int = 0,
         workers: int | None = None,
@@ -101,7 +103,7 @@ class BoltzmannSampler(Dynamics):
             )
         output = OUTPUT | output
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
-        self.nfe, self.batch = check_int("nfe", nfe, 2), check_int("batch", batch, 1)
+        self.nfe, self.batch = None if nfe is None else check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
         self._budget = {"minutes": minutes, "max_energy_calls": max_energy_calls}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)

@@ -52,8 +52,8 @@ LEAST_GAIN = 0.8
 # timing of one plan; fewer samples are used where they do not suffice.
 PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 20.0, 1.5, 10.0, 4.0
 # By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
-# of the share, exp(-1/3). It is half the number of evaluations, within these bounds.
-SHARE_POWERS = 3.0, 12.0
+# of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
+SHARE_POWERS = 3.0, 16.0
 # From this number of effective samples on a share is counted, below it follows from the variance of log w.
 COUNTED = 50
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
@@ -136,7 +136,7 @@ def tune_plans(
 def _share_power(plan: SamplingPlan) -> float:
     """To which power a share of effective samples counts."""
     assert plan.nfe is not None
-    return min(max(0.5 * plan.nfe, SHARE_POWERS[0]), SHARE_POWERS[1])
+    return min(max(2 / 3 * plan.nfe, SHARE_POWERS[0]), SHARE_POWERS[1])
 
 
 def _log_worth(plan: SamplingPlan) -> float:
