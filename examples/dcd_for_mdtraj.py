@@ -17,7 +17,7 @@ def main(folder=".", n=500):
     """Write lj13.dcd, .pdb and .npz, read them back with MDTraj, and return the weighted mean radius of gyration in
     nm."""
     path = Path(folder) / "lj13.dcd"
-    idem_md.load_sampler("lj13").sample(n, nfe=50, seed=0).save(path)
+    idem_md.load_sampler("lj13").sample(n, seed=0).save(path)
 
     trajectory = mdtraj.load(str(path), top=str(path.with_suffix(".pdb")))  # nm, like any other trajectory
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as data:

@@ -38,11 +38,11 @@ def alloy():
 
 # Rungs that reach from the solid to where atoms change places.
 HOT = ENGINES["pt"].configured(betas=(1.0, 0.9, 0.81, 0.73, 0.66, 0.6, 0.54, 0.49))
-# Atoms, temperature (K), budget of training, chains to compare with, how many and how long.
+# Atoms, temperature (K), budget of training and evaluations where not the plan's, chains to compare with, how many and how long.
 CLUSTERS = {
     "ar19-warm": (lambda: argon(19), 45.0, {"minutes": 10.0}, ENGINES["pt"], 1000, 20_000),
     "ar19-cold": (lambda: argon(19), 25.0, {"minutes": 10.0}, HOT, 1000, 40_000),
-    "cu8au5": (alloy, 1200.0, {"minutes": 25.0, "max_energy_calls": 300_000}, ENGINES["mala"], 100, 1500),
+    "cu8au5": (alloy, 1200.0, {"minutes": 25.0, "max_energy_calls": 300_000, "nfe": 50}, ENGINES["mala"], 100, 1500),
 }
 
 
@@ -51,7 +51,7 @@ def main(name="ar19-warm", folder=None, samples=None, budget=None, chains=None, 
     make, kelvin, usual, engine, usual_chains, usual_steps = CLUSTERS[name]
     n, start = samples or 1000, time.perf_counter()
     cache = Path(folder or "runs") / name
-    dyn = BoltzmannSampler(make(), kelvin, cache=cache, nfe=50, batch=n, seed=1, **(budget or usual))
+    dyn = BoltzmannSampler(make(), kelvin, cache=cache, batch=n, seed=1, **(budget or usual))
     dyn.run(n)
     ours, training = dyn.ensemble, dyn.sampler.checkpoint.provenance
     print(f"{name}: trained in {training['seconds']:.0f} s with {training['energy_calls']:,} energy calls")

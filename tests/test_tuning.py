@@ -99,7 +99,7 @@ def plan(sigma_1, calls, paths, last_step, alternatives=()):
 
 def test_more_evaluations_are_not_to_be_worse_than_fewer():
     """The plan that is worth most, of those with at least the share that is asked for."""
-    poor, good = plan(0.3, 1000, 0.5, 0.3), replace(plan(0.6, 10_000, 0.1, 0.2), seconds=1.0)
+    poor, good = plan(0.3, 1000, 0.5, 0.3), replace(plan(0.6, 10_000, 0.1, 0.2), seconds=50.0)
     assert _most_worth([poor, good], 0.0) == poor and _most_worth([poor, good], 0.6) == good
     assert _most_worth([poor, good], 0.9) == poor
 
