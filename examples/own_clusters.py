@@ -38,7 +38,8 @@ def alloy():
 
 # Rungs that reach from the solid to where atoms change places.
 HOT = ENGINES["pt"].configured(betas=(1.0, 0.9, 0.81, 0.73, 0.66, 0.6, 0.54, 0.49))
-# Atoms, temperature (K), budget of training and evaluations where not the plan's, chains to compare with, how many and how long.
+# Atoms, temperature (K), budget of training, chains to compare with, how many and how long. EMT is an expensive
+# potential here, for which there is no plan to choose the evaluations.
 CLUSTERS = {
     "ar19-warm": (lambda: argon(19), 45.0, {"minutes": 10.0}, ENGINES["pt"], 1000, 20_000),
     "ar19-cold": (lambda: argon(19), 25.0, {"minutes": 10.0}, HOT, 1000, 40_000),
