@@ -40,7 +40,7 @@ __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 
 # Lowest noise level in units of the standard deviation of a coordinate.
 LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
-# Samples from which the step of moves is tuned, and samples by which a plan is timed, at most and at least.
+# Samples from which the step of moves is tuned, and samples by which a plan is timed, at most and (or confirmed) least.
 STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
 # Samples from which the number of calls of a pilot is found, and by which anything is measured at least.
 FEW = 48
@@ -50,7 +50,7 @@ PILOT_VARIANCE, MORE = 3.0, 4
 LEAST_GAIN = 0.8
 # Seconds of a pilot of one last step at one level, of one trial of the paths above, of the confirmation and of the
 # timing of one plan; fewer samples are used where they do not suffice.
-PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 20.0, 1.5, 10.0, 4.0
+PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 12.0, 1.5, 10.0, 4.0
 # By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
 # of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
@@ -184,7 +184,7 @@ def _confirmed(
     assert plan.tuned is not None
     paths = plan.build(checkpoint.denoiser, checkpoint.accuracy, checkpoint.noise_range, checkpoint.system.sigma_data)
     generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
-    log_w, _ = _timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS)
+    log_w, _ = _timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS, LEAST_TIMED)
     share = ForwardWeights(log_w.numpy()).ess_fraction
     if not share * len(log_w) >= COUNTED:  # a NaN is not enough either
         share = math.exp(-0.5 * (plan.tuned.variance + robust_variance(log_w)))
@@ -380,15 +380,17 @@ def effective_variance(log_w: torch.Tensor) -> float:
     return -math.log(share) if share * len(log_w) >= COUNTED else robust_variance(log_w)
 
 
-def _timed(work: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, seconds: float) -> tuple[torch.Tensor, float]:
-    """``work`` of as many of ``x`` as it does in about so many seconds, of `FEW` at least; and seconds for each."""
+def _timed(
+    work: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, seconds: float, least: int = FEW
+) -> tuple[torch.Tensor, float]:
+    """``work`` of as many of ``x`` as it does in about so many seconds, of ``least`` anyway; and seconds for each."""
     start = time.perf_counter()
-    first = work(x[:FEW])
-    each = (time.perf_counter() - start) / len(x[:FEW])
+    first = work(x[:least])
+    each = (time.perf_counter() - start) / len(x[:least])
     n = min(int(seconds / each), len(x))
-    if n <= FEW:
+    if n <= least:
         return first, each
-    rest = work(x[FEW:n])
+    rest = work(x[least:n])
     return torch.cat([first, rest], -1), (time.perf_counter() - start) / n
 
 
