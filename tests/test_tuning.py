@@ -15,7 +15,8 @@ from idem_md.diffusion.last_step import annealed
 from idem_md.diffusion.plan import Tuned
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
-from idem_md.tuning.plans import FEW, _most_worth, _pilot, _Tried, effective_variance, robust_variance
+from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot
+from idem_md.tuning.plans import _most_worth
 
 
 def generator(seed=0):
@@ -41,7 +42,7 @@ def test_the_number_of_calls_is_worth_most(variance, calls, seconds_a_call, path
     """No other number gives a larger power of the share by seconds, whatever the first pilot had."""
     difference = math.sqrt(2 * variance) * torch.erfinv(torch.linspace(-0.999, 0.999, 999)) * math.sqrt(2)
     log_w = torch.stack([difference, torch.zeros(999)])
-    tried = _Tried("annealed", {}, OfCalls(calls), log_w, seconds_a_call * calls)
+    tried = Tried("annealed", {}, OfCalls(calls), log_w, seconds_a_call * calls)
     assert tried.variance == pytest.approx(variance, rel=0.01)
 
     def log_worth(n):
@@ -65,7 +66,7 @@ def test_variances_are_told_apart():
     """What the paths and the last step add to log w, from their sum and two last steps for each sample."""
     paths, noise = (0.9**0.5 * torch.randn(8000, generator=generator(k), dtype=torch.float64) for k in (1, 2))
     last = 0.4**0.5 * torch.randn(2, 8000, generator=generator(3), dtype=torch.float64)
-    tried = _Tried("annealed", {}, OfCalls(100), last + noise - noise.mean(), 1.0)
+    tried = Tried("annealed", {}, OfCalls(100), last + noise - noise.mean(), 1.0)
     assert tried.variance == pytest.approx(0.4, rel=0.1)
     assert tried.above(paths - noise) == pytest.approx(0.9, rel=0.1)
 
@@ -83,9 +84,9 @@ def test_annealing_falls_as_one_over_its_calls():
         few = annealed.AnnealedLastStep.of_calls(options, calls)
         last_step = annealed.AnnealedLastStep.build(few)
         log_w = torch.stack([last_step.retrace(energy, evaluation, x_0, generator(k)) for k in (2, 3)])
-        found.append(_Tried("annealed", few, last_step, log_w, 1.0).variance * last_step.calls)
+        found.append(Tried("annealed", few, last_step, log_w, 1.0).variance * last_step.calls)
     assert found[1] == pytest.approx(found[0], rel=0.35)
-    tried = _pilot("annealed", options, energy, evaluation, x_0, generator(4))
+    tried = run_pilot("annealed", options, energy, evaluation, x_0, generator(4))
     assert tried.last_step.open_ended and FEW <= tried.log_w.shape[1] <= 600 and tried.seconds > 0
 
 

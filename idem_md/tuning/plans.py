@@ -10,8 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -21,8 +20,6 @@ from ..diffusion import (
     KERNELS,
     LAST_STEPS,
     DiffusionKernel,
-    Evaluation,
-    LastStep,
     PathSampler,
     SamplingPlan,
     methods,
@@ -35,6 +32,7 @@ from ..ensemble import ForwardWeights
 from ..errors import ResultError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
+from .pilots import COUNTED, Tried, robust_variance, run_pilot, timed
 
 __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 
@@ -42,24 +40,14 @@ __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
 # Samples from which the step of moves is tuned, and samples by which a plan is timed, at most and (or confirmed) least.
 STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
-# Samples from which the number of calls of a pilot is found, and by which anything is measured at least.
-FEW = 48
-# Variance of a pilot from which one can be extrapolated to more calls; how many times as many are tried next.
-PILOT_VARIANCE, MORE = 3.0, 4
-# Part of its variance that a pilot has at most with so many more calls, or more are of no use: it should be a fourth.
-LEAST_GAIN = 0.8
-# Seconds of a pilot of one last step at one level, of one trial of the paths above, of the confirmation and of the
-# timing of one plan; fewer samples are used where they do not suffice.
-PILOT_SECONDS, PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 12.0, 1.5, 10.0, 4.0
+# Seconds of one trial of the paths above, of the confirmation and of the timing of one plan; fewer samples are used
+# where they do not suffice.
+PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 10.0, 4.0
 # By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
 # of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
-# From this number of effective samples on a share is counted, below it follows from the variance of log w.
-COUNTED = 50
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
-# One standard normal number in ten is above this.
-NORMAL_DECILE = 1.2815515655446004
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
 LEVELS_LEFT = 4
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
@@ -184,7 +172,7 @@ def _confirmed(
     assert plan.tuned is not None
     paths = plan.build(checkpoint.denoiser, checkpoint.accuracy, checkpoint.noise_range, checkpoint.system.sigma_data)
     generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
-    log_w, _ = _timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS, LEAST_TIMED)
+    log_w, _ = timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS, LEAST_TIMED)
     share = ForwardWeights(log_w.numpy()).ess_fraction
     if not share * len(log_w) >= COUNTED:  # a NaN is not enough either
         share = math.exp(-0.5 * (plan.tuned.variance + robust_variance(log_w)))
@@ -228,49 +216,6 @@ def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: i
     return equilibrate(energy, start, first_step(sigma_data), 20, 20, lambda: draw_seed(seeds), gain=1.0)[1]
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """One way of ending paths at one level.
-
-    Attributes
-    ----------
-    name, options, last_step
-        The last step of the pilot.
-    log_w : torch.Tensor, shape (2, n)
-        What `LastStep.retrace` gives for the first n samples, twice.
-    seconds : float
-        Time that one of the two takes for a sample.
-    """
-
-    name: str
-    options: dict[str, Any]
-    last_step: LastStep
-    log_w: torch.Tensor
-    seconds: float
-
-    @cached_property
-    def variance(self) -> float:
-        """What the last step adds to the variance of log w: half that of the difference of two for the same sample."""
-        return 0.5 * robust_variance(self.log_w[0] - self.log_w[1])
-
-    def above(self, log_w: torch.Tensor) -> float:
-        """The variance of log w without what the last step adds, from what is above the level."""
-        n = min(len(log_w), self.log_w.shape[1])
-        of_both = [effective_variance(log_w[:n] + last_step[:n]) for last_step in self.log_w]
-        return max(0.5 * sum(of_both) - self.variance, 0.0)
-
-    def calls(self, seconds: float, power: float) -> int:
-        """Energy calls a sample for the largest worth of a plan whose paths take so many seconds, with a share to that
-        power; see `_log_worth`.
-
-        With the variance c / C of C calls of s seconds, exp(-p c / C) / (t + s C) is largest where
-        s C^2 = p c (t + s C).
-        """
-        known = self.last_step.calls
-        half, s = 0.5 * power * self.variance * known, self.seconds / known
-        return max(math.ceil(half + math.sqrt(half * half + 2 * half * seconds / s)), 2)
-
-
 class _Bottom:
     """Samples noised to a lowest level, and what last steps from there give."""
 
@@ -285,11 +230,11 @@ class _Bottom:
         # With what every denoiser knows, as last steps of more samples than a batch get no more.
         analytic = KERNELS[best_kernel(None, DiffusionKernel.method)](checkpoint.denoiser, checkpoint.accuracy)
         evaluation = evaluate_in_chunks(analytic, self.x, self.sigma)
-        self.tried: list[_Tried] = []
+        self.tried: list[Tried] = []
         self._candidates: dict[tuple[str, int], list[_Candidate]] = {}
         for name, kind in LAST_STEPS.items():
             for options in kind.efforts(energy, evaluation, sigma_data, seed):
-                tried = _pilot(name, options, energy, evaluation, samples, generator)
+                tried = run_pilot(name, options, energy, evaluation, samples, generator)
                 if math.isfinite(tried.variance):
                     self.tried.append(tried)
 
@@ -307,7 +252,7 @@ class _Bottom:
             last_step = self.tried[0].last_step  # of no account above the lowest level
             paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
             generator.manual_seed(self.seed + PATH_SEED)
-            log_w, seconds = _timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
+            log_w, seconds = timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
             plan = SamplingPlan(
                 kernel,
                 sigma_1=self.sigma,
@@ -331,13 +276,13 @@ class _Candidate:
     ----------
     paths : SamplingPlan
         Without a last step.
-    tried : _Tried
+    tried : Tried
     variance, seconds : float
         What the steps above the level add to the variance of log w, and the time that they take for a sample.
     """
 
     paths: SamplingPlan
-    tried: _Tried
+    tried: Tried
     variance: float
     seconds: float
 
@@ -360,60 +305,3 @@ class _Candidate:
             moves=moves,
             tuned=tuned,
         )
-
-
-def robust_variance(a: torch.Tensor) -> float:
-    """The variance of a normal distribution with the range that eight tenths of ``a`` (n,) have; inf if it is none.
-
-    A few chains that began with overlapping atoms would rule a plain variance; they hardly count for the share of
-    effective samples, which it is to foretell.
-    """
-    low, high = torch.quantile(a.double(), torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist()
-    variance = ((high - low) / (2 * NORMAL_DECILE)) ** 2
-    return variance if math.isfinite(variance) else math.inf
-
-
-def effective_variance(log_w: torch.Tensor) -> float:
-    """The variance of a normal distribution of log weights (n,), of forward paths, with the share of effective samples
-    that these have: exp(-variance) where it can be counted. Elsewhere the `robust_variance`."""
-    share = ForwardWeights(log_w.numpy()).ess_fraction
-    return -math.log(share) if share * len(log_w) >= COUNTED else robust_variance(log_w)
-
-
-def _timed(
-    work: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, seconds: float, least: int = FEW
-) -> tuple[torch.Tensor, float]:
-    """``work`` of as many of ``x`` as it does in about so many seconds, of ``least`` anyway; and seconds for each."""
-    start = time.perf_counter()
-    first = work(x[:least])
-    each = (time.perf_counter() - start) / len(x[:least])
-    n = min(int(seconds / each), len(x))
-    if n <= least:
-        return first, each
-    rest = work(x[least:n])
-    return torch.cat([first, rest], -1), (time.perf_counter() - start) / n
-
-
-def _pilot(
-    name: str, options: dict[str, Any], energy: Energy, evaluation: Evaluation, samples: torch.Tensor, generator
-) -> _Tried:
-    """A last step with enough calls for its variance to tell what more would give, if more can be had."""
-    kind = LAST_STEPS[name]
-
-    def retraced(k: torch.Tensor) -> torch.Tensor:
-        part = Evaluation(evaluation.x[k], evaluation.sigma, evaluation.denoised[k], evaluation.mse)
-        return torch.stack([last_step.retrace(energy, part, samples[k], generator) for _ in range(2)])
-
-    before = math.inf
-    while True:
-        last_step = kind.build(options)
-        log_w, each = _timed(retraced, torch.arange(min(FEW, len(samples))), PILOT_SECONDS)
-        tried = _Tried(name, options, last_step, log_w, each / 2)
-        affordable = MORE * FEW * each < PILOT_SECONDS
-        useful = PILOT_VARIANCE < tried.variance <= LEAST_GAIN * before
-        if not (last_step.open_ended and affordable and useful):
-            break
-        before = tried.variance
-        options = kind.of_calls(options, MORE * last_step.calls)
-    left = torch.arange(len(samples))[FEW : int(PILOT_SECONDS / each)]
-    return replace(tried, log_w=torch.cat([log_w, retraced(left)], 1)) if len(left) else tried
