@@ -66,7 +66,7 @@ def test_heat_capacity(tmp_path, monkeypatch):
     from idem_md import Sampler
 
     scan = Sampler.scan
-    monkeypatch.setattr(Sampler, "scan", lambda self, *args, **rest: scan(self, *args, last_step_calls=2000, **rest))
+    monkeypatch.setattr(Sampler, "scan", lambda self, *args, **rest: scan(self, *args, last_step_calls=8000, **rest))
     ours, theirs = load("heat_capacity").main(tmp_path / "c.png", 300, (56, 64), 2000)
     for a, b in zip(ours, theirs):
         (u, du), (v, dv) = a.mean_energy, b.mean_energy
