@@ -276,6 +276,7 @@ def test_increments_are_the_parts_of_log_w():
         ({"moves": 0}, "moves"),
         ({"leapfrogs": 0}, "leapfrogs"),
         ({"pace": (0.0,)}, "pace"),
+        ({"pace": (0.0, math.nan, 1.0)}, "pace"),
         ({"pace": (0.0, 0.5, 0.5, 1.0)}, "pace"),
         ({"pace": (0.0, 0.9)}, "pace"),
         ({"steps": ()}, "steps"),

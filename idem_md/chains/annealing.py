@@ -56,7 +56,8 @@ class Schedule:
         check_float("power", self.power, minimum=1.0)
         if not self.steps or not all(check_float("steps", s, above=0.0) for s in self.steps):
             raise UsageError(f"steps: expected positive numbers, got {self.steps}")
-        if len(self.pace) < 2 or (self.pace[0], self.pace[-1]) != (0, 1) or sorted(set(self.pace)) != list(self.pace):
+        pace = [check_float("pace", s, minimum=0.0) for s in self.pace]
+        if len(pace) < 2 or (pace[0], pace[-1]) != (0, 1) or sorted(set(pace)) != pace:
             raise UsageError(f"pace: expected numbers rising from 0 to 1, got {self.pace}")
 
     @property
@@ -276,7 +277,7 @@ def paced_schedule(
 
 def _added(runs: Sequence[AnnealRun], parts: int) -> torch.Tensor:
     """What each part of the stages adds to the variance of log w, from two runs for the same x_t; (parts,)."""
-    apart = (runs[0].increments - runs[1].increments).double()
+    apart = (runs[0].increments - runs[1].increments).double().cpu()
     total = apart.sum(1)
     apart, total = apart[torch.isfinite(total)], total[torch.isfinite(total)]
     if len(total) < LEAST_PAIRS:

@@ -139,12 +139,13 @@ def _processes() -> multiprocessing.context.BaseContext:
     """How processes of ours are started.
 
     Never by a fork of this one, which has threads, as torch has, and would deadlock. On Linux they are forks of a
-    server that has imported what all of them need: importing torch takes a second or two for each otherwise.
+    server that has imported torch, which takes a second or two for each otherwise. Nothing else: the server looks for
+    modules in the working directory first, where there may be another of the same name.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])  # the first is what Python would import by itself
+    context.set_forkserver_preload(["torch"])
     return context
 
 
