@@ -11,8 +11,8 @@ from .move import ChainState
 
 __all__ = ["equilibrate", "first_step", "tune_step"]
 
-# Of Langevin moves (Roberts & Rosenthal, JRSS B 60, 255, 1998), and of moves of several leapfrogs: 0.65 in the limit of
-# many dimensions (Beskos et al., Bernoulli 19, 1501, 2013), somewhat more where chains are short.
+# Acceptance of Langevin moves (Roberts & Rosenthal, JRSS B 60, 255, 1998), and of moves of several leapfrogs: 0.65 in
+# the limit of many dimensions (Beskos et al., Bernoulli 19, 1501, 2013), somewhat more where chains are short.
 BEST_ACCEPTANCE, BEST_OF_SEVERAL = 0.57, 0.7
 
 

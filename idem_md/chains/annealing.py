@@ -20,7 +20,7 @@ from .move import ChainState
 
 __all__ = ["Schedule", "paced_schedule", "run_annealing", "tuned_schedule"]
 
-# Of the mean number of stages in a part of a schedule, and of pairs of chains from which parts are told apart.
+# Fewest stages of a part of a schedule, in units of the mean of all; fewest pairs of chains that tell parts apart.
 LEAST_STAGES, LEAST_PAIRS = 0.2, 8
 
 
@@ -37,7 +37,7 @@ class Schedule:
     steps : tuple of float
         Langevin step h at equidistant s from 0 to 1; interpolated in the logarithm.
     leapfrogs : int
-        Of a move, each of the length sqrt(2h) and with an energy call; a move of one is MALA.
+        Leapfrogs a move; each has the length sqrt(2h) and takes an energy call. A move of one is MALA.
     pace : tuple of float
         s at equidistant k/T from 0 to 1, interpolated; by default s_k = k/T.
     """

@@ -22,7 +22,8 @@ FEWEST = 50
 # Above this, samples that were drawn until they seemed enough have log Z too small by a sizeable part of its error: it
 # is before a large weight that they seem so.
 STOPPING_K = 0.5
-# Of the share of effective samples that a plan was tuned to give, less than chance takes from it.
+# Where a smaller part than this is left of the share of effective samples that a plan was tuned to give, it is not by
+# chance.
 UNEXPECTED = 0.5
 
 

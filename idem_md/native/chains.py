@@ -265,7 +265,7 @@ def lj_anneal(
     trace : bool
         Also return the acceptance after each step of beta, and what log_w grew by.
     n_leapfrogs : int
-        Of a move, each with an energy call.
+        Leapfrogs a move; each takes an energy call.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from ..diffusion import LAST_STEPS, Evaluation, LastStep
 from ..energies import Energy
 from ..ensemble import ForwardWeights
 
-__all__ = ["COUNTED", "FEW", "Tried", "effective_variance", "robust_variance", "run_pilot", "timed"]
+__all__ = ["FEW", "Tried", "counted_share", "effective_variance", "robust_variance", "run_pilot", "timed"]
 
 # Samples from which the number of calls of a pilot is found, and by which anything is measured at least.
 FEW = 48
@@ -85,11 +85,17 @@ def robust_variance(a: torch.Tensor) -> float:
     return variance if math.isfinite(variance) else math.inf
 
 
+def counted_share(log_w: torch.Tensor) -> float | None:
+    """The share of effective samples of log weights (n,) of forward paths; None where it is too small to be counted."""
+    share = ForwardWeights(log_w.numpy()).ess_fraction
+    return share if share * len(log_w) >= COUNTED else None  # a NaN is not enough either
+
+
 def effective_variance(log_w: torch.Tensor) -> float:
     """The variance of a normal distribution of log weights (n,), of forward paths, with the share of effective samples
     that these have: exp(-variance) where it can be counted. Elsewhere the `robust_variance`."""
-    share = ForwardWeights(log_w.numpy()).ess_fraction
-    return -math.log(share) if share * len(log_w) >= COUNTED else robust_variance(log_w)
+    share = counted_share(log_w)
+    return robust_variance(log_w) if share is None else -math.log(share)
 
 
 def timed(

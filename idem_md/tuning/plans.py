@@ -28,17 +28,17 @@ from ..diffusion import (
 from ..diffusion.kernels import best_kernel, evaluate_in_chunks
 from ..diffusion.plan import MOVES_SHARE, Tuned
 from ..energies import Energy
-from ..ensemble import ForwardWeights
 from ..errors import ResultError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
-from .pilots import COUNTED, Tried, robust_variance, run_pilot, timed
+from .pilots import Tried, counted_share, robust_variance, run_pilot, timed
 
 __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 
 # Lowest noise level in units of the standard deviation of a coordinate.
 LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
-# Samples from which the step of moves is tuned, and samples by which a plan is timed, at most and (or confirmed) least.
+# Samples from which the step of moves is tuned; samples by which a plan is timed at most, and timed or confirmed at
+# least.
 STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
 # Seconds of one trial of the paths above, of the confirmation and of the timing of one plan; fewer samples are used
 # where they do not suffice.
@@ -173,8 +173,8 @@ def _confirmed(
     paths = plan.build(checkpoint.denoiser, checkpoint.accuracy, checkpoint.noise_range, checkpoint.system.sigma_data)
     generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
     log_w, _ = timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS, LEAST_TIMED)
-    share = ForwardWeights(log_w.numpy()).ess_fraction
-    if not share * len(log_w) >= COUNTED:  # a NaN is not enough either
+    share = counted_share(log_w)
+    if share is None:
         share = math.exp(-0.5 * (plan.tuned.variance + robust_variance(log_w)))
     return replace(plan, ess_fraction=share, tuned=replace(plan.tuned, alternatives=tuple(alternatives)))
 
