@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 
@@ -42,7 +42,7 @@ LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
 STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
 # Seconds of one trial of the paths above, of the confirmation and of the timing of one plan; fewer samples are used
 # where they do not suffice.
-PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 10.0, 4.0
+PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 5.0, 2.0
 # By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
 # of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
@@ -50,6 +50,8 @@ SHARE_POWERS = 3.0, 16.0
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
 LEVELS_LEFT = 4
+# Levels of less worth than a lower one, one after the other, above which none is tried.
+WORSE_LEVELS = 2
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
 OTHER_CALLS = (1 / 16, 1 / 4, 4.0)
 
@@ -103,7 +105,7 @@ def tune_plans(
         wanted = sorted(nfes.get(method, ())) if tried_kernels else []
         found: dict[int, SamplingPlan] = {}
         # Which levels are worth trying hardly depends on the number of evaluations.
-        worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others) if wanted else []
+        worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others[::3]) if wanted else []
         for nfe in wanted:
             tried = [one for level, kernel in worth for one in level.candidates(kernel, nfe, others)]
             if not tried:
@@ -151,10 +153,17 @@ def _worth_trying(
     bottoms: Sequence[_Bottom], kernels: Sequence[str], nfe: int, others: torch.Tensor
 ) -> list[tuple[_Bottom, str]]:
     """Levels and kernels whose plans are worth most, with the energy calls that suit them or with fewer or more."""
-    pairs = [(level, kernel) for level in bottoms for kernel in kernels]
-    tried = {one: pair for pair in pairs for one in pair[0].candidates(pair[1], nfe, others)}
+    tried: dict[_Candidate, tuple[_Bottom, str]] = {}
+    highest, lower = -math.inf, 0
+    for level in bottoms:
+        here = {one: (level, kernel) for kernel in kernels for one in level.candidates(kernel, nfe, others)}
+        tried |= here
+        worth = max((_log_worth(one.plan()) for one in here), default=-math.inf)
+        highest, lower = (worth, 0) if worth > highest else (highest, lower + 1)
+        if tried and lower == WORSE_LEVELS:
+            break
     if not tried:
-        return pairs
+        return [(level, kernel) for level in bottoms for kernel in kernels]
     best = sorted(tried, key=lambda one: -_log_worth(one.plan()))[:LEVELS_LEFT]
     return list(dict.fromkeys(tried[one] for one in (*best, *_by_calls(list(tried), best[0].plan()))))
 
@@ -217,34 +226,40 @@ def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: i
 
 
 class _Bottom:
-    """Samples noised to a lowest level, and what last steps from there give."""
+    """Samples noised to a lowest level, and what last steps from there give: measured when it is asked for."""
 
     def __init__(
         self, checkpoint: Checkpoint, energy: Energy, samples: torch.Tensor, share: float, step: float, seed: int
     ):
-        self.checkpoint, self.move_step, self.seed = checkpoint, step, seed
-        sigma_data = checkpoint.system.sigma_data
-        self.sigma = share * sigma_data
-        generator = torch.Generator().manual_seed(seed)
-        self.x = samples + self.sigma * standard_normal(samples.shape, generator)
+        self.checkpoint, self.energy, self.samples = checkpoint, energy, samples
+        self.move_step, self.seed = step, seed
+        self.sigma = share * checkpoint.system.sigma_data
+        self._generator = torch.Generator().manual_seed(seed)
+        self.x = samples + self.sigma * standard_normal(samples.shape, self._generator)
+        self._candidates: dict[tuple[str, int, int], list[_Candidate]] = {}
+
+    @cached_property
+    def tried(self) -> list[Tried]:
+        """Last steps from there whose weights are numbers."""
+        checkpoint, energy = self.checkpoint, self.energy
         # With what every denoiser knows, as last steps of more samples than a batch get no more.
         analytic = KERNELS[best_kernel(None, DiffusionKernel.method)](checkpoint.denoiser, checkpoint.accuracy)
         evaluation = evaluate_in_chunks(analytic, self.x, self.sigma)
-        self.tried: list[Tried] = []
-        self._candidates: dict[tuple[str, int], list[_Candidate]] = {}
-        for name, kind in LAST_STEPS.items():
-            for options in kind.efforts(energy, evaluation, sigma_data, seed):
-                tried = run_pilot(name, options, energy, evaluation, samples, generator)
-                if math.isfinite(tried.variance):
-                    self.tried.append(tried)
+        tried = [
+            run_pilot(name, options, energy, evaluation, self.samples, self._generator)
+            for name, kind in LAST_STEPS.items()
+            for options in kind.efforts(energy, evaluation, checkpoint.system.sigma_data, self.seed)
+        ]
+        return [one for one in tried if math.isfinite(one.variance)]
 
     def candidates(self, kernel: str, nfe: int, others: torch.Tensor) -> list[_Candidate]:
         """One for each density of levels and each last step; fitted to other samples, once."""
-        if (kernel, nfe) in self._candidates:
-            return self._candidates[kernel, nfe]
+        key = kernel, nfe, len(others)
+        if key in self._candidates:
+            return self._candidates[key]
         checkpoint, kind = self.checkpoint, KERNELS[kernel]
         parts = checkpoint.denoiser, checkpoint.accuracy
-        found = self._candidates[kernel, nfe] = []
+        found = self._candidates[key] = []
         for density in kind.densities if self.tried else ():
             grid = noise_grid(self.sigma, checkpoint.noise_range[1], nfe, density=density)
             generator = torch.Generator().manual_seed(self.seed)
