@@ -218,14 +218,14 @@ def test_trajectories_follow_the_flow(lj13_sampler):
     assert torch.allclose(back, paths.x[:, 4], atol=0.01)
 
 
-FEW = Distillation(steps=300, batch=8, pool=32, renewed=16, lowest=0.5, covariance_steps=40, head=SMALL)
+FEW = Distillation(steps=300, batch=8, pool=32, renewed=16, lowest=0.5, covariance_steps=20, head=SMALL)
 
 
 @pytest.mark.slow
 def test_distillation_resumes_bit_for_bit(lj13_sampler, tmp_path, monkeypatch):
     monkeypatch.setattr("idem_md.distillation.flow_covariance.POOL_SIZE", 64)
     monkeypatch.setattr("idem_md.distillation.flow_covariance.RENEWED_TRAJECTORIES", 16)
-    monkeypatch.setitem(inspect.unwrap(distill).__globals__, "ERROR_SAMPLES", 32)
+    monkeypatch.setitem(inspect.unwrap(distill).__globals__, "ERROR_SAMPLES", 16)
     checkpoint = lj13_sampler.checkpoint
     whole = distill(checkpoint, tmp_path / "whole.safetensors", FEW)
     rounds = []

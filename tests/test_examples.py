@@ -84,11 +84,11 @@ def test_compare_with_md(tmp_path, monkeypatch, capsys):
         mean, error = e.mean_energy
         assert e.ess < 30 or abs(mean + 42.92) < 5 * error + 0.1, label
     assert (tmp_path / "lj13" / "index.html").exists()
-    crossed = example.barriers(n=2000, steps=4000, reference_steps=1000)
+    crossed = example.barriers(n=2000, steps=3000, reference_steps=1000)
     (ours, error), _ = crossed["idem-md"]
     assert abs(ours - 0.826) < 4.5 * error + 0.02  # by tempering, with the example's own numbers
     assert crossed["openmm Langevin"][0][0] < 0.3 and crossed["native MALA"][0][0] < 0.5  # chains stay where they began
-    covered = example.mixture(n=1000, steps=4000)
+    covered = example.mixture(n=600, steps=3000)
     assert covered["idem-md"].missing < 0.15 < 0.5 < covered["ase Langevin"].missing
     example.figure(raced, crossed, covered, tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 10_000 and "modes found" in capsys.readouterr().out
