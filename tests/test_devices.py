@@ -17,7 +17,8 @@ from idem_md.nets import HasFeatures
 from idem_md.systems import get_system
 from idem_md.targets import TARGETS, dem_scores
 from idem_md.testing import loose_lattice
-from idem_md.training.loop import init, measure_accuracy, outer_iteration
+from idem_md.training.accuracy import measure_accuracy
+from idem_md.training.loop import init, outer_iteration
 
 run_tempering, dem_scores = run_tempering.__wrapped__, dem_scores.__wrapped__  # which see to torch's defaults
 PLANS = {"plain": None, "nested": 3, "annealed": 20}
@@ -88,7 +89,8 @@ def test_protocols_are_met_as_newer_pythons_see_it(sampler):
 @pytest.mark.parametrize("name", TARGETS)
 def test_training(name, tiny):
     options = TARGETS[name].Options(name=name, **({"n_samples": 10} if name in ("dem", "mixed") else {}))
-    config = tiny.model_copy(update={"target": options})
+    weighted = tiny.buffer.model_copy(update={"weighted": 24 * (name == "buffer")})
+    config = tiny.model_copy(update={"target": options, "buffer": weighted})
     energy = LennardJones(13, epsilon=2.0, r_min=1.0, trap=1.0)
     state = init(config, get_system("lj13"), energy)
     with torch.device("meta"):

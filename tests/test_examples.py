@@ -55,6 +55,16 @@ def test_pipeline(tmp_path, capsys):
     assert result["n"] == 60 and capsys.readouterr().out.count("log_z") == 2
 
 
+def test_butane(tmp_path, capsys):
+    """With a network that learns nothing to speak of; what it gives with its own numbers is in docs/results.md."""
+    example = load("butane")
+    config = idem_md.TrainingConfig.parse({"system": "butane", **LITTLE}, "test")
+    raw, (share, _), exact = example.main(tmp_path / "run", n=20, steps=3, config=config)
+    assert 0 <= raw <= 1 and 0 <= share <= 1 and abs(exact - 0.6505) < 1e-4
+    assert "by quadrature" in capsys.readouterr().out
+    assert example.is_trans(example.all_trans()[None]).tolist() == [1.0]
+
+
 def test_cu13_emt(tmp_path, capsys):
     """The whole of it with small numbers; what it gives with its own is in README."""
     config = idem_md.TrainingConfig.parse({"system": "cu13", **LITTLE}, "test")

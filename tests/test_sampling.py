@@ -14,6 +14,7 @@ from idem_md.diffusion import (
     MovedLastStep,
     PathSampler,
     PlainLastStep,
+    level_density,
     noise_grid,
 )
 from idem_md.diffusion.kernels import batch_size
@@ -21,7 +22,6 @@ from idem_md.energies import Harmonic, LennardJones
 from idem_md.ensemble import ForwardWeights
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal, subspace_dimension
-from idem_md.tuning.levels import level_density
 
 ENERGY = Harmonic(4, 3, K)
 LAST = {

@@ -3,20 +3,25 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
 from idem_md.chains import ChainState, posterior_mean, relax
 from idem_md.checkpoint import save_checkpoint
-from idem_md.diffusion import SamplingPlan
+from idem_md.diffusion import Paths, SamplingPlan
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
 from idem_md.targets import TARGETS, Batch, DemTarget, MixedTarget, PosteriorTarget, mix_with_force
 from idem_md.training import load_checkpoint, load_config, preset
+from idem_md.training.config import BufferConfig
 from idem_md.training.loop import init
 from idem_md.training.optimisers import schedule
+from idem_md.training.resampling import drawn_by_weight, out_of_equilibrium, renewed_by_weight, weighted_paths
 from idem_md.training.ring import RingBuffer
 
 K = 4.0
@@ -122,10 +127,18 @@ def same(a, b):
 
 @pytest.mark.parametrize(
     "optimizer,buffer",
-    [({}, {}), ({"name": "muon", "precision": "bf16"}, {}), ({}, {"size": 40, "walkers": 16})],
-    ids=["adam", "muon", "walkers"],
+    [
+        ({}, {}),
+        ({"name": "muon", "precision": "bf16"}, {}),
+        ({}, {"size": 40, "walkers": 16}),
+        ({}, {"size": 40, "walkers": 16, "weighted": 24}),
+    ],
+    ids=["adam", "muon", "walkers", "weighted"],
 )
-def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, optimizer, buffer):
+def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, monkeypatch, optimizer, buffer):
+    for name in ("ACCURACY_SAMPLES", "LEVEL_SAMPLES"):
+        monkeypatch.setattr(f"idem_md.training.resampling.{name}", 4)
+    monkeypatch.setattr("idem_md.training.resampling.LEAST_EFFECTIVE", 1.0)
     tiny = tiny.model_copy(
         update={
             "optimizer": tiny.optimizer.model_copy(update=optimizer),
@@ -148,6 +161,69 @@ def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, optimizer, buffe
         assert same(weights(tmp_path / "whole"), weights(folder))
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         assert [entry["iteration"] for entry in log] == list(range(5))
+
+
+def test_a_buffer_of_one_mode_gets_the_shares_of_all():
+    """By the weights of a network that knows all modes, whatever the buffer holds."""
+    config = preset("gmm40").model_copy(update={"buffer": BufferConfig(size=400, fresh=400, warmup_steps=0)})
+    sampler = load_sampler("gmm40")
+    energy = sampler.system.energy()
+    state = init(config, sampler.system, energy)
+    state.ema = sampler.checkpoint.denoiser
+    x = (energy.means[7] + torch.randn(400, 1, 2, generator=state.generator, dtype=torch.float64)).float()
+    state.buffer.samples = ChainState(x, *energy(x))
+    before = energy.calls
+    paths = weighted_paths(config, energy, state, 4000)
+    share = renewed_by_weight(energy, paths, 400, state)
+    assert share.ess > 1000 and len(state.buffer) == 400 and energy.calls <= before + 4400
+    assert abs(share.mean_energy - sampler.system.exact_mean_energy[0]) < 4.5 * share.error < 0.3
+    s = state.buffer.samples
+    assert torch.equal(s.u, energy(s.x)[0]) and torch.equal(s.f, energy(s.x)[1])
+    # Whether its mode is one of the first twenty: a half, twice at random, by paths and by drawing among them.
+    first = (torch.cdist(s.x[:, 0].double(), energy.means).argmin(1) < 20).double().mean()
+    assert abs(float(first) - 0.5) < 4.5 * (0.25 / share.ess + 0.25 / 400) ** 0.5
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30).filter(lambda w: sum(w) > 0.01), st.integers(1, 60))
+def test_drawing_by_weight_takes_each_as_often_as_its_weight_says(weights, n):
+    w = torch.tensor(weights, dtype=torch.float64)
+    chosen = drawn_by_weight(w, n, torch.Generator().manual_seed(n))
+    expected = n * w / w.sum()
+    counts = torch.bincount(chosen, minlength=len(w))
+    assert counts.sum() == n and ((counts - expected).abs() < 1 + 1e-9).all()
+
+
+def test_weights_of_which_hardly_any_count_renew_nothing():
+    energy = LennardJones(13, epsilon=2.0, r_min=1.0, trap=1.0)
+    x = torch.zeros(30, 13, 3, dtype=torch.float64)
+    u = torch.arange(30.0, dtype=torch.float64)
+    for log_w, ess in (
+        (torch.full((30,), -torch.inf), 0.0),
+        (torch.where(u < 15, 0.0, -torch.inf), 15.0),
+        (-1000 * u, 1.0),
+    ):
+        share = renewed_by_weight(energy, Paths(x, u, log_w.double(), 25, 0), 30, None)
+        assert not share.enough and share.ess == pytest.approx(ess) and energy.calls == 0
+
+
+def test_a_buffer_out_of_equilibrium_is_told():
+    def log(buffer, ess=60.0, n=40):
+        generator = np.random.default_rng(0)
+        return [
+            {
+                "buffer_mean_energy": buffer + 0.01 * generator.normal(),
+                "weighted_ess": ess,
+                "weighted_mean_energy": 3.7 + 0.25 * generator.normal(),
+                "weighted_mean_energy_err": 0.25,
+            }
+            for _ in range(n)
+        ]
+
+    assert "its mean energy is 4.36 kT, that of fresh samples by weight 3.67 +- 0.08 kT" in out_of_equilibrium(
+        log(4.35)
+    )
+    for entries in (log(3.72), log(4.35, ess=9.0), log(4.35, ess=None), log(4.35, n=15), []):
+        assert out_of_equilibrium(entries) is None
 
 
 def numbered(*numbers):

@@ -53,6 +53,9 @@ def _table(r: IterationReport, calls: int) -> Table:
     if not math.isnan(r.raw_median_energy):
         facts.add_row("raw median energy", f"{r.raw_median_energy:.2f} kT ({r.raw_failed} failed)")
     facts.add_row("buffer mean energy", f"{r.buffer_mean_energy:.2f} kT")
+    if not math.isnan(r.weighted_mean_energy):
+        mean = f"{r.weighted_mean_energy:.2f} ± {r.weighted_mean_energy_err:.2f} kT"
+        facts.add_row("by weight", f"{mean} ({r.weighted_ess:.0f} effective)")
     if not math.isnan(r.acceptance):
         facts.add_row("MALA acceptance", f"{r.acceptance:.2f}")
     facts.add_row("energy calls", f"{calls:.3g}")

@@ -16,6 +16,7 @@ from .last_step import (
     PlainLastStep,
     register_last_step,
 )
+from .levels import level_density
 from .paths import Paths, PathSampler
 from .plan import SamplingPlan, best_plan
 from .schedule import noise_grid, stratified_log_uniform
@@ -45,6 +46,7 @@ __all__ = [
     "TransitionKernel",
     "SamplingPlan",
     "best_plan",
+    "level_density",
     "noise_grid",
     "register_last_step",
     "register_kernel",

@@ -40,6 +40,14 @@ def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
     above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
     left.legend(title="noise level σ", fontsize=7, title_fontsize=8, ncols=4, **above)
     series = (("raw_median_energy", "raw samples, median"), ("buffer_mean_energy", "replay buffer, mean"))
+    by_weight = [
+        (s, entry["weighted_mean_energy"], entry["weighted_mean_energy_err"])
+        for s, entry in zip(seconds, log)
+        if _is_known(entry.get("weighted_mean_energy")) and _is_known(entry.get("weighted_mean_energy_err"))
+    ]
+    if by_weight:
+        x, y, error = map(list, zip(*by_weight))
+        right.errorbar(x, y, error, fmt="s", ms=3, lw=0.8, color=COLOURS[2], label="fresh samples by weight, mean")
     for (key, label), colour in zip(series, COLOURS):
         known = [(s, entry[key]) for s, entry in zip(seconds, log) if _is_known(entry[key])]
         if known:

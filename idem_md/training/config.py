@@ -41,6 +41,11 @@ class BufferConfig(Table):
     Refinement carries all samples on or, with ``walkers``, only so many, and the buffer keeps where they have been:
     more samples for the same energy calls. They are correlated, but see more than the walkers alone.
 
+    With ``weighted`` the samples that are added are drawn by weight from so many paths, for an energy call each and one
+    for each that is taken: as many as there are walkers, or ``fresh`` where all samples are walkers. So shares of
+    basins of attraction come to be those of equilibrium, which chains alone would keep as they were. Where hardly any
+    are effective, ``fresh`` of them are added without regard to weights, as if it were 0.
+
     With ``train_on = "prior"`` the noised x_0 are drawn from N(0, sigma_max^2) instead, as pDEM does, and the buffer
     only serves to measure.
     """
@@ -49,6 +54,7 @@ class BufferConfig(Table):
     size: int = Field(8192, ge=16, le=MANY)
     walkers: int | None = Field(None, ge=16, le=MANY)
     fresh: int = Field(256, ge=1, le=MANY)
+    weighted: int = Field(0, ge=0, le=MANY)
     sampling_steps: int = Field(30, ge=2, le=MANY)
     relax_steps: int = Field(200, ge=0, le=MANY)
     warmup_steps: int = Field(2000, ge=0, le=MANY)

@@ -13,21 +13,22 @@ import torch
 from ..chains import ChainState, equilibrate, noise_start, relax, tune_step
 from ..checkpoint import build_denoiser
 from ..checks import check_fits
-from ..diffusion import DenoiserAccuracy, PathSampler, PlainLastStep, noise_grid, stratified_log_uniform
+from ..diffusion import PathSampler, PlainLastStep, noise_grid, stratified_log_uniform
 from ..diffusion.kernels import Ddpm
 from ..energies import Energy
 from ..errors import BudgetExhausted, IdemError
-from ..geometry import centred, standard_normal, subspace_dimension
+from ..geometry import centred, standard_normal
 from ..seeds import draw_seed
 from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
+from .resampling import renewed_by_weight, weighted_paths
 from .ring import RingBuffer
 from .state import TrainingState
 
-__all__ = ["IterationReport", "init", "measure_accuracy", "outer_iteration"]
+__all__ = ["IterationReport", "init", "outer_iteration"]
 
 LOSS_BINS = 8
 WARMUP_ROUNDS = 20
@@ -46,6 +47,9 @@ class IterationReport:
     raw_median_energy: float = math.nan
     raw_failed: int = 0
     buffer_mean_energy: float = math.nan
+    weighted_ess: float = math.nan
+    weighted_mean_energy: float = math.nan
+    weighted_mean_energy_err: float = math.nan
     acceptance: float = math.nan
     learning_rate: float = math.nan
     skipped: int = 0
@@ -142,6 +146,10 @@ def _renew_buffer(
     report.acceptance, report.buffer_mean_energy, report.raw_median_energy, share_done = ranks.means(
         report.acceptance, float(state.buffer.samples.u.double().mean()), report.raw_median_energy, float(done)
     )
+    ess, report.weighted_mean_energy, error = ranks.means(
+        report.weighted_ess, report.weighted_mean_energy, report.weighted_mean_energy_err
+    )
+    report.weighted_ess, report.weighted_mean_energy_err = ess * ranks.size, error / math.sqrt(ranks.size)
     if config.buffer.refine_steps and share_done == 1:
         state.mala_step = tune_step(state.mala_step, report.acceptance)
     return share_done == 1
@@ -153,22 +161,26 @@ def _renew_part(
     """Renew this process's part of the buffer."""
     b, buffer = config.buffer, state.buffer
     if state.iteration > 0:
-        grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
-        kernel = Ddpm(state.ema, _flat_prior)
-        sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
-        (paths,) = sampler.sample([energy], ranks.part(b.fresh), state.generator)
-        ok = torch.isfinite(paths.positions).flatten(1).all(1)
+        fresh, share = ranks.part(b.fresh), None
+        if b.weighted:
+            paths = weighted_paths(config, energy, state, ranks.part(b.weighted))
+            share = renewed_by_weight(energy, paths, buffer.walkers if b.walkers else fresh, state)
+            report.weighted_ess, report.weighted_mean_energy = share.ess, share.mean_energy
+            report.weighted_mean_energy_err = share.error
+        else:
+            grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
+            kernel = Ddpm(state.ema, _flat_prior)
+            sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
+            (paths,) = sampler.sample([energy], fresh, state.generator)
         report.raw_failed = paths.failed
         report.raw_median_energy = float(paths.energies.median())
-        ceiling = float(buffer.samples.u.max())
-        buffer.put(energy, relax(energy, paths.positions[ok].float().to(state.device), b.relax_steps, ceiling))
+        if share is None or not share.enough:
+            ok = torch.isfinite(paths.positions).flatten(1).all(1)
+            ceiling = float(buffer.samples.u.max())
+            x = paths.positions[ok][:fresh].float().to(state.device)
+            buffer.put(energy, relax(energy, x, b.relax_steps, ceiling))
     if b.refine_steps:
         report.acceptance = buffer.refine(energy, state.mala_step, b.refine_steps, draw_seed(state.generator))
-
-
-def _drawn(below: int, n: int, generator: torch.Generator) -> torch.Tensor:
-    """``n`` indices."""
-    return torch.randint(below, (n,), generator=generator, device=generator.device)
 
 
 def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, size: int, force_scale: float) -> Batch:
@@ -180,7 +192,7 @@ def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, si
         f_0 = torch.full_like(x_0, torch.nan)
     else:
         samples = state.buffer.samples
-        idx = _drawn(len(state.buffer), size, generator)
+        idx = state.buffer.drawn(size, generator)
         x_0, f_0 = samples.x[idx], samples.f[idx]
     sigma = stratified_log_uniform(size, lo, hi, generator).to(state.device)
     x_t = x_0 + sigma[:, None, None] * standard_normal(x_0.shape, generator, torch.float32, state.device)
@@ -278,24 +290,3 @@ def outer_iteration(
         torch.linspace(math.log(lo), math.log(hi), LOSS_BINS + 1, dtype=torch.float32, device="cpu")
     ).tolist()
     return report
-
-
-@torch.no_grad()
-def measure_accuracy(
-    config: TrainingConfig, state: TrainingState, levels: int = 33, samples: int = 256
-) -> DenoiserAccuracy:
-    """Mean squared error of the averaged denoiser on noised buffer samples, per coordinate, by noise level.
-
-    Uses a generator of its own, so that measuring does not change the training that may follow.
-    """
-    generator = torch.Generator().manual_seed(config.seed + 1)
-    lowest, highest = math.log(config.noise.sigma_min), math.log(config.noise.sigma_max)
-    grid = torch.exp(torch.linspace(lowest, highest, levels, dtype=torch.float32, device="cpu"))
-    mse = []
-    for sigma in grid:
-        idx = _drawn(len(state.buffer), samples, generator)
-        x_0 = state.buffer.samples.x[idx]
-        x_t = x_0 + sigma * standard_normal(x_0.shape, generator, torch.float32, x_0.device)
-        d = state.ema(x_t, sigma.expand(samples).to(x_0.device))
-        mse.append(float(((d - x_0).double() ** 2).sum((1, 2)).mean() / subspace_dimension(*x_0.shape[1:])))
-    return DenoiserAccuracy(tuple(grid.tolist()), tuple(mse))

@@ -44,6 +44,7 @@ class Ranks:
             "buffer.size": config.buffer.size,
             "buffer.walkers": config.buffer.walkers or 0,
             "buffer.fresh": config.buffer.fresh,
+            "buffer.weighted": config.buffer.weighted,
             "optimizer.batch": config.optimizer.batch,
         }
         for name, number in numbers.items():

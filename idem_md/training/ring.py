@@ -32,6 +32,10 @@ class RingBuffer:
     def __len__(self) -> int:
         return len(self.samples.x)
 
+    def drawn(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """``n`` indices of samples, each drawn from all."""
+        return torch.randint(len(self), (n,), generator=generator, device=generator.device)
+
     def append(self, new: ChainState) -> None:
         """Put samples beside the others as long as there is room, and then in the place of the oldest."""
         free = self.size - len(self)

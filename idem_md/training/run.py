@@ -24,10 +24,12 @@ from ..provenance import hardware, versions
 from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
 from ..torch_state import own_torch
+from .accuracy import measure_accuracy
 from .budgets import Budget
 from .config import TrainingConfig
-from .loop import IterationReport, init, measure_accuracy, outer_iteration
+from .loop import IterationReport, init, outer_iteration
 from .ranks import ALONE, ProcessGroup, Ranks, part_of
+from .resampling import out_of_equilibrium
 from .state import SavedRun, TrainingState, load_state, save_state
 
 __all__ = ["recover", "train"]
@@ -233,7 +235,8 @@ def train(
     Warns
     -----
     TrainingWarning
-        A run goes on with another number of processes than it had.
+        A run goes on with another number of processes than it had, or ends with a replay buffer whose mean energy
+        differs from that of its weighted samples by more than four standard errors.
     """
     budget, device = Budget(minutes, max_energy_calls), check_device("device", device)
     ranks = ALONE if group is None else ProcessGroup(group, device)
@@ -382,5 +385,7 @@ def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iterat
         whole = state if ranks.size == 1 else replace(run, ranks=ALONE).load().state
         _write_outputs(folder, _checkpoint(config, whole, calls, finished, ranks.size), log)
         journal.close()
+        if sentence := out_of_equilibrium(log):
+            warnings.warn(sentence, TrainingWarning, stacklevel=4)
     ranks.broadcast(None)  # it is there
     return load_checkpoint(folder / MODEL)

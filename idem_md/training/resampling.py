@@ -1,0 +1,125 @@
+"""Fresh samples by importance weights: they bring the shares of equilibrium, where chains that do not cross between
+basins of attraction keep those with which they began."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..chains import ChainState
+from ..diffusion import Paths, PathSampler, PlainLastStep, level_density, noise_grid
+from ..diffusion.kernels import Analytic
+from ..energies import Energy
+from ..geometry import uniform
+from ..seeds import draw_seed
+from .accuracy import measure_accuracy
+from .config import TrainingConfig
+from .state import TrainingState
+
+__all__ = ["drawn_by_weight", "out_of_equilibrium", "renewed_by_weight", "weighted_paths"]
+
+# Network evaluations of a path.
+NFE = 25
+# Weights with fewer effective samples say next to nothing.
+LEAST_EFFECTIVE = 16.0
+# So many samples enter for each that is effective: those whose places they take may have wrong shares.
+COPIES = 4
+# Outer iterations with such weights from which a run is judged.
+LEAST_ROUNDS = 4
+# Noise levels at which the error of the network is measured, samples for each; and those on which levels are placed.
+ACCURACY_LEVELS, ACCURACY_SAMPLES, LEVEL_SAMPLES = 17, 128, 128
+
+
+@dataclass(frozen=True)
+class WeightedShare:
+    """What weights (n,), with the sum one or all zero, say of samples with energies (n,).
+
+    Attributes
+    ----------
+    ess : float
+        Effective samples.
+    mean_energy, error : float
+        By weight, in kT; NaN without weights.
+    """
+
+    ess: float
+    mean_energy: float = math.nan
+    error: float = math.nan
+
+    @property
+    def enough(self) -> bool:
+        """Whether weights say which samples to take."""
+        return self.ess >= LEAST_EFFECTIVE
+
+    @classmethod
+    def of(cls, weights: torch.Tensor, energies: torch.Tensor) -> WeightedShare:
+        """Errors to first order in 1/n."""
+        alive = weights > 0
+        w, u = weights[alive], energies[alive]
+        if not len(w):
+            return cls(0.0)
+        mean = (w * u).sum()
+        return cls(1 / float((w**2).sum()), float(mean), float((w * (u - mean)).norm()))
+
+
+@torch.no_grad()
+def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState, n: int) -> Paths:
+    """``n`` paths of the averaged network, for one energy call each, with noise levels where it wants them now."""
+    lowest, highest = config.noise.sigma_min, config.noise.sigma_max
+    kernel = Analytic(state.ema, measure_accuracy(config, state, ACCURACY_LEVELS, ACCURACY_SAMPLES))
+    x_0 = state.buffer.samples.x[state.buffer.drawn(LEVEL_SAMPLES, state.generator)].double()
+    density = level_density(kernel, x_0, lowest, highest, draw_seed(state.generator))
+    grid = noise_grid(lowest, highest, NFE, density=density)
+    sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
+    return sampler.sample([energy], n, state.generator)[0]
+
+
+def drawn_by_weight(weights: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
+    """``n`` indices, ascending, each sample as often as its share of the weights (m,) says, to the next integer up or
+    down (systematic resampling; Douc and Cappe, ISPA 2005)."""
+    cumulative = torch.cumsum(weights.double(), 0)
+    shift = uniform(1, generator, torch.float64, weights.device)
+    at = (torch.arange(n, dtype=torch.float64, device=weights.device) + shift) / n
+    return torch.searchsorted(cumulative / cumulative[-1], at).clamp(max=len(weights) - 1)
+
+
+def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingState) -> WeightedShare:
+    """Put end points of the paths into the buffer, drawn by weight, ``most`` at most. An energy call for each that is
+    another."""
+    log_w = paths.log_weights
+    weights = torch.softmax(log_w, 0) if bool(torch.isfinite(log_w).any()) else torch.zeros_like(log_w)
+    share = WeightedShare.of(weights, paths.energies)
+    if share.enough:
+        chosen = drawn_by_weight(weights, min(most, int(COPIES * share.ess)), state.generator)
+        chosen, copies = chosen.unique(return_inverse=True)
+        x, copies = paths.positions[chosen].float().to(state.device), copies.to(state.device)
+        u, f = energy(x)
+        state.buffer.append(ChainState(x[copies], u[copies], f[copies]))
+    return share
+
+
+def out_of_equilibrium(log: Sequence[Mapping[str, Any]]) -> str | None:
+    """A sentence if the buffer of the last quarter of a run has another mean energy than its weighted samples.
+
+    Parameters
+    ----------
+    log : sequence of dict
+        Entries of ``log.jsonl``, one an outer iteration.
+    """
+    late = [entry for entry in log[-(len(log) // 4) :] if (entry.get("weighted_ess") or 0.0) >= LEAST_EFFECTIVE]
+    if len(late) < LEAST_ROUNDS:
+        return None
+    names = ("weighted_mean_energy", "weighted_mean_energy_err", "buffer_mean_energy")
+    mean, error, buffer = (np.array([entry[name] for entry in late], float) for name in names)
+    error_of_mean = float(np.linalg.norm(error)) / len(late)
+    if abs(mean.mean() - buffer.mean()) <= 4 * math.hypot(error_of_mean, buffer.std()):
+        return None
+    return (
+        f"the replay buffer is not in equilibrium: its mean energy is {buffer.mean():.2f} kT, that of fresh samples by "
+        f"weight {mean.mean():.2f} +- {error_of_mean:.2f} kT; train longer"
+    )
