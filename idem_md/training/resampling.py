@@ -29,6 +29,8 @@ NFE = 25
 LEAST_EFFECTIVE = 16.0
 # So many samples enter for each that is effective: those whose places they take may have wrong shares.
 COPIES = 4
+# One in so many paths goes ahead, and so many of those have to be effective.
+PILOT, LEAST_OF_PILOT = 8, 3.0
 # Outer iterations with such weights from which a run is judged.
 LEAST_ROUNDS = 4
 # Noise levels at which the error of the network is measured, samples for each; and those on which levels are placed.
@@ -37,7 +39,7 @@ ACCURACY_LEVELS, ACCURACY_SAMPLES, LEVEL_SAMPLES = 17, 128, 128
 
 @dataclass(frozen=True)
 class WeightedShare:
-    """What weights (n,), with the sum one or all zero, say of samples with energies (n,).
+    """What the weights of paths say.
 
     Attributes
     ----------
@@ -57,26 +59,38 @@ class WeightedShare:
         return self.ess >= LEAST_EFFECTIVE
 
     @classmethod
-    def of(cls, weights: torch.Tensor, energies: torch.Tensor) -> WeightedShare:
+    def of(cls, paths: Paths) -> WeightedShare:
         """Errors to first order in 1/n."""
-        alive = weights > 0
-        w, u = weights[alive], energies[alive]
-        if not len(w):
+        alive = torch.isfinite(paths.log_weights)
+        if not bool(alive.any()):
             return cls(0.0)
+        w, u = torch.softmax(paths.log_weights[alive], 0), paths.energies[alive]
         mean = (w * u).sum()
         return cls(1 / float((w**2).sum()), float(mean), float((w * (u - mean)).norm()))
 
 
 @torch.no_grad()
 def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState, n: int) -> Paths:
-    """``n`` paths of the averaged network, for one energy call each, with noise levels where it wants them now."""
+    """``n`` paths of the averaged network, for one energy call each, with noise levels where it wants them now; or the
+    first eighth of them, if hardly any of it are effective."""
     lowest, highest = config.noise.sigma_min, config.noise.sigma_max
     kernel = Analytic(state.ema, measure_accuracy(config, state, ACCURACY_LEVELS, ACCURACY_SAMPLES))
     x_0 = state.buffer.samples.x[state.buffer.drawn(LEVEL_SAMPLES, state.generator)].double()
     density = level_density(kernel, x_0, lowest, highest, draw_seed(state.generator))
     grid = noise_grid(lowest, highest, NFE, density=density)
     sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
-    return sampler.sample([energy], n, state.generator)[0]
+    first = -(-n // PILOT)
+    (pilot,) = sampler.sample([energy], first, state.generator)
+    if first == n or WeightedShare.of(pilot).ess < LEAST_OF_PILOT:
+        return pilot
+    (rest,) = sampler.sample([energy], n - first, state.generator)
+    return Paths(
+        torch.cat([pilot.positions, rest.positions]),
+        torch.cat([pilot.energies, rest.energies]),
+        torch.cat([pilot.log_weights, rest.log_weights]),
+        NFE,
+        pilot.failed + rest.failed,
+    )
 
 
 def drawn_by_weight(weights: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
@@ -91,11 +105,11 @@ def drawn_by_weight(weights: torch.Tensor, n: int, generator: torch.Generator) -
 def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingState) -> WeightedShare:
     """Put end points of the paths into the buffer, drawn by weight, ``most`` at most. An energy call for each that is
     another."""
-    log_w = paths.log_weights
-    weights = torch.softmax(log_w, 0) if bool(torch.isfinite(log_w).any()) else torch.zeros_like(log_w)
-    share = WeightedShare.of(weights, paths.energies)
+    share = WeightedShare.of(paths)
     if share.enough:
-        chosen = drawn_by_weight(weights, min(most, int(COPIES * share.ess)), state.generator)
+        chosen = drawn_by_weight(
+            torch.softmax(paths.log_weights, 0), min(most, int(COPIES * share.ess)), state.generator
+        )
         chosen, copies = chosen.unique(return_inverse=True)
         x, copies = paths.positions[chosen].float().to(state.device), copies.to(state.device)
         u, f = energy(x)
