@@ -142,7 +142,7 @@ def test_the_default_dtype_is_left_alone(tiny, tmp_path):
     seen, over = set(), threading.Event()
 
     def watch():
-        while not over.wait(1e-4):
+        while not over.wait(1e-3):
             seen.add(torch.get_default_dtype())
 
     torch.set_default_dtype(torch.float64)
