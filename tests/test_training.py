@@ -207,13 +207,12 @@ def test_weights_of_which_hardly_any_count_renew_nothing():
 
 
 def test_a_buffer_out_of_equilibrium_is_told():
-    def log(buffer, ess=60.0, n=40):
+    def log(buffer, known=True, n=40):
         generator = np.random.default_rng(0)
         return [
             {
                 "buffer_mean_energy": buffer + 0.01 * generator.normal(),
-                "weighted_ess": ess,
-                "weighted_mean_energy": 3.7 + 0.25 * generator.normal(),
+                "weighted_mean_energy": 3.7 + 0.25 * generator.normal() if known else None,
                 "weighted_mean_energy_err": 0.25,
             }
             for _ in range(n)
@@ -222,7 +221,7 @@ def test_a_buffer_out_of_equilibrium_is_told():
     assert "its mean energy is 4.36 kT, that of fresh samples by weight 3.67 +- 0.08 kT" in out_of_equilibrium(
         log(4.35)
     )
-    for entries in (log(3.72), log(4.35, ess=9.0), log(4.35, ess=None), log(4.35, n=15), []):
+    for entries in (log(3.72), log(4.35, known=False), log(4.35, n=15), [{"buffer_mean_energy": 4.0}] * 40, []):
         assert out_of_equilibrium(entries) is None
 
 

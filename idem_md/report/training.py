@@ -43,7 +43,7 @@ def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
     by_weight = [
         (s, entry["weighted_mean_energy"], entry["weighted_mean_energy_err"])
         for s, entry in zip(seconds, log)
-        if _is_known(entry.get("weighted_mean_energy")) and _is_known(entry.get("weighted_mean_energy_err"))
+        if _is_known(entry.get("weighted_mean_energy"))
     ]
     if by_weight:
         x, y, error = map(list, zip(*by_weight))
@@ -53,7 +53,8 @@ def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
         if known:
             right.plot(*zip(*known), ".-", ms=4, lw=1.4, color=colour, label=label)
     # The first samples of an untrained network may lie anywhere.
-    late = [entry[key] for key, _ in series for entry in log[len(log) // 4 :] if _is_known(entry[key])]
+    shown = [*(key for key, _ in series), "weighted_mean_energy"]
+    late = [entry[key] for key in shown for entry in log[len(log) // 4 :] if _is_known(entry.get(key))]
     if late:
         margin = 0.1 * max(float(np.ptp(late)), 1.0)
         right.set_ylim(min(late) - margin, max(late) + margin)

@@ -38,7 +38,10 @@ MAX_SKIPPED = 0.02
 
 @dataclass
 class IterationReport:
-    """What one outer iteration saw, in all processes; ``loss`` by noise level in units of the preconditioned target."""
+    """What one outer iteration saw, in all processes; ``loss`` by noise level in units of the preconditioned target.
+
+    Energies by weight are NaN where too few samples are effective to renew the buffer.
+    """
 
     iteration: int
     loss: float
@@ -165,8 +168,9 @@ def _renew_part(
         if b.weighted:
             paths = weighted_paths(config, energy, state, ranks.part(b.weighted))
             share = renewed_by_weight(energy, paths, buffer.walkers if b.walkers else fresh, state)
-            report.weighted_ess, report.weighted_mean_energy = share.ess, share.mean_energy
-            report.weighted_mean_energy_err = share.error
+            report.weighted_ess = share.ess
+            if share.enough:
+                report.weighted_mean_energy, report.weighted_mean_energy_err = share.mean_energy, share.error
         else:
             grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
             kernel = Ddpm(state.ema, _flat_prior)

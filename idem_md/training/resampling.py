@@ -125,7 +125,7 @@ def out_of_equilibrium(log: Sequence[Mapping[str, Any]]) -> str | None:
     log : sequence of dict
         Entries of ``log.jsonl``, one an outer iteration.
     """
-    late = [entry for entry in log[-(len(log) // 4) :] if (entry.get("weighted_ess") or 0.0) >= LEAST_EFFECTIVE]
+    late = [entry for entry in log[-(len(log) // 4) :] if entry.get("weighted_mean_energy") is not None]
     if len(late) < LEAST_ROUNDS:
         return None
     names = ("weighted_mean_energy", "weighted_mean_energy_err", "buffer_mean_energy")
