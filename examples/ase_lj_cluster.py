@@ -24,7 +24,7 @@ def main(folder=".", steps=400):
     # and a sampler for exactly this cluster is trained at first use, in 20 minutes, and cached.
     trajectory = Path(folder) / "ar13.traj"
     dyn = BoltzmannSampler(
-        atoms, temperature_K=60, checkpoint="lj13", nfe=50, seed=1, trajectory=trajectory, logfile="-", loginterval=1
+        atoms, temperature_K=60, checkpoint="lj13", seed=1, trajectory=trajectory, logfile="-", loginterval=1
     )
     radii = []
     dyn.attach(lambda: radii.append(np.sqrt((atoms.positions**2).sum(1).mean())), interval=10)

@@ -323,7 +323,7 @@ def test_plans_change_as_asked(lj13_sampler):
 @pytest.mark.slow
 def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples, monkeypatch):
     """An elastic network and a plan in seconds, in one file; sampling by it is unbiased."""
-    monkeypatch.setitem(inspect.unwrap(tune).__globals__, "LEVEL_SAMPLES", 100)
+    monkeypatch.setitem(inspect.unwrap(tune).__globals__, "LEVEL_SAMPLES", 50)
     checkpoint = lj13_sampler.checkpoint
     few = HeadTraining(steps=30, batch=64)
     with pytest.warns(TrainingWarning, match="plans for .* evaluations were for another elastic network, and are gone"):
@@ -354,8 +354,8 @@ def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples, monkeypatch
     sampler = idem_md.load_sampler(tmp_path)
     assert sampler.checkpoint.expensive == expensive
     energy = sampler.system.energy()
-    more = tune_expensive_plan(checkpoint, lj13_samples[:50], energy, candidates=8).expensive
-    assert more.options == {"candidates": 8} and more.sigma_1 > expensive.sigma_1 and energy.calls >= 5 * 7 * 50
+    more = tune_expensive_plan(checkpoint, lj13_samples[:25], energy, candidates=8).expensive
+    assert more.options == {"candidates": 8} and more.sigma_1 > expensive.sigma_1 and energy.calls >= 5 * 7 * 25
     frugal = sampler.sample(400, seed=0, plan=replace(expensive, nfe=25))
     assert frugal.provenance["energy_calls"] == 400 and abs(frugal.log_z - 59.86) < 4.5 * frugal.log_z_err
     asked = sampler.sample(20, nfe=25, last_step="nested", last_step_calls=3).provenance

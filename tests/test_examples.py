@@ -1,6 +1,7 @@
 """Every example runs; the tests call its `main` with small numbers."""
 
 import importlib.util
+import inspect
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 LITTLE = {
     "network": {"channels": 16, "layers": 2},
     "target": {"name": "buffer"},
-    "buffer": {"size": 32, "fresh": 4, "sampling_steps": 4, "relax_steps": 5, "warmup_steps": 40, "refine_steps": 1},
-    "optimizer": {"batch": 16, "inner_steps": 5, "iterations": 3},
+    "buffer": {"size": 16, "fresh": 4, "sampling_steps": 4, "relax_steps": 5, "warmup_steps": 40, "refine_steps": 1},
+    "optimizer": {"batch": 8, "inner_steps": 5, "iterations": 3},
 }
 
 
@@ -65,8 +66,9 @@ def test_butane(tmp_path, capsys):
     assert example.is_trans(example.all_trans()[None]).tolist() == [1.0]
 
 
-def test_cu13_emt(tmp_path, capsys):
+def test_cu13_emt(tmp_path, monkeypatch, capsys):
     """The whole of it with small numbers; what it gives with its own is in README."""
+    monkeypatch.setitem(inspect.unwrap(idem_md.tuning.tune).__globals__, "LEVEL_SAMPLES", 8)
     config = idem_md.TrainingConfig.parse({"system": "cu13", **LITTLE}, "test")
     energies = load("cu13_emt").main(tmp_path / "run", n=20, workers=None, refine_steps=3, config=config)
     assert all(len(u) == 20 for u in energies) and "all weights finite: True" in capsys.readouterr().out
@@ -112,7 +114,7 @@ def test_own_clusters(tmp_path, monkeypatch, capsys):
         "idem_md.ase.cache.preset",
         lambda system, _: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
     )
-    (_, error), (_, other) = example.main("cu8au5", tmp_path, samples=20, chains=10, steps=250)
+    (_, error), (_, other) = example.main("cu8au5", tmp_path, samples=20, chains=6, steps=250)
     assert 0 < other < 10 and (tmp_path / "cu8au5" / "model.safetensors").exists()
     out = capsys.readouterr().out
     assert "effective of 20" in out and "standard errors apart" in out
