@@ -23,8 +23,6 @@ from .state import TrainingState
 
 __all__ = ["drawn_by_weight", "out_of_equilibrium", "renewed_by_weight", "weighted_paths"]
 
-# Network evaluations of a path.
-NFE = 25
 # Weights with fewer effective samples say next to nothing.
 LEAST_EFFECTIVE = 16.0
 # So many samples enter for each that is effective: those whose places they take may have wrong shares.
@@ -77,7 +75,7 @@ def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState,
     kernel = Analytic(state.ema, measure_accuracy(config, state, ACCURACY_LEVELS, ACCURACY_SAMPLES))
     x_0 = state.buffer.samples.x[state.buffer.drawn(LEVEL_SAMPLES, state.generator)].double()
     density = level_density(kernel, x_0, lowest, highest, draw_seed(state.generator))
-    grid = noise_grid(lowest, highest, NFE, density=density)
+    grid = noise_grid(lowest, highest, config.buffer.sampling_steps, density=density)
     sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
     first = -(-n // PILOT)
     (pilot,) = sampler.sample([energy], first, state.generator)
@@ -88,7 +86,7 @@ def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState,
         torch.cat([pilot.positions, rest.positions]),
         torch.cat([pilot.energies, rest.energies]),
         torch.cat([pilot.log_weights, rest.log_weights]),
-        NFE,
+        pilot.nfe,
         pilot.failed + rest.failed,
     )
 
