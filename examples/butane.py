@@ -19,7 +19,7 @@ from idem_md.tuning import HeadTraining, tune
 
 TEMPERATURE = 300.0  # K
 BOND, ANGLE = 0.153, np.deg2rad(112.0)  # nm
-# Of Ryckaert and Bellemans, Faraday Discuss. Chem. Soc. 66, 95 (1978); kJ/mol, powers of cos(phi - 180 degrees).
+# Ryckaert and Bellemans, Faraday Discuss. Chem. Soc. 66, 95 (1978); kJ/mol, powers of cos(phi - 180 degrees).
 TORSION = (9.2789, 12.1557, -13.1202, -3.0597, 26.2403, -31.4950)
 
 
@@ -60,7 +60,7 @@ def is_trans(x):
 
 
 def exact_share():
-    """Of trans, by quadrature."""
+    """The share of trans by quadrature."""
     phi = np.linspace(-np.pi, np.pi, 100_001)
     kT = 8.314462618e-3 * TEMPERATURE
     weight = np.exp(-sum(c * np.cos(phi - np.pi) ** k for k, c in enumerate(TORSION)) / kT)
@@ -68,7 +68,7 @@ def exact_share():
 
 
 def main(folder="runs/butane", n=2000, minutes=12, steps=2000, seed=0, config=None):
-    """Train, tune, sample; returns the raw share of trans, the weighted one with its error, and the exact one."""
+    """Train, tune, sample; returns shares of trans at 50 evaluations: raw, weighted with its error, exact."""
     system, path = butane(), Path(folder)
     config = config or idem_md.preset(system, "frugal", seed)
     resume = (path / "state.safetensors").exists()  # of an example that was stopped

@@ -89,7 +89,7 @@ def test_protocols_are_met_as_newer_pythons_see_it(sampler):
 @pytest.mark.parametrize("name", TARGETS)
 def test_training(name, tiny):
     options = TARGETS[name].Options(name=name, **({"n_samples": 10} if name in ("dem", "mixed") else {}))
-    weighted = tiny.buffer.model_copy(update={"weighted": 24 * (name == "buffer")})
+    weighted = tiny.buffer.model_copy(update={"weighted": 128 * (name == "buffer")})
     config = tiny.model_copy(update={"target": options, "buffer": weighted})
     energy = LennardJones(13, epsilon=2.0, r_min=1.0, trap=1.0)
     state = init(config, get_system("lj13"), energy)

@@ -13,11 +13,12 @@ import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
 from idem_md.chains import ChainState, posterior_mean, relax
 from idem_md.checkpoint import save_checkpoint
-from idem_md.diffusion import Paths, SamplingPlan
+from idem_md.diffusion import KERNELS, Paths, SamplingPlan, level_density
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
 from idem_md.targets import TARGETS, Batch, DemTarget, MixedTarget, PosteriorTarget, mix_with_force
 from idem_md.training import load_checkpoint, load_config, preset
+from idem_md.training.accuracy import measure_accuracy
 from idem_md.training.config import BufferConfig
 from idem_md.training.loop import init
 from idem_md.training.optimisers import schedule
@@ -131,7 +132,7 @@ def same(a, b):
         ({}, {}),
         ({"name": "muon", "precision": "bf16"}, {}),
         ({}, {"size": 40, "walkers": 16}),
-        ({}, {"size": 40, "walkers": 16, "weighted": 24}),
+        ({}, {"size": 40, "walkers": 16, "weighted": 128}),
     ],
     ids=["adam", "muon", "walkers", "weighted"],
 )
@@ -204,6 +205,21 @@ def test_weights_of_which_hardly_any_count_renew_nothing():
     ):
         share = renewed_by_weight(energy, Paths(x, u, log_w.double(), 25, 0), 30, None)
         assert not share.enough and share.ess == pytest.approx(ess) and energy.calls == 0
+
+
+def test_rare_overflows_of_the_network_leave_levels_and_accuracy_alone():
+    config = preset("gmm40").model_copy(update={"buffer": BufferConfig(size=64, fresh=16, warmup_steps=0)})
+    system = idem_md.get_system("gmm40")
+    state = init(config, system, system.energy())
+
+    def overflowing(x, sigma):
+        return torch.where(x > x.quantile(0.99), torch.inf, 0 * x)
+
+    state.ema = overflowing
+    accuracy = measure_accuracy(config, state, 5, 64)
+    assert 0 < min(accuracy.mse) and max(accuracy.mse) < 1e4
+    x = state.buffer.samples.x.double()
+    assert set(level_density(KERNELS["ddpm"](overflowing, accuracy), x, 0.1, 50.0, 0)) == {1.0}
 
 
 def test_a_buffer_out_of_equilibrium_is_told():
@@ -454,6 +470,7 @@ def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
         ({"optimizer": {"matrix_rate": 0.1}}, "matrix_rate is not used by 'adam', only by muon"),
         ({"buffer": {"size": 64, "walkers": 128, "fresh": 4}}, "buffer.walkers: expected between buffer.fresh = 4 and"),
         ({"buffer": {"train_on": "prior"}}, "buffer.train_on: expected 'buffer' with the target 'posterior'"),
+        ({"buffer": {"weighted": 100}}, "buffer.weighted: expected 0 or at least 2048, got 100"),
     ],
 )
 def test_settings_that_would_be_ignored_are_errors(table, message):

@@ -39,7 +39,7 @@ def mbar_log_z(
     n : int
         Chains.
     rungs : int
-        Above lambda = 0. The more atoms the more it takes: 120 for LJ-55, where 60 hardly overlap.
+        Above lambda = 0. Larger systems need more: LJ-55 needs 120, as 60 of its rungs hardly overlap.
     n_steps : int, optional
         Langevin steps of a chain on each rung after those that tune the step; by default 10,000 in native code, else
         1000. Chains that lag behind their rung make log Z too small (LJ-13: by 0.4 with 300, by 0.1 with 1000), which
@@ -93,13 +93,13 @@ def _free_energy(reduced: np.ndarray, n: int) -> tuple[float, float]:
     """From the first to the last of K states with ``n`` samples each; reduced potentials (K, K n)."""
     with quiet_pymbar():
         from pymbar import MBAR
-        from pymbar.utils import ParameterError
+        from pymbar.utils import BoundsError, ParameterError
 
-        # From zero it takes a thousand times as long, as rungs are millions of kT apart.
-        solved = MBAR(reduced, np.full(len(reduced), n), initialize="BAR")
         try:
+            # From zero it takes a thousand times as long, as rungs are millions of kT apart.
+            solved = MBAR(reduced, np.full(len(reduced), n), initialize="BAR")
             result = solved.compute_free_energy_differences()
-        except ParameterError as error:
+        except (BoundsError, ParameterError) as error:
             raise ResultError(f"mbar: its equations were not solved ({' '.join(str(error).split())})") from None
     # At the solution the weights of every state sum to one; without it there are numbers all the same.
     off = float(np.abs(solved.weights().sum(0) - 1).max())

@@ -1,4 +1,4 @@
-"""Where paths want their noise levels."""
+"""Density of noise levels for paths."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def level_density(
             evaluations.append(kernel.evaluate(x, high))
         short = np.array([_gain(kernel, *pair) for pair in zip(evaluations, evaluations[1:])])
         long = np.array([_gain(kernel, *pair) for pair in zip(evaluations, evaluations[SPAN:])])
+        if not np.isfinite([*short, *long]).all():  # the network overflows now and then
+            return (1.0,) * n
         lost += long - np.convolve(short, np.ones(SPAN), "valid")
     # Each belongs to the middle of its span; beyond the first and last middle it is as there.
     c = np.pad(np.maximum(lost, 0.0), (SPAN // 2, SPAN - SPAN // 2), mode="edge")

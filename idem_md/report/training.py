@@ -20,7 +20,7 @@ def _is_known(value: float | None) -> bool:
 
 
 def plot_training(log: Sequence[Mapping[str, Any]], file) -> None:
-    """Loss by noise level, and energies of raw samples beside the buffer's, over the seconds of a run, as PNG.
+    """Loss by noise level, and energies of raw and of weighted samples beside the buffer's, over the seconds of a run.
 
     Parameters
     ----------

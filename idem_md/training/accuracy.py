@@ -1,4 +1,4 @@
-"""How far the network of a training is from x_0."""
+"""Error of the denoiser by noise level."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def measure_accuracy(
 ) -> DenoiserAccuracy:
     """Mean squared error of the averaged denoiser on noised buffer samples, per coordinate, by noise level.
 
-    Uses a generator of its own, so that measuring does not change the training that may follow.
+    Uses a generator of its own, so that measuring does not change the training that may follow. Rare samples on which
+    the network overflows are left out, as in training.
     """
     generator = torch.Generator().manual_seed(config.seed + 1)
     lowest, highest = math.log(config.noise.sigma_min), math.log(config.noise.sigma_max)
@@ -31,5 +32,6 @@ def measure_accuracy(
         x_0 = state.buffer.samples.x[idx]
         x_t = x_0 + sigma * standard_normal(x_0.shape, generator, torch.float32, x_0.device)
         d = state.ema(x_t, sigma.expand(samples).to(x_0.device))
-        mse.append(float(((d - x_0).double() ** 2).sum((1, 2)).mean() / subspace_dimension(*x_0.shape[1:])))
+        squared = ((d - x_0).double() ** 2).sum((1, 2))
+        mse.append(float(squared[torch.isfinite(squared)].mean() / subspace_dimension(*x_0.shape[1:])))
     return DenoiserAccuracy(tuple(grid.tolist()), tuple(mse))

@@ -42,9 +42,10 @@ class BufferConfig(Table):
     more samples for the same energy calls. They are correlated, but see more than the walkers alone.
 
     With ``weighted`` the samples that are added are drawn by weight from so many paths, for an energy call each and one
-    for each that is taken: as many as there are walkers, or ``fresh`` where all samples are walkers. So shares of
-    basins of attraction come to be those of equilibrium, which chains alone would keep as they were. Where hardly any
-    are effective, ``fresh`` of them are added without regard to weights, as if it were 0.
+    for each that is taken: as many as there are walkers, or ``fresh`` where all samples are walkers, but no more than
+    four times as many as are effective. So shares of basins of attraction come to be those of equilibrium, which chains
+    alone would keep as they were. Where hardly any are effective in a process, ``fresh`` of them are added without
+    regard to weights.
 
     With ``train_on = "prior"`` the noised x_0 are drawn from N(0, sigma_max^2) instead, as pDEM does, and the buffer
     only serves to measure.
@@ -113,6 +114,8 @@ class TrainingConfig(Table):
             raise ValueError(
                 f"noise.sigma_min: expected less than noise.sigma_max = {noise.sigma_max}, got {noise.sigma_min}"
             )
+        if buffer.weighted and buffer.weighted < (least := max(8 * buffer.fresh, 128)):
+            raise ValueError(f"buffer.weighted: expected 0 or at least {least}, got {buffer.weighted}")
         if buffer.fresh > buffer.size:
             raise ValueError(f"buffer.fresh: expected at most buffer.size = {buffer.size}, got {buffer.fresh}")
         if not buffer.fresh <= (buffer.walkers or buffer.size) <= buffer.size:

@@ -40,7 +40,8 @@ MAX_SKIPPED = 0.02
 class IterationReport:
     """What one outer iteration saw, in all processes; ``loss`` by noise level in units of the preconditioned target.
 
-    Energies by weight are NaN where too few samples are effective to renew the buffer.
+    Energies by weight are NaN where too few samples of a process are effective to renew the buffer; ``raw_failed`` and
+    ``weighted_ess`` are then those of an eighth of the paths.
     """
 
     iteration: int
@@ -149,10 +150,10 @@ def _renew_buffer(
     report.acceptance, report.buffer_mean_energy, report.raw_median_energy, share_done = ranks.means(
         report.acceptance, float(state.buffer.samples.u.double().mean()), report.raw_median_energy, float(done)
     )
-    ess, report.weighted_mean_energy, error = ranks.means(
-        report.weighted_ess, report.weighted_mean_energy, report.weighted_mean_energy_err
+    ess, report.weighted_mean_energy, variance = ranks.means(
+        report.weighted_ess, report.weighted_mean_energy, report.weighted_mean_energy_err**2
     )
-    report.weighted_ess, report.weighted_mean_energy_err = ess * ranks.size, error / math.sqrt(ranks.size)
+    report.weighted_ess, report.weighted_mean_energy_err = ess * ranks.size, math.sqrt(variance / ranks.size)
     if config.buffer.refine_steps and share_done == 1:
         state.mala_step = tune_step(state.mala_step, report.acceptance)
     return share_done == 1
@@ -167,7 +168,7 @@ def _renew_part(
         fresh, share = ranks.part(b.fresh), None
         if b.weighted:
             paths = weighted_paths(config, energy, state, ranks.part(b.weighted))
-            share = renewed_by_weight(energy, paths, buffer.walkers if b.walkers else fresh, state)
+            share = renewed_by_weight(energy, paths, fresh if buffer.walkers == buffer.size else buffer.walkers, state)
             report.weighted_ess = share.ess
             if share.enough:
                 report.weighted_mean_energy, report.weighted_mean_energy_err = share.mean_energy, share.error

@@ -69,8 +69,8 @@ class WeightedShare:
 
 @torch.no_grad()
 def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState, n: int) -> Paths:
-    """``n`` paths of the averaged network, for one energy call each, with noise levels where it wants them now; or the
-    first eighth of them, if hardly any of it are effective."""
+    """Draw ``n`` weighted paths of the averaged network, one energy call each, at noise levels that suit its present
+    state; or the first eighth of them alone, if fewer than three of it are effective."""
     lowest, highest = config.noise.sigma_min, config.noise.sigma_max
     kernel = Analytic(state.ema, measure_accuracy(config, state, ACCURACY_LEVELS, ACCURACY_SAMPLES))
     x_0 = state.buffer.samples.x[state.buffer.drawn(LEVEL_SAMPLES, state.generator)].double()
@@ -92,17 +92,17 @@ def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState,
 
 
 def drawn_by_weight(weights: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
-    """``n`` indices, ascending, each sample as often as its share of the weights (m,) says, to the next integer up or
-    down (systematic resampling; Douc and Cappe, ISPA 2005)."""
+    """Draw ``n`` ascending indices: each sample n times its share of the weights (m,), rounded up or down (systematic
+    resampling; Douc and Cappe, ISPA 2005)."""
     cumulative = torch.cumsum(weights.double(), 0)
     shift = uniform(1, generator, torch.float64, weights.device)
     at = (torch.arange(n, dtype=torch.float64, device=weights.device) + shift) / n
-    return torch.searchsorted(cumulative / cumulative[-1], at).clamp(max=len(weights) - 1)
+    return torch.searchsorted(cumulative / cumulative[-1], at)
 
 
 def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingState) -> WeightedShare:
-    """Put end points of the paths into the buffer, drawn by weight, ``most`` at most. An energy call for each that is
-    another."""
+    """Put end points of the paths into the buffer, drawn by weight, ``most`` at most. Each distinct one costs an energy
+    call."""
     share = WeightedShare.of(paths)
     if share.enough:
         chosen = drawn_by_weight(
@@ -111,12 +111,14 @@ def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingSt
         chosen, copies = chosen.unique(return_inverse=True)
         x, copies = paths.positions[chosen].float().to(state.device), copies.to(state.device)
         u, f = energy(x)
+        copies = copies[torch.isfinite(u)[copies]]  # in single precision
         state.buffer.append(ChainState(x[copies], u[copies], f[copies]))
     return share
 
 
 def out_of_equilibrium(log: Sequence[Mapping[str, Any]]) -> str | None:
-    """A sentence if the buffer of the last quarter of a run has another mean energy than its weighted samples.
+    """A sentence if in the last quarter of a run the mean energies of the buffer and of weighted samples differ by more
+    than four times the error of the latter and the fluctuation of the former together.
 
     Parameters
     ----------

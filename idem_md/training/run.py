@@ -235,8 +235,8 @@ def train(
     Warns
     -----
     TrainingWarning
-        A run goes on with another number of processes than it had, or ends with a replay buffer whose mean energy
-        differs from that of its weighted samples by more than four standard errors.
+        A run goes on with another number of processes than it had, or the mean energies of its replay buffer and
+        of its weighted samples differ at the end; see `out_of_equilibrium`.
     """
     budget, device = Budget(minutes, max_energy_calls), check_device("device", device)
     ranks = ALONE if group is None else ProcessGroup(group, device)
@@ -385,7 +385,7 @@ def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iterat
         whole = state if ranks.size == 1 else replace(run, ranks=ALONE).load().state
         _write_outputs(folder, _checkpoint(config, whole, calls, finished, ranks.size), log)
         journal.close()
-        if sentence := out_of_equilibrium(log):
-            warnings.warn(sentence, TrainingWarning, stacklevel=4)
     ranks.broadcast(None)  # it is there
+    if ranks.first and (sentence := out_of_equilibrium(log)):
+        warnings.warn(sentence, TrainingWarning, stacklevel=4)
     return load_checkpoint(folder / MODEL)

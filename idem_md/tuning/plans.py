@@ -50,7 +50,7 @@ SHARE_POWERS = 3.0, 16.0
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
 LEVELS_LEFT = 4
-# Levels of less worth than a lower one, one after the other, above which none is tried.
+# No level is tried above so many, one after the other, that are worth less than the best.
 WORSE_LEVELS = 2
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
 OTHER_CALLS = (1 / 16, 1 / 4, 4.0)
@@ -226,7 +226,7 @@ def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: i
 
 
 class _Bottom:
-    """Samples noised to a lowest level, and what last steps from there give: measured when it is asked for."""
+    """Samples noised to a lowest level, and what last steps from there give, which is measured on first access."""
 
     def __init__(
         self, checkpoint: Checkpoint, energy: Energy, samples: torch.Tensor, share: float, step: float, seed: int
