@@ -116,6 +116,14 @@ def _digest(*what: Any) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def _settings(config: TrainingConfig) -> dict[str, Any]:
+    """The configuration without an option that is off in rows of before there was one: they stay valid."""
+    table = config.model_dump()
+    if not table["buffer"]["weighted"]:
+        del table["buffer"]["weighted"]
+    return table
+
+
 def _centres(system: str):
     energy = get_system(system).energy()
     return energy.means if isinstance(energy, Modes) else None
@@ -208,7 +216,7 @@ class _Measuring:
     ) -> dict[str, Any] | None:
         """A training from nothing, and raw samples by the protocol."""
         # Of its own for other settings: neither gone on with nor taken for one of these.
-        folder = self.out / f"{self.system}-{name}-{seed}-{_digest(config.model_dump(), minutes)}"
+        folder = self.out / f"{self.system}-{name}-{seed}-{_digest(_settings(config), minutes)}"
         cost = self._train(folder, config, minutes, deadline)
         if cost is None or "failure" in cost:
             return cost
@@ -289,6 +297,6 @@ def pieces_of(
     for name in presets:
         for seed in range(protocol["seeds"] if seeds is None else seeds):
             config = preset(system, name, seed)
-            asked = {"n": raw_n, "minutes": time_each, "config": _digest(config.model_dump())}
+            asked = {"n": raw_n, "minutes": time_each, "config": _digest(_settings(config))}
             asked |= {key: protocol["raw"][key] for key in ("kernel", "nfe")}
             yield piece(name, partial(m.trained, name, seed, config, time_each), seed, **asked)
