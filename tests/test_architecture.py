@@ -33,6 +33,7 @@ BASE = {
     "files": {"errors"},
     "provenance": set(),
     "seeds": set(),
+    "systematic": set(),
     "forcefields": set(),
     "torch_state": set(),
     "checks": {"errors"},

@@ -11,6 +11,7 @@ import numpy as np
 from ..checks import check_float, check_int
 from ..errors import ResultError
 from ..provenance import Provenance
+from ..systematic import systematic_indices
 from ..torch_state import own_torch
 from .estimators import Source
 from .samples import Fields, Samples
@@ -27,10 +28,7 @@ def resample(ensemble: Samples, n: int | None, seed: int) -> Fields:
         raise ResultError("kind: expected samples with weights, raw ones have none to resample by")
     n = check_int("n", len(ensemble) if n is None else n, 1)
     seed = check_int("seed", seed, 0)
-    u = (np.arange(n) + np.random.default_rng(seed).random()) / n
-    # Rounding can leave the last cumulative weight a hair below one.
-    edges = np.cumsum(ensemble.weights)
-    index = np.searchsorted(edges / edges[-1], u, side="right")
+    index = systematic_indices(ensemble.weights, n, np.random.default_rng(seed).random())
     source = ensemble.source or Source(len(ensemble), ensemble.ess, ensemble.log_z, ensemble.log_z_err)
     log_z = 0.0 if math.isnan(source.log_z) else source.log_z
     return Fields(

@@ -17,11 +17,12 @@ from ..diffusion.kernels import Analytic
 from ..energies import Energy
 from ..geometry import uniform
 from ..seeds import draw_seed
+from ..systematic import systematic_indices
 from .accuracy import measure_accuracy
 from .config import TrainingConfig
 from .state import TrainingState
 
-__all__ = ["drawn_by_weight", "out_of_equilibrium", "renewed_by_weight", "weighted_paths"]
+__all__ = ["out_of_equilibrium", "renewed_by_weight", "weighted_paths"]
 
 # Weights with fewer effective samples say next to nothing.
 LEAST_EFFECTIVE = 16.0
@@ -91,24 +92,15 @@ def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState,
     )
 
 
-def drawn_by_weight(weights: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw ``n`` ascending indices: each sample n times its share of the weights (m,), rounded up or down (systematic
-    resampling; Douc and Cappe, ISPA 2005)."""
-    cumulative = torch.cumsum(weights.double(), 0)
-    shift = uniform(1, generator, torch.float64, weights.device)
-    at = (torch.arange(n, dtype=torch.float64, device=weights.device) + shift) / n
-    return torch.searchsorted(cumulative / cumulative[-1], at)
-
-
 def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingState) -> WeightedShare:
     """Put end points of the paths into the buffer, drawn by weight, ``most`` at most. Each distinct one costs an energy
     call."""
     share = WeightedShare.of(paths)
     if share.enough:
-        chosen = drawn_by_weight(
-            torch.softmax(paths.log_weights, 0), min(most, int(COPIES * share.ess)), state.generator
-        )
-        chosen, copies = chosen.unique(return_inverse=True)
+        weights, n = torch.softmax(paths.log_weights, 0), min(most, int(COPIES * share.ess))
+        shift = float(uniform(1, state.generator, torch.float64, "cpu"))
+        drawn = torch.from_numpy(systematic_indices(weights.numpy(), n, shift))
+        chosen, copies = drawn.unique(return_inverse=True)
         x, copies = paths.positions[chosen].float().to(state.device), copies.to(state.device)
         u, f = energy(x)
         copies = copies[torch.isfinite(u)[copies]]  # in single precision

@@ -236,7 +236,7 @@ class _Bottom:
         self.sigma = share * checkpoint.system.sigma_data
         self._generator = torch.Generator().manual_seed(seed)
         self.x = samples + self.sigma * standard_normal(samples.shape, self._generator)
-        self._candidates: dict[tuple[str, int, int], list[_Candidate]] = {}
+        self._candidates: dict[SamplingPlan, list[_Candidate]] = {}
 
     @cached_property
     def tried(self) -> list[Tried]:
@@ -253,21 +253,14 @@ class _Bottom:
         return [one for one in tried if math.isfinite(one.variance)]
 
     def candidates(self, kernel: str, nfe: int, others: torch.Tensor) -> list[_Candidate]:
-        """One for each density of levels and each last step; fitted to other samples, once."""
-        key = kernel, nfe, len(others)
-        if key in self._candidates:
-            return self._candidates[key]
+        """One for each density of levels and each last step; fitted to other samples, and measured once."""
         checkpoint, kind = self.checkpoint, KERNELS[kernel]
         parts = checkpoint.denoiser, checkpoint.accuracy
-        found = self._candidates[key] = []
+        found: list[_Candidate] = []
         for density in kind.densities if self.tried else ():
             grid = noise_grid(self.sigma, checkpoint.noise_range[1], nfe, density=density)
             generator = torch.Generator().manual_seed(self.seed)
             fitted = kind.fitted(*parts, grid, others, generator)
-            last_step = self.tried[0].last_step  # of no account above the lowest level
-            paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
-            generator.manual_seed(self.seed + PATH_SEED)
-            log_w, seconds = timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
             plan = SamplingPlan(
                 kernel,
                 sigma_1=self.sigma,
@@ -276,10 +269,14 @@ class _Bottom:
                 kernel_options={kernel: fitted} if fitted else {},
                 nfe=nfe,
             )
-            for tried in self.tried:
-                variance = tried.above(log_w)
-                if math.isfinite(variance):
-                    found.append(_Candidate(plan, tried, variance, seconds))
+            if plan not in self._candidates:
+                last_step = self.tried[0].last_step  # of no account above the lowest level
+                paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
+                generator.manual_seed(self.seed + PATH_SEED)
+                log_w, seconds = timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
+                measured = [_Candidate(plan, tried, tried.above(log_w), seconds) for tried in self.tried]
+                self._candidates[plan] = [one for one in measured if math.isfinite(one.variance)]
+            found += self._candidates[plan]
         return found
 
 
