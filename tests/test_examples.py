@@ -112,10 +112,11 @@ def test_own_clusters(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("idem_md.ase.cache.ELASTIC_NETWORK_STEPS", 5)
     monkeypatch.setattr(
         "idem_md.ase.cache.preset",
-        lambda system, _: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
+        lambda system, *_: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
     )
-    (_, error), (_, other) = example.main("cu8au5", tmp_path, samples=20, chains=6, steps=250)
-    assert 0 < other < 10 and (tmp_path / "cu8au5" / "model.safetensors").exists()
+    (_, error), (_, other), row = example.main("cu8au5", tmp_path, seed=3, samples=20, chains=6, steps=250)
+    assert 0 < other < 10 and (tmp_path / "cu8au5-3" / "model.safetensors").exists()
     out = capsys.readouterr().out
-    assert "effective of 20" in out and "standard errors apart" in out
-    assert len(example.argon(19)) == 19 and len(set(example.alloy().symbols)) == 2
+    assert "effective of 20" in out and "standard errors apart" in out and "gold inside" in out
+    assert row.startswith("| cu8au5 | 1200 |") and row.count("|") == 11
+    assert len(example.noble("Ar", 19)) == 19 and len(set(example.alloy().symbols)) == 2

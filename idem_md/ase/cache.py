@@ -106,7 +106,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         raise FileFormatError(f"{card}: expected what a sampler was trained for, it cannot be read ({error})") from None
 
 
-def train_once(system: System, positions, folder: Path, budget: dict) -> None:
+def train_once(system: System, positions, folder: Path, budget: dict, seed: int) -> None:
     """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch; then
     with an elastic network and, if energy calls have no budget, plans."""
     energy, length = system.energy(), system.units.length_angstrom
@@ -145,7 +145,9 @@ def train_once(system: System, positions, folder: Path, budget: dict) -> None:
         # Energies with chains in native code cost next to nothing.
         name = "refined" if isinstance(energy, NativeChains) else "frugal"
         resume = (run / "state.safetensors").exists()
-        checkpoint = train(preset(system, name), run, system=system, resume=resume, **budget)
+        if resume:  # with the seed that it began with
+            seed = json.loads((run / "config.json").read_text())["seed"]
+        checkpoint = train(preset(system, name, seed), run, system=system, resume=resume, **budget)
         tune(
             checkpoint,
             run_samples(run),

@@ -59,7 +59,7 @@ class BoltzmannSampler(Dynamics):
     nfe : int, optional
         Network evaluations a sample; by default as for `Sampler.plan`.
     batch, seed : int
-        Samples drawn at a time, seed.
+        Samples drawn at a time; seed of the samples, and of the training at first use.
     workers : int, optional
         Processes for the calculator; it must then pickle.
     trajectory, logfile, append_trajectory, loginterval
@@ -148,7 +148,7 @@ class BoltzmannSampler(Dynamics):
         """The `Sampler`, trained now if it has to be."""
         if self._sampler is None:
             assert self._folder is not None
-            train_once(self.system, self.atoms.positions, self._folder, self._budget)
+            train_once(self.system, self.atoms.positions, self._folder, self._budget, self.seed)
             self._sampler = load_sampler(self._folder, self.system)
         return self._sampler
 
