@@ -16,7 +16,7 @@ from idem_md.diffusion.plan import Tuned
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
 from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot
-from idem_md.tuning.plans import _most_worth
+from idem_md.tuning.plans import _most_worth, _worth_trying
 
 
 def generator(seed=0):
@@ -103,6 +103,28 @@ def test_more_evaluations_are_not_to_be_worse_than_fewer():
     poor, good = plan(0.3, 1000, 0.5, 0.3), replace(plan(0.6, 10_000, 0.1, 0.2), seconds=50.0)
     assert _most_worth([poor, good], 0.0) == poor and _most_worth([poor, good], 0.6) == good
     assert _most_worth([poor, good], 0.9) == poor
+
+
+class Level:
+    """A level whose plans have known variances of paths and last step."""
+
+    def __init__(self, sigma, paths, last_step):
+        self.known, self.variance, self.asked = plan(sigma, 1000, paths, last_step), paths, 0
+
+    def plan(self, calls=None):
+        return self.known
+
+    def candidates(self, kernel, nfe, others):
+        self.asked += 1
+        return [self]
+
+
+def test_levels_are_tried_across_a_trough():
+    """A cluster that freezes: paths lose most in the middle, and are good above; once they are, two worse are enough."""
+    paths, last = (5.0, 7.0, 9.0, 3.2, 0.6, 0.4, 0.4, 0.4), (0.3, 0.4, 0.4, 0.4, 0.2, 0.6, 0.9, 1.2)
+    levels = [Level(0.1 * k + 0.1, *both) for k, both in enumerate(zip(paths, last))]
+    worth = _worth_trying(levels, ["analytic"], 25, torch.zeros(0))
+    assert worth[0][0] is levels[4] and [level.asked for level in levels] == [1] * 7 + [0]
 
 
 def test_a_number_of_calls_asks_for_the_plan_that_suits_it():

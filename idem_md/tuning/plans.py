@@ -50,8 +50,10 @@ SHARE_POWERS = 3.0, 16.0
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
 LEVELS_LEFT = 4
-# No level is tried above so many, one after the other, that are worth less than the best.
-WORSE_LEVELS = 2
+# No level is tried above so many, one after the other, that are worth less than the best although paths to them have no
+# more than this variance. Where they have more a higher level may still be better: a cluster that freezes on the way
+# down costs its paths most at the levels where it does, so that worth has a trough there.
+WORSE_LEVELS, GOOD_PATHS = 2, 1.0
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
 OTHER_CALLS = (1 / 16, 1 / 4, 4.0)
 
@@ -159,7 +161,10 @@ def _worth_trying(
         here = {one: (level, kernel) for kernel in kernels for one in level.candidates(kernel, nfe, others)}
         tried |= here
         worth = max((_log_worth(one.plan()) for one in here), default=-math.inf)
-        highest, lower = (worth, 0) if worth > highest else (highest, lower + 1)
+        if worth > highest:
+            highest, lower = worth, 0
+        elif min((one.variance for one in here), default=math.inf) < GOOD_PATHS:
+            lower += 1
         if tried and lower == WORSE_LEVELS:
             break
     if not tried:
