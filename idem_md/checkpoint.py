@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -12,156 +11,67 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from .checks import check_float
 from .diffusion import KERNELS, Denoiser, DenoiserAccuracy, DiffusionKernel, SamplingPlan, best_kernel
 from .errors import FileFormatError, IdemError, UsageError
-from .files import write_atomic
-from .nets import HEADS, NETWORKS, Head, NetworkOptions, parse_network
+from .nets import HEADS, NETWORKS, Head, NetworkOptions, TakesTemperature, parse_network
 from .systems import SYSTEMS, System, system_described
+from .tensor_files import read_tensors, write_tensors
 from .torch_state import own_torch
 
 __all__ = [
     "Checkpoint",
+    "Rung",
     "build_denoiser",
     "checkpoint_path",
     "load_checkpoint",
-    "migrate",
-    "read_tensors",
     "save_checkpoint",
     "weights_digest",
-    "write_tensors",
 ]
 
-FORMAT = "idem-md"
 SHIPPED = Path(__file__).parent / "checkpoints"
-VERSION = 4
-# Heads as versions 1 to 3 called them.
-OLD_HEADS = {"springs": "elastic_network", "jump": "flow_map", "stretch": "flow_covariance"}
 
 
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header as one safetensors file of the given kind ('model' or 'state')."""
-    whole = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    text = json.dumps(header, sort_keys=True)
-    meta = {"format": FORMAT, "kind": kind, "version": str(VERSION), "json": text, "sha256": _checksum(whole, text)}
-    write_atomic(path, save(whole, meta))
-
-
-def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
-    """SHA-256 of a header and of names, types, shapes and bytes of tensors."""
-    found = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote, in this version or an older one; the header comes as this version has it.
-
-    Raises
-    ------
-    FileFormatError
-        Missing, truncated, corrupt or foreign file, another kind or a newer version.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as handle:
-            meta = handle.metadata() or {}
-            tensors = {key: handle.get_tensor(key) for key in handle.keys()}
-    except FileNotFoundError:
-        raise FileFormatError(f"{path}: expected a checkpoint, there is no such file") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: expected a safetensors checkpoint, it cannot be read ({error})") from None
-    if meta.get("format") != FORMAT or meta.get("kind") != kind:
-        raise FileFormatError(
-            f"{path}: expected an {FORMAT} {kind} file, got format {meta.get('format')!r}, kind {meta.get('kind')!r}"
-        )
-    if meta.get("version") not in [str(k) for k in range(1, VERSION + 1)]:
-        raise FileFormatError(f"{path}: expected version {VERSION} or older, got {meta.get('version')!r}")
-    if "sha256" in meta and meta["sha256"] != _checksum(tensors, meta.get("json", "")):  # older files have none
-        raise FileFormatError(f"{path}: expected the contents that its checksum was made of, it is damaged")
-    try:
-        header = json.loads(meta["json"])
-        return migrate_tensors(tensors, int(meta["version"])), migrate(header, int(meta["version"]))
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: its JSON header is damaged ({error})") from None
-
-
-def migrate(header: dict[str, Any], version: int) -> dict[str, Any]:
-    """A header as the present version has it.
-
-    Version 1 wrote every setting that any network or target has into each file; now each has its own. Those of others
-    had no effect then. Until version 2 there was one method of sampling, and plans for it.
-    """
-    if version == 1:
-        network = {"name": "painn", **header["config"]["network"]}  # the very first did not say
-        known = NETWORKS[network["name"]].Options.model_fields
-        config = {**header["config"], "network": {k: v for k, v in network.items() if k in known}}
-        target = {"name": "posterior", **config["target"]}
-        used = {"posterior": ("chains", "chain_steps"), "buffer": ()}.get(
-            target["name"], ("n_samples", "max_score_norm")
-        )
-        config["target"] = {k: v for k, v in target.items() if k == "name" or k in used}
-        header = {**header, "config": config}
-    if version < 3 and "plans" in header:
-        header = {**header, "plans": {DiffusionKernel.method: header["plans"]}}
-    return _with_heads_by_name(header) if version < 4 else header
-
-
-def _with_heads_by_name(header: dict[str, Any]) -> dict[str, Any]:
-    """Until version 3 every head had a key of its own, and so had its training, that of two heads in one."""
-    header = dict(header)
-    old = {name: header.pop(key, None) for key, name in OLD_HEADS.items()}
-    header["heads"] = {name: options for name, options in old.items() if options is not None}
-    header["expensive"] = header.pop("dear", None)
-    if "provenance" in header:
-        provenance = dict(header["provenance"])
-        springs, distillation = provenance.pop("springs", None), provenance.pop("distillation", None)
-        records = dict(provenance.get("heads", {}))
-        if springs is not None:
-            records["elastic_network"] = springs
-        if distillation is not None:
-            rest = {key: value for key, value in distillation.items() if not key.startswith("stretch_")}
-            if "jump_error" in rest:
-                rest["flow_map_error"] = rest.pop("jump_error")
-            records["flow_map"] = rest
-            theirs = {"steps": "stretch_steps", "seconds": "stretch_seconds"}
-            records["flow_covariance"] = {
-                key: distillation[name] for key, name in theirs.items() if name in distillation
-            }
-        header["provenance"] = {**provenance, "heads": records} if records else provenance
-    if "stretch_steps" in header.get("settings", {}):  # of a distillation under way
-        header["settings"] = {
-            "covariance_steps" if k == "stretch_steps" else k: v for k, v in header["settings"].items()
-        }
-    return header
-
-
-def migrate_tensors(tensors: dict[str, torch.Tensor], version: int) -> dict[str, torch.Tensor]:
-    """Tensors by the names that the present version has for them."""
-    if version > 3:
-        return tensors
-    renamed = {}
-    for key, tensor in tensors.items():
-        part, _, rest = key.partition(".")
-        renamed[f"heads.{OLD_HEADS[part]}.{rest}" if part in OLD_HEADS else key] = tensor
-    return renamed
-
-
-def build_denoiser(options: NetworkOptions, system: System) -> Denoiser:
-    """A denoiser with fresh weights, drawn from torch's global generator.
+def build_denoiser(options: NetworkOptions, system: System, temperatures: bool = False) -> Denoiser:
+    """A denoiser with fresh weights, drawn from torch's global generator; with the temperature as an input, if it is
+    for several.
 
     Raises
     ------
     UsageError
-        A network that does not suit the system.
+        A network that does not suit the system, or that takes no temperature.
     """
     net = cast(torch.nn.Module, NETWORKS.find(options.name).build(options, system))
     vars(net)["registered_name"] = options.name  # by which heads know what kind it is
-    return Denoiser(net, system.sigma_data, options.output)
+    denoiser = Denoiser(net, system.sigma_data, options.output)
+    if temperatures:
+        if not isinstance(net, TakesTemperature):
+            raise UsageError(
+                f"network.name: expected one that takes the temperature, such as painn, got {options.name!r}"
+            )
+        denoiser.add_temperature()
+    return denoiser
+
+
+Plans = Mapping[str, Mapping[int, SamplingPlan]]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What a checkpoint for a range of temperatures knows of one of them.
+
+    Attributes
+    ----------
+    kelvin : float
+    accuracy, plans, expensive
+        See `Checkpoint`.
+    """
+
+    kelvin: float
+    accuracy: DenoiserAccuracy
+    plans: Plans = field(default_factory=dict, hash=False)
+    expensive: SamplingPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +94,8 @@ class Checkpoint:
         By method and number of network evaluations.
     expensive : SamplingPlan, optional
         For potentials whose calls are expensive; see `frugal_plan`.
+    rungs : tuple of Rung
+        From the coldest to the hottest, if the network was trained for a range of temperatures; see `at`.
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
     """
@@ -194,8 +106,54 @@ class Checkpoint:
     system: System
     provenance: dict[str, Any]
     digest: str = ""
-    plans: Mapping[str, Mapping[int, SamplingPlan]] = field(default_factory=dict, hash=False)
+    plans: Plans = field(default_factory=dict, hash=False)
     expensive: SamplingPlan | None = None
+    rungs: tuple[Rung, ...] = ()
+
+    def at(self, temperature_K: float) -> Checkpoint:
+        """The checkpoint for one of the temperatures that the network was trained for: the error of the network is
+        interpolated between rungs, plans are those of the nearest one.
+
+        Raises
+        ------
+        UsageError
+            Another temperature, or a network that was trained for a single one.
+        """
+        kelvin, rungs = check_float("temperature_K", temperature_K, above=0.0), self.rungs
+        if not rungs:
+            raise UsageError(
+                f"temperature_K: expected a network for a range of temperatures, got that of {self.system.name!r}"
+            )
+        low, high = rungs[0].kelvin, rungs[-1].kelvin
+        if not low * (1 - 1e-9) <= kelvin <= high * (1 + 1e-9):
+            raise UsageError(
+                f"temperature_K: expected one from {low:g} to {high:g} K, for which the network was trained, "
+                f"got {kelvin:g}"
+            )
+        above = next(k for k in range(1, len(rungs)) if kelvin <= rungs[k].kelvin or k == len(rungs) - 1)
+        cold, hot = rungs[above - 1 : above + 1]
+        share = min(max(math.log(kelvin / cold.kelvin) / math.log(hot.kelvin / cold.kelvin), 0.0), 1.0)
+        nearest = hot if share > 0.5 else cold
+        return replace(
+            self,
+            denoiser=self.denoiser.at(math.log(self.system.units.temperature_kelvin / kelvin)),
+            accuracy=cold.accuracy.between(hot.accuracy, share),
+            system=self.system.at(kelvin),
+            plans=nearest.plans,
+            expensive=nearest.expensive,
+            rungs=(),
+        )
+
+    @property
+    def log_betas(self) -> torch.Tensor:
+        """Logarithm of the inverse temperature of each rung, relative to the system's own; float32."""
+        own = self.system.units.temperature_kelvin
+        return torch.tensor([math.log(own / rung.kelvin) for rung in self.rungs], dtype=torch.float32)
+
+    @property
+    def own_rung(self) -> int:
+        """The rung whose temperature is nearest to the system's own; 0 if there is only that."""
+        return int(self.log_betas.abs().argmin()) if self.rungs else 0
 
     def plan(self, nfe: int, method: str = DiffusionKernel.method) -> SamplingPlan:
         """For so many network evaluations: that of the nearest number for which there is one, or `frugal_plan`."""
@@ -254,16 +212,33 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config,
         "heads": heads,
         "system": checkpoint.system.describe(),
-        "sigma": checkpoint.accuracy.sigma,
-        "mse": checkpoint.accuracy.mse,
         "provenance": checkpoint.provenance,
-        "plans": {
-            method: {str(nfe): plan.table() for nfe, plan in plans.items()}
-            for method, plans in checkpoint.plans.items()
-        },
-        "expensive": None if checkpoint.expensive is None else checkpoint.expensive.table(),
+        **_table_of(checkpoint),
     }
+    if checkpoint.rungs:
+        header["rungs"] = [{"kelvin": rung.kelvin, **_table_of(rung)} for rung in checkpoint.rungs]
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
+
+
+def _table_of(known: Checkpoint | Rung) -> dict[str, Any]:
+    """Accuracy and plans as JSON; the inverse is `_parsed`."""
+    return {
+        "sigma": known.accuracy.sigma,
+        "mse": known.accuracy.mse,
+        "plans": {
+            method: {str(nfe): plan.table() for nfe, plan in plans.items()} for method, plans in known.plans.items()
+        },
+        "expensive": None if known.expensive is None else known.expensive.table(),
+    }
+
+
+def _parsed(table: Mapping[str, Any]) -> tuple[DenoiserAccuracy, Plans, SamplingPlan | None]:
+    accuracy = DenoiserAccuracy(tuple(map(float, table["sigma"])), tuple(map(float, table["mse"])))
+    plans = {
+        method: {nfe: replace(SamplingPlan.of(t), nfe=nfe) for nfe, t in sorted((int(k), t) for k, t in tables.items())}
+        for method, tables in table.get("plans", {}).items()
+    }
+    return accuracy, plans, None if table.get("expensive") is None else SamplingPlan.of(table["expensive"])
 
 
 def checkpoint_path(source) -> Path:
@@ -309,18 +284,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         lo, hi = (float(config["noise"][key]) for key in ("sigma_min", "sigma_max"))
         if not 0 < lo < hi:
             raise ValueError(f"noise levels {lo} to {hi}")
-        accuracy = DenoiserAccuracy(tuple(map(float, header["sigma"])), tuple(map(float, header["mse"])))
-        provenance = dict(header["provenance"])
-        plans = {
-            method: {
-                nfe: replace(SamplingPlan.of(t), nfe=nfe) for nfe, t in sorted((int(k), t) for k, t in tables.items())
-            }
-            for method, tables in header.get("plans", {}).items()
-        }
-        expensive = None if header.get("expensive") is None else SamplingPlan.of(header["expensive"])
+        provenance, (accuracy, plans, expensive) = dict(header["provenance"]), _parsed(header)
+        rungs = tuple(Rung(float(table["kelvin"]), *_parsed(table)) for table in header.get("rungs", ()))
+        if len(rungs) == 1 or [rung.kelvin for rung in rungs] != sorted({rung.kelvin for rung in rungs}):
+            raise ValueError("rungs: expected several, from the coldest to the hottest")
         system_name = config["system"]
         system = system_described(system_name, header.get("system"))
-        denoiser = build_denoiser(network, system)
+        denoiser = build_denoiser(network, system, bool(rungs))
         in_order = [head for head in HEADS if head in header["heads"]]
         for head in in_order + [head for head in header["heads"] if head not in HEADS]:
             build = HEADS.find(head)
@@ -338,4 +308,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     denoiser.eval().requires_grad_(False)
-    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, expensive)
+    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, expensive, rungs)

@@ -20,7 +20,7 @@ CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
 # What CONTRIBUTING promises, and is read from there by a test.
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_BODY = 400, 80
-MOST_PARAMETERS, MOST_OPTIONS = 13, 14
+MOST_PARAMETERS, MOST_OPTIONS = 14, 14
 # What is called most has fewer.
 FEWER_PARAMETERS = {idem_md.Sampler.sample: 9, idem_md.Sampler.scan: 6}
 FEWER_PARAMETERS |= {method: 5 for name, method in vars(PathSampler).items() if inspect.isfunction(method)}
@@ -53,11 +53,22 @@ EDGES = {
     "nets": {"native", "systems"},
     "diffusion": {"energies", "chains", "nets"},
     "targets": {"energies", "chains"},
-    "checkpoint": {"systems", "nets", "diffusion"},
-    "training": {"native", "energies", "systems", "chains", "nets", "diffusion", "targets", "checkpoint"},
+    "tensor_files": {"nets", "diffusion"},
+    "checkpoint": {"systems", "nets", "diffusion", "tensor_files"},
+    "training": {
+        "native",
+        "energies",
+        "systems",
+        "chains",
+        "nets",
+        "diffusion",
+        "targets",
+        "tensor_files",
+        "checkpoint",
+    },
     "ensemble": {"systems", "chains"},
     "tuning": {"energies", "systems", "chains", "nets", "diffusion", "checkpoint", "training", "ensemble"},
-    "distillation": {"nets", "diffusion", "checkpoint", "training"},
+    "distillation": {"nets", "diffusion", "tensor_files", "checkpoint", "training"},
     "sampler": {"native", "energies", "systems", "chains", "diffusion", "checkpoint", "ensemble", "training"},
     "baselines": {"energies", "systems", "chains", "ensemble"},
     "analysis": {"energies", "chains", "ensemble"},

@@ -6,8 +6,8 @@ from ase.cluster import Icosahedron
 from scipy import stats
 
 from idem_md import native
-from idem_md.chains import Restraint, posterior_mean, relax, run_mala, run_tempering
-from idem_md.energies import Harmonic, LennardJones
+from idem_md.chains import MALA, Exchange, Restraint, WithExchanges, posterior_mean, relax, run_mala, run_tempering
+from idem_md.energies import Energy, Harmonic, LennardJones
 from idem_md.errors import EnergyError, UsageError
 from idem_md.geometry import centred, standard_normal
 
@@ -237,3 +237,46 @@ def test_bad_ladders_are_refused_and_cost_nothing(energy, change):
     with pytest.raises(UsageError, match="expected"):
         run_tempering(energy, **(good | change))
     assert energy.calls == before
+
+
+class Sites(Energy):
+    """Four atoms, the last two of which are drawn along x: only exchanges change the energy of atoms on sites."""
+
+    users_code = False
+
+    def __init__(self):
+        super().__init__(4, 3)
+
+    def evaluate(self, x):
+        pull = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=x.dtype)
+        f = torch.zeros_like(x)
+        f[..., 0] = -pull
+        return (pull * x[..., 0]).sum(1), f
+
+
+def test_exchanges_find_the_shares_of_all_arrangements():
+    """Six ways to put two atoms on four sites, at two temperatures at once, by exchanges alone."""
+    places = torch.tensor([-0.9, -0.2, 0.3, 0.8], dtype=torch.float64)
+    x = torch.zeros(8000, 4, 3, dtype=torch.float64)
+    x[..., 0] = places
+    beta = torch.tensor([0.5, 2.0], dtype=torch.float64).repeat_interleave(4000)
+    move, energy = Exchange((0, 0, 1, 1), beta), Sites()
+    state, run = move.step(energy, move.init(energy, x), 60, seed=1)
+    assert energy.calls == 8000 * 62 and 0.2 < run.acceptance.mean() < 0.95
+    assert torch.equal(state.x[..., 0].sort(1).values, places.expand(8000, -1))
+    assert torch.equal(state.u, energy(state.x)[0])
+    energies = torch.tensor([places[i] + places[j] for i in range(4) for j in range(i)])
+    for half, b in ((slice(0, 4000), 0.5), (slice(4000, 8000), 2.0)):
+        exact = torch.softmax(-b * energies, 0)
+        seen = (state.u[half, None] - energies).abs().lt(1e-9).double().mean(0)
+        assert ((seen - exact).abs() / (exact * (1 - exact) / 4000).sqrt()).max() < 4.5
+
+
+def test_exchanges_go_before_other_moves():
+    energy, x = LennardJones(13, 2.0), Icosahedron("Ar", 2, 1.6).positions[None].repeat(5, 0)
+    both = WithExchanges(MALA(1e-4), Exchange((0,) * 6 + (1,) * 7), 3)
+    state, run = both.step(energy, both.init(energy, torch.from_numpy(x)), 4, seed=0)
+    assert energy.calls == 5 * (1 + 4 + 5) and run.acceptance.shape == (5,)
+    for kinds in ((0, 0), ()):
+        with pytest.raises(UsageError, match="kinds: expected atoms of at least two kinds"):
+            Exchange(kinds)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import idem_md
 from idem_md.chains import ChainState
-from idem_md.checkpoint import read_tensors
 from idem_md.cli.processes import launched, placed
+from idem_md.tensor_files import read_tensors
 from idem_md.training import load_config
 from idem_md.training.ranks import Ranks, part_of
 from idem_md.training.state import _own_part, load_state
@@ -83,18 +83,21 @@ def test_it_goes_on_with_one_and_says_so(folder):
 
 @given(st.data())
 def test_a_buffer_is_shared_out_anew(data):
+    rungs = data.draw(st.sampled_from([1, 3]))  # a ladder stays whole
     old = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
-    rings = [[n, data.draw(st.integers(0, n - 1))] for n in old]
+    rings = [[rungs * n, rungs * data.draw(st.integers(0, n - 1))] for n in old]
+    old = [n for n, _ in rings]
     u = torch.arange(sum(old), dtype=torch.float32)
     samples = ChainState(u[:, None, None].expand(-1, 2, 3), u, u[:, None, None].expand(-1, 2, 3))
     size = data.draw(st.integers(1, 4))
-    parts = [_own_part(samples, rings, rank_of(rank, size)) for rank in range(size)]
+    parts = [_own_part(samples, rings, rank_of(rank, size), rungs) for rank in range(size)]
     assert torch.equal(torch.cat([part.u for part, _ in parts]).sort().values, u)
     lengths = [len(part.u) for part, _ in parts]
+    assert all(bool((part.u % rungs == torch.arange(len(part.u)) % rungs).all()) for part, _ in parts)
     if size == len(old):
         assert [[n, next] for n, (_, next) in zip(lengths, parts)] == rings
     else:
-        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) - min(lengths) <= rungs
 
 
 def test_random_numbers_are_ones_own():
@@ -144,7 +147,8 @@ def test_fabric_is_asked_for_by_name(monkeypatch):
 
 
 def test_torchrun(tmp_path, tiny_toml):
-    (tmp_path / "tiny.toml").write_text(tiny_toml(3))
+    """With a ladder of temperatures."""
+    (tmp_path / "tiny.toml").write_text(tiny_toml(3) + "\n[ladder]\ncoldest = 40.0\nhottest = 70.0\n")
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "idem_md.cli"]
         + "train tiny.toml --out run --elastic-network-steps 0 --distributed --json".split(),
@@ -157,4 +161,7 @@ def test_torchrun(tmp_path, tiny_toml):
     told = json.loads(done.stdout)
     assert told["finished"] and told["iterations"] == 3
     assert done.stderr.count("iteration 3/3") == 1 and (tmp_path / "run" / "training.png").exists()
-    assert idem_md.load_sampler(tmp_path / "run").checkpoint.provenance["processes"] == 2
+    sampler = idem_md.load_sampler(tmp_path / "run")
+    assert sampler.checkpoint.provenance["processes"] == 2 and len(sampler.checkpoint.rungs) >= 2
+    _, header = read_tensors(tmp_path / "run" / "state.safetensors", "state")
+    assert all(number % len(header["betas"]) == 0 for ring in header["rings"] for number in ring)

@@ -79,7 +79,7 @@ def test_heat_capacity(tmp_path, monkeypatch):
 
     scan = Sampler.scan
     monkeypatch.setattr(Sampler, "scan", lambda self, *args, **rest: scan(self, *args, last_step_calls=8000, **rest))
-    ours, theirs = load("heat_capacity").main(tmp_path / "c.png", 300, (56, 64), 2000)
+    ours, theirs = load("heat_capacity").main(tmp_path / "c.png", "lj13", (56, 64), 300, 300, 2000)
     for a, b in zip(ours, theirs):
         (u, du), (v, dv) = a.mean_energy, b.mean_energy
         assert abs(u - v) < 5 * (du**2 + dv**2) ** 0.5 < 10

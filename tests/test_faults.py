@@ -26,7 +26,7 @@ from idem_md import EnergyError, FileFormatError, System, UsageError, WeightedEn
 from idem_md.ase import BoltzmannSampler, LennardJonesCluster
 from idem_md.baselines import ENGINES
 from idem_md.chains import Restraint, run_mala
-from idem_md.checkpoint import build_denoiser, read_tensors, write_tensors
+from idem_md.checkpoint import build_denoiser
 from idem_md.cli import main
 from idem_md.distillation import Distillation, distill
 from idem_md.energies import ASE, Energy, LennardJones, OpenMM
@@ -34,6 +34,7 @@ from idem_md.files import write_atomic
 from idem_md.nets import NETWORKS
 from idem_md.systems import nearest_neighbour_distance
 from idem_md.targets import dem_scores
+from idem_md.tensor_files import read_tensors, write_tensors
 from idem_md.testing import loose_lattice
 from idem_md.training import run_samples
 from idem_md.tuning import HeadTraining, tune

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import idem_md
-from idem_md.checkpoint import load_checkpoint, read_tensors
+from idem_md.checkpoint import load_checkpoint
 from idem_md.distillation import Distillation, distill
 from idem_md.sampler import plan_of
+from idem_md.tensor_files import read_tensors
 from idem_md.training import TrainingConfig
 
 GOLDEN = Path(__file__).parent / "golden"

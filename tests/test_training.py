@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
-from idem_md.chains import ChainState, posterior_mean, relax
+from idem_md.chains import MALA, ChainState, posterior_mean, relax
 from idem_md.checkpoint import save_checkpoint
 from idem_md.diffusion import KERNELS, Paths, SamplingPlan, level_density
 from idem_md.energies import Harmonic, LennardJones
@@ -20,7 +20,7 @@ from idem_md.systematic import systematic_indices
 from idem_md.targets import TARGETS, Batch, DemTarget, MixedTarget, PosteriorTarget, mix_with_force
 from idem_md.training import load_checkpoint, load_config, preset
 from idem_md.training.accuracy import measure_accuracy
-from idem_md.training.config import BufferConfig
+from idem_md.training.config import BufferConfig, LadderConfig
 from idem_md.training.loop import init
 from idem_md.training.optimisers import schedule
 from idem_md.training.resampling import out_of_equilibrium, renewed_by_weight, weighted_paths
@@ -128,16 +128,17 @@ def same(a, b):
 
 
 @pytest.mark.parametrize(
-    "optimizer,buffer",
+    "optimizer,buffer,ladder",
     [
-        ({}, {}),
-        ({"name": "muon", "precision": "bf16"}, {}),
-        ({}, {"size": 40, "walkers": 16}),
-        ({}, {"size": 40, "walkers": 16, "weighted": 128}),
+        ({}, {}, None),
+        ({"name": "muon", "precision": "bf16"}, {}, LadderConfig(coldest=40.0, hottest=70.0)),
+        ({}, {"size": 40, "walkers": 16}, None),
+        ({}, {"size": 40, "walkers": 16, "exchanges": 2}, LadderConfig(coldest=40.0, hottest=59.9, moves=3)),
+        ({}, {"size": 40, "walkers": 16, "weighted": 128}, None),
     ],
-    ids=["adam", "muon", "walkers", "weighted"],
+    ids=["adam", "ladder, muon", "walkers", "ladder, walkers", "weighted"],
 )
-def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, monkeypatch, optimizer, buffer):
+def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, monkeypatch, optimizer, buffer, ladder):
     for name in ("ACCURACY_SAMPLES", "LEVEL_SAMPLES"):
         monkeypatch.setattr(f"idem_md.training.resampling.{name}", 4)
     monkeypatch.setattr("idem_md.training.resampling.LEAST_EFFECTIVE", 1.0)
@@ -145,6 +146,8 @@ def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, monkeypatch, opt
         update={
             "optimizer": tiny.optimizer.model_copy(update=optimizer),
             "buffer": tiny.buffer.model_copy(update=buffer),
+            "ladder": ladder,
+            "system": "binary" if "exchanges" in buffer else "lj13",
         }
     )
     train(tiny, tmp_path / "whole")
@@ -257,7 +260,7 @@ def test_ring_keeps_the_newest_and_carries_on_the_walkers():
         assert sorted(ring.samples.u.tolist()) == list(range(max(0, k - 3), k + 2))
         assert torch.equal(ring.samples.x[:, 0, 0], ring.samples.u)
     energy = Harmonic(4, 3, K)
-    ring.refine(energy, 1e-5, 1, seed=0)
+    ring.refine(energy, MALA(1e-5), 1, seed=0)
     # 9 and 8 have gone on, by next to nothing, in the place of 5 and 6.
     assert sorted(ring.samples.x[:, 0, 0].round().tolist()) == [7, 8, 8, 9, 9]
     assert ring.put(energy, standard_normal((3, 4, 3), torch.Generator().manual_seed(0), torch.float32)) == 3
@@ -268,7 +271,7 @@ def test_the_oldest_walkers_make_room_for_new_ones():
     """Round by round: those that came last stay, wherever their chains have gone."""
     ring, came = RingBuffer(numbered(*range(8)), size=24, walkers=8), list(range(8))
     for k in range(8, 40, 2):
-        ring.refine(Harmonic(4, 3, K), 1e-6, 1, seed=k)
+        ring.refine(Harmonic(4, 3, K), MALA(1e-6), 1, seed=k)
         ring.append(numbered(k, k + 1))
         came += [k, k + 1]
         newest = (ring.next - 8 + torch.arange(8)) % len(ring) if len(ring) == 24 else slice(len(ring) - 8, None)
@@ -442,7 +445,7 @@ def test_toml_and_preset_agree(tmp_path):
 def test_damaged_checkpoints_are_named(tiny, tmp_path, damage):
     from safetensors.torch import save_file
 
-    from idem_md.checkpoint import read_tensors, write_tensors
+    from idem_md.tensor_files import read_tensors, write_tensors
 
     train(tiny, tmp_path)
     path = tmp_path / "model.safetensors"

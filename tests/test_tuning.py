@@ -120,7 +120,7 @@ class Level:
 
 
 def test_levels_are_tried_across_a_trough():
-    """A cluster that freezes: paths lose most in the middle, and are good above; once they are, two worse are enough."""
+    """Paths of a cluster that freezes lose most in the middle; once they are good, two worse levels are enough."""
     paths, last = (5.0, 7.0, 9.0, 3.2, 0.6, 0.4, 0.4, 0.4), (0.3, 0.4, 0.4, 0.4, 0.2, 0.6, 0.9, 1.2)
     levels = [Level(0.1 * k + 0.1, *both) for k, both in enumerate(zip(paths, last))]
     worth = _worth_trying(levels, ["analytic"], 25, torch.zeros(0))

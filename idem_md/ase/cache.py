@@ -6,6 +6,7 @@ import json
 import os
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ def check_cache(folder: Path) -> None:
         raise UsageError(f"cache: cannot write to {folder}; give cache= another folder")
 
 
-def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None, labels=None) -> tuple[str, float]:
-    """What the cache calls this potential, and the stiffness to add in kT / Å^2."""
+def name_and_trap(atoms: Atoms, temperatures_K: Sequence[float], trap: float | None, labels=None) -> tuple[str, float]:
+    """What the cache calls this potential at one temperature or from the first to the last, and the stiffness to add in
+    kT / Å^2."""
     if atoms.calc is None:
         raise UsageError("atoms: expected a calculator, got none")
     if trap is not None:
@@ -53,9 +55,9 @@ def name_and_trap(atoms: Atoms, temperature_K: float, trap: float | None, labels
     else:
         confined = isinstance(atoms.calc, NativePotential) and atoms.calc.has_trap()
         added = 0.0 if confined else DEFAULT_TRAP
-    name = getattr(atoms.calc, "name", None)
+    name, kelvins = getattr(atoms.calc, "name", None), "-".join(f"{kelvin:g}" for kelvin in temperatures_K)
     calculator = name if isinstance(name, str) else type(atoms.calc).__name__
-    label = f"{atoms.get_chemical_formula()}-{calculator}-{temperature_K:g}K-trap{added:.3g}"
+    label = f"{atoms.get_chemical_formula()}-{calculator}-{kelvins}K-trap{added:.3g}"
     label += "" if labels is None else f"-{zlib.crc32(repr(tuple(labels)).encode()):08x}"
     return re.sub(r"[^A-Za-z0-9.-]+", "-", label), added
 
@@ -106,7 +108,9 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         raise FileFormatError(f"{card}: expected what a sampler was trained for, it cannot be read ({error})") from None
 
 
-def train_once(system: System, positions, folder: Path, budget: dict, seed: int) -> None:
+def train_once(
+    system: System, positions, folder: Path, budget: dict, seed: int, temperatures: tuple[float, float] | None
+) -> None:
     """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch; then
     with an elastic network and, if energy calls have no budget, plans."""
     energy, length = system.energy(), system.units.length_angstrom
@@ -147,7 +151,7 @@ def train_once(system: System, positions, folder: Path, budget: dict, seed: int)
         resume = (run / "state.safetensors").exists()
         if resume:  # with the seed that it began with
             seed = json.loads((run / "config.json").read_text())["seed"]
-        checkpoint = train(preset(system, name, seed), run, system=system, resume=resume, **budget)
+        checkpoint = train(preset(system, name, seed, temperatures), run, system=system, resume=resume, **budget)
         tune(
             checkpoint,
             run_samples(run),

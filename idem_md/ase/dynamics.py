@@ -25,6 +25,18 @@ __all__ = ["BoltzmannSampler"]
 OUTPUT: dict[str, Any] = {"trajectory": None, "logfile": None, "append_trajectory": False, "loginterval": 1}
 
 
+def _checked_range(kelvin: float, temperatures) -> tuple[float, float] | None:
+    """The lowest and the highest temperature, if there are several."""
+    if temperatures is None:
+        return None
+    low, high = (check_float("temperatures", t, above=0.0) for t in temperatures)
+    if not low < high or not low <= kelvin <= high:
+        raise UsageError(
+            f"temperatures: expected two with {kelvin:g} K between them, the lower one first, got {low:g} and {high:g}"
+        )
+    return low, high
+
+
 class BoltzmannSampler(Dynamics):
     """Independent weighted samples of the Boltzmann distribution, one a step, in the manner of `ase.md`.
 
@@ -39,10 +51,13 @@ class BoltzmannSampler(Dynamics):
     atoms : ase.Atoms
         Composition, an ordinary geometry (it sets the scale), and a calculator; not periodic, no constraints.
     temperature_K : float
+    temperatures : tuple of float, optional
+        The lowest and the highest temperature (K) for which the network is trained, from replicas that exchange places:
+        it then serves all between, ``temperature_K`` among them. By default it is trained for that one alone.
     trap : float, optional
-        Stiffness in kT / Å^2 of a harmonic trap about the centroid, without which a cluster evaporates, added to the
-        calculator's potential. By default 0.05, or none for a `LennardJonesCluster` that has a trap; 0 only for what
-        confines by itself.
+        Stiffness in kT / Å^2 (of the lowest temperature, if there are several) of a harmonic trap about the centroid,
+        without which a cluster evaporates, added to the calculator's potential. By default 0.05, or none for a
+        `LennardJonesCluster` that has a trap; 0 only for what confines by itself.
     labels : sequence of int, optional
         One number an atom, the same for atoms that are interchangeable; by default for those of one element. A molecule
         needs them: see `System`. By default those of the sampler that is found or given.
@@ -84,6 +99,7 @@ class BoltzmannSampler(Dynamics):
         atoms: Atoms,
         temperature_K: float,
         *,
+        temperatures: tuple[float, float] | None = None,
         trap: float | None = None,
         labels=None,
         checkpoint=None,
@@ -107,7 +123,9 @@ class BoltzmannSampler(Dynamics):
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
         self._budget = {"minutes": minutes, "max_energy_calls": max_energy_calls}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
-        name, total = name_and_trap(atoms, self.temperature_K, trap, labels)
+        self._range = _checked_range(self.temperature_K, temperatures)
+        coldest = self._range[0] if self._range else self.temperature_K
+        name, total = name_and_trap(atoms, self._range or (self.temperature_K,), trap, labels)
         self._folder = None
         if checkpoint is None:
             self._folder = cache_folder(name) if cache is None else Path(cache)
@@ -117,11 +135,12 @@ class BoltzmannSampler(Dynamics):
         length = card["length_angstrom"] if card else given.system.units.length_angstrom if given else None
         known = card["labels"] if card else given.system.labels if given else None
         labels = known if labels is None else labels
-        self.system = system_of(atoms, self.temperature_K, total, workers, name, length, labels)
+        self._trained_for = system_of(atoms, coldest, total, workers, name, length, labels)
         if card and known != (None if labels is None else list(labels)):
             raise FileFormatError(f"{self._folder}: holds a sampler for the labels {known}, got {labels}")
         if card:
-            self.system = replace(self.system, sigma_data=card["sigma_data"])
+            self._trained_for = replace(self._trained_for, sigma_data=card["sigma_data"])
+        self.system = self._trained_for.at(self.temperature_K) if self._range else self._trained_for
         self._centre = atoms.positions.mean(0)
         # Now, not after an hour of other steps: it may be misspelt, or there may be no place to train in.
         self._sampler: Sampler | None = None if given is None else Sampler(given, self.system)
@@ -148,7 +167,7 @@ class BoltzmannSampler(Dynamics):
         """The `Sampler`, trained now if it has to be."""
         if self._sampler is None:
             assert self._folder is not None
-            train_once(self.system, self.atoms.positions, self._folder, self._budget, self.seed)
+            train_once(self._trained_for, self.atoms.positions, self._folder, self._budget, self.seed, self._range)
             self._sampler = load_sampler(self._folder, self.system)
         return self._sampler
 
@@ -196,7 +215,7 @@ class BoltzmannSampler(Dynamics):
 
     def close(self) -> None:
         """Stop the processes of ``workers``."""
-        energy = self.system.make_energy()
+        energy = self._trained_for.make_energy()
         if isinstance(energy, HasWorkers):
             energy.close()
         super().close()

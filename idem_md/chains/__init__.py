@@ -7,6 +7,7 @@ changed since); all are asked of the budget before the first is made.
 
 from .adaptation import equilibrate, first_step, tune_step
 from .annealing import Schedule, paced_schedule, run_annealing, tuned_schedule
+from .exchange import Exchange, WithExchanges
 from .mala import MALA, Restraint, run_mala
 from .move import ChainState, Move
 from .posterior import PosteriorMean, posterior_mala, posterior_mean
@@ -18,10 +19,12 @@ __all__ = [
     "MALA",
     "Move",
     "ChainState",
+    "Exchange",
     "PosteriorMean",
     "Restraint",
     "Schedule",
     "Tempering",
+    "WithExchanges",
     "equilibrate",
     "finite_start",
     "first_step",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from ..energies import Energy
 from .mala import MALA
-from .move import ChainState
+from .move import ChainState, Move
 
 __all__ = ["equilibrate", "first_step", "tune_step"]
 
@@ -38,8 +39,9 @@ def equilibrate(
     next_seed: Callable[[], int],
     gain: float = 0.3,
     on_round: Callable[[ChainState], None] = lambda _: None,
+    move: Callable[[float], Move[Any]] = MALA,
 ) -> tuple[ChainState, float]:
-    """MALA in rounds, the step tuned after each; returns the state and the step.
+    """Moves in rounds, the step tuned after each; returns the state and the step.
 
     Short rounds, so that the step has settled before most of the work is done.
 
@@ -51,9 +53,11 @@ def equilibrate(
         See `tune_step`; few rounds want a larger one.
     on_round : callable (state)
         Called before every round with where the chains are; may raise.
+    move : callable (step) -> Move
+        Langevin moves by default.
     """
     for _ in range(rounds):
         on_round(state)
-        state, run = MALA(step).step(energy, state, steps_a_round, next_seed())
+        state, run = move(step).step(energy, state, steps_a_round, next_seed())
         step = tune_step(step, float(run.acceptance.mean()), gain)
     return state, step

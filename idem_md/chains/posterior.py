@@ -34,13 +34,15 @@ class PosteriorMean(NamedTuple):
     spread: torch.Tensor
 
 
-def posterior_mala(x_t: torch.Tensor, sigma: torch.Tensor, step: float) -> MALA:
-    """MALA on the posterior of x_0 given ``x_t`` (B, N, D) and ``sigma`` (B,), one chain each.
+def posterior_mala(x_t: torch.Tensor, sigma: torch.Tensor, step: float, beta: float | torch.Tensor = 1.0) -> MALA:
+    """MALA on the posterior of x_0 given ``x_t`` (B, N, D) and ``sigma`` (B,), one chain each, at inverse temperatures
+    ``beta``, one or (B,).
 
-    ``step`` suits the energy alone and is shortened where the restraint is the stiffer part: a d-dimensional Gaussian
-    of width sigma wants h of about 1.36 d^(-1/3) sigma^2; 0.4 at d = 36.
+    ``step`` suits the energy alone at an inverse temperature of one, and is shortened at a lower temperature and where
+    the restraint is the stiffer part: a d-dimensional Gaussian of width sigma wants h of about 1.36 d^(-1/3) sigma^2;
+    0.4 at d = 36.
     """
-    return MALA(1 / (1 / step + 1 / (0.4 * sigma**2)), restraint=Restraint(x_t, sigma**-2))
+    return MALA(1 / (beta / step + 1 / (0.4 * sigma**2)), beta, Restraint(x_t, sigma**-2))
 
 
 def posterior_mean(
@@ -52,6 +54,7 @@ def posterior_mean(
     chains: int,
     n_steps: int,
     seed: int,
+    beta: torch.Tensor | None = None,
 ) -> PosteriorMean:
     """Averages over MALA chains on the posterior of x_0 given x_t, started at x_0.
 
@@ -67,6 +70,8 @@ def posterior_mean(
     chains, n_steps : int
         Costs about chains (n_steps + 2) energy calls a configuration.
     seed : int
+    beta : torch.Tensor, shape (B,), optional
+        Inverse temperature of each configuration, by default one.
 
     Raises
     ------
@@ -85,11 +90,11 @@ def posterior_mean(
     def by_chain(a):
         return a.reshape(b, chains, *x_t.shape[1:])
 
-    move = posterior_mala(spread(x_t), spread(sigma), step)
+    move = posterior_mala(spread(x_t), spread(sigma), step, 1.0 if beta is None else spread(beta))
     half = max(n_steps // 2, 1)
-    h, restraint = move.step_size, move.restraint
-    first = run_mala(energy, spread(x_0), h, half, seed, restraint=restraint)
-    run = run_mala(energy, first.x, h, half, seed + 1, restraint=restraint, averages=True)
+    h, chain_beta, restraint = move.step_size, move.beta, move.restraint
+    first = run_mala(energy, spread(x_0), h, half, seed, beta=chain_beta, restraint=restraint)
+    run = run_mala(energy, first.x, h, half, seed + 1, beta=chain_beta, restraint=restraint, averages=True)
     means = by_chain(run.mean_x)
     variance = means.var(1, correction=1).sum((1, 2)) if chains > 1 else x_t.new_full((b,), torch.nan)
     acceptance = run.acceptance.reshape(b, chains).mean(1)

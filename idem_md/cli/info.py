@@ -17,7 +17,8 @@ __all__ = ["info"]
 def _of_checkpoint(source: str) -> dict[str, Any]:
     from ..sampler import load_sampler
 
-    checkpoint = load_sampler(source).checkpoint
+    sampler = load_sampler(source)
+    checkpoint = sampler.checkpoint
     # Lists are long: losses, errors by level.
     heads = {
         name: {key: value for key, value in record.items() if isinstance(value, int | float) or key == "gain_nats"}
@@ -29,6 +30,7 @@ def _of_checkpoint(source: str) -> dict[str, Any]:
         "digest": checkpoint.digest,
         "network": checkpoint.config["network"]["name"],
         "noise": list(checkpoint.noise_range),
+        "temperatures_K": sampler.temperatures_K,
         "training": {k: v for k, v in checkpoint.provenance.items() if k not in ("heads", "versions")},
         "heads": {name: heads.get(name, {}) for name in checkpoint.denoiser.heads},
         "plans": plan_tables(checkpoint),
@@ -94,7 +96,7 @@ def info(
         if key == "heads":
             for name, record in value.items():
                 grid.add_row(name.replace("_", " "), _shown(record))
-        elif key not in ("plans", "frugal_plan"):
+        elif key not in ("plans", "frugal_plan") and value is not None:
             grid.add_row(key, _shown(value))
     for plans in facts.get("plans", {}).values():
         for nfe, plan in plans.items():

@@ -86,7 +86,7 @@ def print_scan(results: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     first = results[0]
-    grid = Table(title=f"{first['n']} samples at each of {len(results)} temperatures, from the same paths")
+    grid = Table(title=f"{first['n']} samples at each of {len(results)} temperatures")
     for heading in ("T (K)", "effective", "log Z", "mean energy (kT)", "heat capacity (k_B)"):
         grid.add_column(heading)
     for r in results:

@@ -52,7 +52,8 @@ def scan(
 ) -> None:
     """Samples at several temperatures, and a heat-capacity curve: idem-md scan lj13 --temperatures 50,55,60
 
-    The paths above the last step are shared, so that differences between neighbours are less noisy than the ensembles.
+    Paths above the last step, or their random numbers, are shared, so that differences between neighbours are less
+    noisy than the ensembles.
     """
     options = plan_options(plan, nfe=nfe, last_step_calls=last_step_calls)
     kelvin = kelvins(temperatures)
@@ -81,7 +82,8 @@ def scan_temperatures(
         outs = [at_temperature(out, kelvin) for kelvin in temperatures]
         outputs = claim_outputs(work, outs, overwrite, plot)  # before the work, not after it
         sampler = sampler_of(system, calculator, xml, None, device)
-        tell = sampling(work, n, True)
+        # A network for a range of temperatures has paths for each.
+        tell = sampling(work, n * len(temperatures) if sampler.temperatures_K else n, True)
         ensembles = draw(
             work,
             sampler,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import DEVICE, Stop, folder_option, picture, print_json
-from .drawing import note
+from .drawing import kelvins, note
 from .potential import CalculatorOption, LabelsOption, XmlOption, own_system
 from .processes import launched, placed
 from .progress import Work, working
@@ -23,7 +23,12 @@ __all__ = ["train"]
 
 
 def _settings(
-    config: str, seed: int | None, preset_name: str | None, iterations: int | None, own: System | None
+    config: str,
+    seed: int | None,
+    preset_name: str | None,
+    iterations: int | None,
+    own: System | None,
+    temperatures: tuple[float, float] | None,
 ) -> TrainingConfig:
     from ..checks import check_int
     from ..errors import UsageError
@@ -31,10 +36,12 @@ def _settings(
     from ..training import load_config, preset
 
     if own is not None and not config.endswith(".toml"):
-        settings = preset(own, preset_name or "frugal", seed or 0)
+        settings = preset(own, preset_name or "frugal", seed or 0, temperatures)
     elif config in SYSTEMS:
-        settings = preset(config, preset_name or "refined", seed or 0)
+        settings = preset(config, preset_name or "refined", seed or 0, temperatures)
     elif config.endswith(".toml"):
+        if temperatures is not None:
+            raise UsageError("temperatures: expected a range in the table [ladder] of the TOML file, got an option")
         if preset_name is not None:
             raise UsageError("preset: expected a system name beside --preset, got a TOML file")
         settings = load_config(Path(config), built_in=own is None)
@@ -47,6 +54,18 @@ def _settings(
         optimizer = settings.optimizer.model_copy(update={"iterations": iterations})
         settings = settings.model_copy(update={"optimizer": optimizer})
     return settings
+
+
+def _temperatures(text: str | None) -> tuple[float | None, tuple[float, float] | None]:
+    """The temperature of a potential of one's own, and the range of training, if there is one."""
+    from ..errors import UsageError
+
+    if text is None:
+        return None, None
+    values = kelvins(text)
+    if len(values) > 2:
+        raise UsageError(f"temperatures: expected one, or the lowest and the highest, got {text!r}")
+    return values[0], (values[0], values[1]) if len(values) == 2 else None
 
 
 def train(
@@ -66,7 +85,14 @@ def train(
     max_energy_calls: Annotated[int | None, typer.Option(help="Budget of energy calls; never exceeded.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
-    temperature: Annotated[float | None, typer.Option(help="In kelvin, for your own potential.")] = None,
+    temperatures: Annotated[
+        str | None,
+        typer.Option(
+            "--temperatures",
+            "--temperature",
+            help="In kelvin: that of your own potential, or 20,70 for one network for all from 20 to 70.",
+        ),
+    ] = None,
     labels: LabelsOption = None,
     device: Annotated[str, DEVICE] = "cpu",
     distributed: Annotated[
@@ -99,10 +125,14 @@ def train(
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
-        own = own_system(name, calculator, xml, temperature, processes=processes, labels=labels)
-        if own is None and temperature is not None:
-            raise UsageError("temperature: expected none for a built-in system, whose network is for its own, got one")
-        settings = _settings(config, seed, preset_name, iterations, own)
+        kelvin, several = _temperatures(temperatures)
+        own = own_system(name, calculator, xml, kelvin, processes=processes, labels=labels)
+        if own is None and kelvin is not None and several is None:
+            raise UsageError(
+                "temperature: expected none for a built-in system, whose network is for its own, or two with a comma, "
+                "got one"
+            )
+        settings = _settings(config, seed, preset_name, iterations, own, several)
         folder = Path("runs") / settings.system if out is None else out
         display, stop = TrainingDisplay(work, settings.optimizer.inner_steps, resume), Stop()
         try:

@@ -58,6 +58,8 @@ def _table(r: IterationReport, calls: int) -> Table:
         facts.add_row("by weight", f"{mean} ({r.weighted_ess:.0f} effective)")
     if not math.isnan(r.acceptance):
         facts.add_row("MALA acceptance", f"{r.acceptance:.2f}")
+    if not math.isnan(r.swaps):
+        facts.add_row("swaps of neighbouring temperatures", f"{r.swaps:.2f}")
     facts.add_row("energy calls", f"{calls:.3g}")
     facts.add_row("step size", f"{r.learning_rate:.2g}")
     both = Table.grid(padding=(0, 4))

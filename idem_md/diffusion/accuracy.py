@@ -34,3 +34,8 @@ class DenoiserAccuracy:
         """mse(sigma); beyond the table mse/sigma^2 stays that of its end."""
         ratio = np.log(np.asarray(self.mse) / np.asarray(self.sigma) ** 2)
         return float(sigma**2 * np.exp(np.interp(np.log(sigma), np.log(self.sigma), ratio)))
+
+    def between(self, other: DenoiserAccuracy, share: float) -> DenoiserAccuracy:
+        """A table at the levels of this one, ``share`` of the way to another in the logarithm of the error."""
+        mse = tuple(own ** (1 - share) * other(sigma) ** share for sigma, own in zip(self.sigma, self.mse))
+        return DenoiserAccuracy(self.sigma, mse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from ..checks import check_choice
 from ..geometry import centred
-from ..nets import ELASTIC_NETWORK, FLOW_COVARIANCE, FLOW_MAP
+from ..nets import ELASTIC_NETWORK, FLOW_COVARIANCE, FLOW_MAP, TakesTemperature
 from .elastic import Precision
 
 __all__ = ["OUTPUTS", "Denoiser"]
@@ -33,6 +34,11 @@ class Denoiser(nn.Module):
     output : str
     heads : dict of nn.Module, optional
         On the features of the network, which must then be a `nets.HasFeatures`; names are those of `nets.HEADS`.
+
+    Attributes
+    ----------
+    log_beta : torch.Tensor, shape () or (B,), optional
+        Logarithm of the inverse temperature, relative to the system's own, where the network takes one; see `at`.
     """
 
     def __init__(
@@ -47,6 +53,26 @@ class Denoiser(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.sigma_data = sigma_data
         self.output = check_choice("output", output, OUTPUTS)
+        self.log_beta: torch.Tensor | None = None
+
+    def add_temperature(self) -> None:
+        """Make the temperature an input of the network, which has to be a `nets.TakesTemperature`; it begins at that of
+        the system."""
+        cast(TakesTemperature, self.net).add_temperature()
+        self.log_beta = torch.zeros((), dtype=torch.float32)
+
+    def at(self, log_beta: float | torch.Tensor) -> Denoiser:
+        """The same network, its weights shared, at another temperature, or at one for each configuration (B,)."""
+        other = copy.copy(self)
+        other.log_beta = torch.as_tensor(log_beta, dtype=torch.float32)
+        return other
+
+    def _inputs(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+        """Arguments and keywords of the network."""
+        inputs = x.float(), torch.log(sigma.float())
+        if self.log_beta is None:
+            return inputs, {}
+        return inputs, {"log_beta_B": self.log_beta.to(x.device).expand(len(x))}
 
     def has(self, head: str) -> bool:
         """Whether there is a head of that name."""
@@ -73,7 +99,8 @@ class Denoiser(nn.Module):
             The network runs in float32 whatever the dtype; the result has the dtype of ``x``.
         sigma : torch.Tensor, shape (B,)
         """
-        return self._scaled(x, sigma, self.net(x.float(), torch.log(sigma.float())))
+        inputs, temperature = self._inputs(x, sigma)
+        return self._scaled(x, sigma, self.net(*inputs, **temperature))
 
     def _scaled(self, x: torch.Tensor, sigma: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
         s = sigma.to(x.dtype)[:, None, None]
@@ -83,7 +110,8 @@ class Denoiser(nn.Module):
         """D (B, N, D) as `forward` has it, and the `nets.Features` that heads are made for, from one network evaluation
         without gradients."""
         with torch.no_grad():
-            features = cast(Any, self.net).with_features(x.float(), torch.log(sigma.float()))
+            inputs, temperature = self._inputs(x, sigma)
+            features = cast(Any, self.net).with_features(*inputs, **temperature)
             return self._scaled(x, sigma, features.field), features
 
     def precision(self, x: torch.Tensor, denoised: torch.Tensor, features: Any, sigma: torch.Tensor) -> Precision:

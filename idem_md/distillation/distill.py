@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import Checkpoint, read_tensors, weights_digest, write_tensors
+from ..checkpoint import Checkpoint, weights_digest
 from ..checks import check_float, check_int
 from ..diffusion import Denoiser
 from ..errors import ConfigError, FileFormatError, IdemError, Interrupted, UsageError
 from ..geometry import standard_normal
 from ..nets import FLOW_COVARIANCE, FLOW_MAP, FlowMap, build_flow_map
+from ..tensor_files import read_tensors, write_tensors
 from ..torch_state import own_torch
 from ..training.budgets import Budget
 from ..training.config import OptimizerConfig
@@ -166,7 +167,7 @@ def distill(
     Raises
     ------
     UsageError
-        A network for which there is no flow map, or levels out of order.
+        A network for which there is no flow map, one for a range of temperatures, or levels out of order.
     ConfigError, FileFormatError
         The state belongs to another distillation, or cannot be read.
     Interrupted
@@ -176,6 +177,8 @@ def distill(
     """
     settings, budget = settings or Distillation(), Budget(minutes)
     denoiser, system = checkpoint.denoiser, checkpoint.system
+    if checkpoint.rungs:
+        raise UsageError("checkpoint: expected a network for a single temperature, got one for a range")
     lowest = settings.lowest or 0.4 * denoiser.sigma_data
     highest = checkpoint.noise_range[1]
     if not checkpoint.noise_range[0] <= lowest < highest / 2:

@@ -23,6 +23,7 @@ from .registry import (
     LayeredOptions,
     Network,
     NetworkOptions,
+    TakesTemperature,
     parse_network,
     register_network,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "NoiseEmbedding",
     "PaiNN",
     "PointFlowMap",
+    "TakesTemperature",
     "SpringConstants",
     "ElasticNetwork",
     "ElasticNetworkOptions",

@@ -31,21 +31,28 @@ def silent_linear(n_in: int, n_out: int) -> nn.Linear:
 
 
 class NoiseEmbedding(nn.Module):
-    """Fourier features of ln sigma through a small perceptron: (B,) -> (B, C)."""
+    """Fourier features of ln sigma, and of further numbers, through a small perceptron: (B,), ... -> (B, C).
+
+    Parameters
+    ----------
+    channels : int
+    n_numbers : int
+        How many numbers it takes.
+    """
 
     frequencies: torch.Tensor
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, n_numbers: int = 1):
         super().__init__()
         self.register_buffer(
             "frequencies",
             torch.exp(torch.linspace(math.log(0.25), math.log(4.0), 16, dtype=torch.float32)),
             persistent=False,
         )
-        self.mlp = perceptron(32, channels, channels)
+        self.mlp = perceptron(32 * n_numbers, channels, channels)
 
-    def forward(self, log_sigma_B: torch.Tensor) -> torch.Tensor:
-        phase = log_sigma_B[:, None] * self.frequencies
+    def forward(self, *numbers_B: torch.Tensor) -> torch.Tensor:
+        phase = torch.cat([number[:, None] * self.frequencies for number in numbers_B], -1)
         return self.mlp(torch.cat([phase.sin(), phase.cos()], -1))
 
 

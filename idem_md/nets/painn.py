@@ -134,6 +134,7 @@ class PaiNN(nn.Module):
         self.cutoff = cutoff
         self.n_scalars, self.length = channels, length
         self.noise = NoiseEmbedding(channels)
+        self.temperature: NoiseEmbedding | None = None
         self.radial = RadialSplines(n_basis, length)
         self.scalar_in = dense(n_basis, channels)
         self.vector_in = nn.Parameter(torch.randn(channels, dtype=torch.float32) / math.sqrt(channels))
@@ -146,7 +147,18 @@ class PaiNN(nn.Module):
         self.kind = nn.Embedding(max(kinds) + 1, channels, dtype=torch.float32) if several else None
         self.register_buffer("kinds", torch.tensor(kinds) if several else None, persistent=False)
 
-    def forward(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor, native: bool | None = None) -> torch.Tensor:
+    def add_temperature(self) -> None:
+        """See `TakesTemperature`."""
+        self.temperature = NoiseEmbedding(self.n_scalars, 2)
+        self.temperature.mlp[-1] = silent_linear(self.n_scalars, self.n_scalars)
+
+    def forward(
+        self,
+        x_BND: torch.Tensor,
+        log_sigma_B: torch.Tensor,
+        native: bool | None = None,
+        log_beta_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The field, shape (B, N, D), mean-free, float32.
 
         Parameters
@@ -156,15 +168,23 @@ class PaiNN(nn.Module):
         native : bool, optional
             Use the fused kernel. By default wherever it serves: all pairs, CPU, 2 or 3 dimensions, and no
             gradient with respect to the positions wanted.
+        log_beta_B : torch.Tensor, float32, optional
+            See `TakesTemperature`; by default zeros.
 
         Raises
         ------
         UsageError
             ``native`` where it does not serve.
         """
-        return self.with_features(x_BND, log_sigma_B, native).field
+        return self.with_features(x_BND, log_sigma_B, native, log_beta_B).field
 
-    def with_features(self, x_BND: torch.Tensor, log_sigma_B: torch.Tensor, native: bool | None = None) -> Features:
+    def with_features(
+        self,
+        x_BND: torch.Tensor,
+        log_sigma_B: torch.Tensor,
+        native: bool | None = None,
+        log_beta_B: torch.Tensor | None = None,
+    ) -> Features:
         """The field of `forward`, and what the last layer knows; see `HasFeatures`."""
         b, n, d = x_BND.shape
         serves = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3) and not x_BND.requires_grad
@@ -176,6 +196,9 @@ class PaiNN(nn.Module):
         x = x_BND - x_BND.mean(1, keepdim=True)
         y = x / torch.sqrt((2 * log_sigma_B).exp() + self.sigma_data**2)[:, None, None]
         h = self.noise(log_sigma_B).float()
+        if self.temperature is not None:
+            log_beta_B = torch.zeros_like(log_sigma_B) if log_beta_B is None else log_beta_B
+            h = h + self.temperature(log_sigma_B, log_beta_B).float()
         s = self.scalar_in(self.radial(torch.sqrt((x**2).sum(-1) + 1e-12))).float() + h[:, None]
         if self.kind is not None:
             if n != len(self.kinds):

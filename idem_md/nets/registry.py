@@ -16,6 +16,7 @@ __all__ = [
     "NETWORKS",
     "Features",
     "HasFeatures",
+    "TakesTemperature",
     "LayeredOptions",
     "Network",
     "NetworkOptions",
@@ -86,6 +87,16 @@ class HasFeatures(Protocol):
 
     def with_features(self, x_BND: Tensor, log_sigma_B: Tensor) -> Features:
         """The field, and the features beside it."""
+        ...
+
+
+@runtime_checkable
+class TakesTemperature(Protocol):
+    """A network that can have the temperature as an input."""
+
+    def add_temperature(self) -> None:
+        """Make ``log_beta_B``, the logarithm of the inverse temperature relative to the system's own, a keyword of what
+        is called; at first it has no effect."""
         ...
 
 

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from ..checkpoint import Checkpoint
 from ..ensemble import WeightedEnsemble
 from ..provenance import provenance
 from ..seeds import runs_of
 from ..systems import System
-from .chunks import Gathered
+from .chunks import Drawing, Gathered
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "SoFar", "origin_of"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,45 @@ class Assembly:
                 )
                 ensembles.append(new if self.after is None else WeightedEnsemble.concatenate([self.after, new]))
         return ensembles
+
+
+def origin_of(drawing: Drawing, checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
+    """What provenances say of how samples are drawn."""
+    plan = drawing.plan
+    facts: dict[str, Any] = {
+        "checkpoint": checkpoint.digest,
+        "training": checkpoint.training_cost,
+        "seed": drawing.seed,
+        "device": device.type,
+        "method": drawing.paths.kernel.method,
+        "kernel": plan.kernel,
+        "last_step": plan.last_step,
+        "plan": plan.table(),
+        "nfe": plan.nfe,
+    }
+    own = all(system is checkpoint.system for system in drawing.systems)
+    if plan.weighted and plan.ess_fraction is not None and own:
+        facts["expected_ess_fraction"] = plan.ess_fraction  # it was tuned for no other system or temperature
+    return facts
+
+
+class SoFar:
+    """What a call has drawn: ensembles of temperatures that are done, and those of the work that is under way."""
+
+    def __init__(self) -> None:
+        self._done: Sequence[WeightedEnsemble] = ()
+        self._work: Assembly | None = None
+
+    def begin(self, work: Assembly, done: Sequence[WeightedEnsemble]) -> Assembly:
+        """Work is under way, after other that is ``done``."""
+        self._done, self._work = tuple(done), work
+        return work
+
+    def end(self, work: Assembly) -> None:
+        """Forget it all, unless other work has begun since."""
+        if self._work is work:
+            self._done, self._work = (), None
+
+    def ensembles(self) -> list[WeightedEnsemble]:
+        """See `Sampler.so_far`."""
+        return [*self._done, *([] if self._work is None else self._work.ensembles(whole=False))]

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ..native import check_device
 from ..rows import check_room
 from ..systems import System
 from ..torch_state import own_torch
-from .assembly import Assembly
+from .assembly import Assembly, SoFar, origin_of
 from .chunks import Drawing, Wanted, gather, rounds
 from .planning import PathOptions, PlanOptions, choose_plan, plan_of, with_move_step
 
@@ -42,8 +42,8 @@ class Sampler:
     checkpoint : Checkpoint
     system : System, optional
         What to sample, by default what the checkpoint was trained for. Another potential of the same atoms will do:
-        the weights see to it that averages are those of this system, at the price of effective samples.
-
+        the weights see to it that averages are those of this system, at the price of effective samples. A network for
+        a range of temperatures is taken at that of the system.
     device : torch.device or str
         ``cpu`` or ``cuda``: where network, paths and native chains run. Random numbers are drawn for as many samples at
         a time as suits the device, so a seed gives other samples there.
@@ -51,12 +51,16 @@ class Sampler:
     Raises
     ------
     UsageError
-        Another number or order of kinds of atoms than the checkpoint's; a device that cannot be used.
+        Another number or order of kinds of atoms than the checkpoint's, or a temperature outside the range of its
+        training; a device that cannot be used.
     """
 
     def __init__(self, checkpoint: Checkpoint, system: System | None = None, device: torch.device | str = "cpu"):
+        self._range = checkpoint
+        if system is not None and checkpoint.rungs:
+            checkpoint = checkpoint.at(system.units.temperature_kelvin)
         self.checkpoint = checkpoint
-        self._under_way: Assembly | None = None
+        self._so_far = SoFar()
         self.device = check_device("device", device)
         self._denoiser = checkpoint.denoiser
         if self.device.type != "cpu":
@@ -69,6 +73,29 @@ class Sampler:
             raise UsageError(
                 f"system: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {self.system.kinds}"
             )
+
+    @property
+    def temperatures_K(self) -> tuple[float, float] | None:
+        """The lowest and the highest temperature of the training, if the network was trained for several."""
+        rungs = self._range.rungs
+        return (rungs[0].kelvin, rungs[-1].kelvin) if rungs else None
+
+    def at(self, temperature_K: float) -> Sampler:
+        """The sampler at another temperature, in kT of that temperature; see `System.at`.
+
+        A network that was trained for a range has the temperature as an input, and plans for each. One for a single
+        temperature stays as it is: near that one the weights make up for the difference.
+
+        Raises
+        ------
+        UsageError
+            A temperature outside the range of the training.
+        """
+        other = Sampler(self._range, self.system.at(temperature_K), self.device)
+        if self._range.rungs and self.system is self.checkpoint.system:
+            other.system = other.checkpoint.system  # which says that it was trained for it
+        other._so_far = self._so_far
+        return other
 
     def plan(
         self,
@@ -143,8 +170,7 @@ class Sampler:
         plan : SamplingPlan, optional
             By `plan` or of another ensemble's provenance; by default that of `plan` with ``nfe`` and ``options``.
         temperature_K : float, optional
-            Sample the same potential at another temperature, in kT of that temperature; see `System.at`. Near the one
-            that the network was trained for the weights make up for the difference.
+            Sample the same potential at another temperature, in kT of that temperature; see `at`.
         progress : callable (log weights), optional
             Called with the log weights of the samples finished since the last call.
         executor : concurrent.futures.Executor or int, optional
@@ -167,6 +193,9 @@ class Sampler:
         WeightWarning
             The weights are not to be trusted; says why, and what to do.
         """
+        if temperature_K is not None and self._range.rungs:
+            here = self.at(temperature_K)
+            return here.sample(n, nfe, seed, plan, progress=progress, executor=executor, shard=shard, **options)
         system = self.system if temperature_K is None else self.system.at(temperature_K)
         asked: PlanOptions = {**options} if nfe is None else {**options, "nfe": nfe}
         chosen = self._chosen(plan, asked)
@@ -203,12 +232,15 @@ class Sampler:
         UsageError
             A parameter out of range, or an ensemble that cannot be gone on with.
         """
+        if self._range.rungs and ensemble.system.name != self.system.name:
+            kelvin = ensemble.system.units.temperature_kelvin
+            return self.at(kelvin).extend(ensemble, n, ess, seed, progress, executor)
         p, plan = ensemble.provenance, with_move_step(plan_of(ensemble), self.checkpoint)
         if ess is not None and not plan.weighted:
             raise UsageError(f"ess: expected none for samples without weights, got {ess}")
         # Read from a file it may not know its energy.
-        system = self.system.at(ensemble.system.units.temperature_kelvin)
-        system = self.system if ensemble.system.name == self.system.name else system
+        same = ensemble.system.name == self.system.name
+        system = self.system if same else self.system.at(ensemble.system.units.temperature_kelvin)
         seed = p.get("seed", p.get("seeds", [0])[-1]) if seed is None else seed
         return self._draw([system], n, seed, plan, progress, executor, ess=ess, after=ensemble)[0]
 
@@ -223,11 +255,11 @@ class Sampler:
         progress: Callable[[np.ndarray], None] | None = None,
         **options: Unpack[PlanOptions],
     ) -> list[WeightedEnsemble]:
-        """``n`` samples at each of several temperatures; the paths above the last step are shared.
+        """``n`` samples at each of several temperatures.
 
-        So the network is evaluated for one temperature only, and differences between neighbours are less noisy than
-        the ensembles, which are not independent of each other. Each bears the cost of all in its provenance, but for
-        the energy calls, which are its own.
+        Those of a network for a single temperature share their paths above the last step, and the cost of these; those
+        of a network for a range have the same random numbers. So ensembles are not independent of each other, and
+        differences between neighbours are less noisy than they are.
 
         Parameters
         ----------
@@ -236,12 +268,20 @@ class Sampler:
         others
             As for `sample`.
         """
-        systems = [self.system.at(t) for t in temperatures_K]
+        samplers = [self.at(kelvin) for kelvin in temperatures_K]
+        systems = [sampler.system for sampler in samplers]
         if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
-        if not (chosen := self._chosen(plan, options)).weighted:
-            raise UsageError("weighted: expected True, raw samples depend on no temperature, got False")
-        return self._draw(systems, n, seed, chosen, progress)
+        several = bool(self._range.rungs)
+        plans = [sampler._chosen(plan, options) for sampler in (samplers if several else [self])]
+        if not all(chosen.weighted for chosen in plans):
+            raise UsageError("weighted: expected True, raw samples do not tell temperatures apart, got False")
+        if not several:
+            return self._draw(systems, n, seed, plans[0], progress)
+        done: list[WeightedEnsemble] = []
+        for sampler, chosen in zip(samplers, plans):
+            done += sampler._draw([sampler.system], n, seed, chosen, progress, done=done)
+        return done
 
     @own_torch
     def forward(
@@ -290,7 +330,7 @@ class Sampler:
         """What the call of `sample`, `extend` or `scan` that was interrupted had drawn, or the one that is under way in
         another thread has: an ensemble of whole chunks a temperature, to go on from with `extend`. Empty if there is
         none."""
-        return [] if self._under_way is None else self._under_way.ensembles(whole=False)
+        return self._so_far.ensembles()
 
     def _chosen(self, plan: SamplingPlan | None, options: PlanOptions) -> SamplingPlan:
         """The plan, or that of `plan` with these options."""
@@ -298,8 +338,7 @@ class Sampler:
             return self.plan(**options)
         plan = with_move_step(plan, self.checkpoint)
         if options:
-            name = next(iter(options))
-            raise UsageError(f"{name}: expected none beside a plan, give it to Sampler.plan")
+            raise UsageError(f"{next(iter(options))}: expected none beside a plan, give it to Sampler.plan")
         return plan
 
     def _paths(self, plan: SamplingPlan) -> PathSampler:
@@ -317,25 +356,14 @@ class Sampler:
         shard: tuple[int, int] = (0, 1),
         ess: float | None = None,
         after: WeightedEnsemble | None = None,
+        done: Sequence[WeightedEnsemble] = (),
     ) -> list[WeightedEnsemble]:
         n, start = check_int("n", n, 1), time.perf_counter()
         # Beyond, torch repeats its streams.
         seed, k, m = check_int("seed", seed, 0, 2**32 - 1), shard[0], check_int("shard", shard[1], 1)
         check_int("shard", k, 0, m - 1)
         drawing = Drawing(tuple(systems), self._paths(plan), plan, seed)
-        facts: dict[str, Any] = {
-            "checkpoint": self.checkpoint.digest,
-            "training": self.checkpoint.training_cost,
-            "seed": seed,
-            "device": self.device.type,
-            "method": drawing.paths.kernel.method,
-            "kernel": plan.kernel,
-            "last_step": plan.last_step,
-            "plan": plan.table(),
-            "nfe": plan.nfe,
-        }
-        if plan.weighted and plan.ess_fraction is not None and all(s is self.checkpoint.system for s in systems):
-            facts["expected_ess_fraction"] = plan.ess_fraction  # it was tuned for no other system or temperature
+        facts = origin_of(drawing, self.checkpoint, self.device)
         kind, first, sums = "importance" if plan.weighted else "raw", 0, WeightSums()
         if after is not None:
             first = next_chunk(after, systems[0], kind, {**facts, "parameters": systems[0].energy().parameters})
@@ -355,10 +383,10 @@ class Sampler:
         closing = ({"shards": [[seed, k, m, n]]} if m > 1 else {}) | (
             {} if ess is None else {"stopped_at_ess": float(ess)}
         )
-        work = self._under_way = Assembly(systems, kind, facts, start, after, closing)
+        work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing), done)
         gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
         ensembles = work.ensembles()
-        self._under_way = None if self._under_way is work else self._under_way
+        self._so_far.end(work)
         if not ensembles:
             raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
         for ensemble in ensembles:

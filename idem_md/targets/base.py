@@ -34,18 +34,21 @@ class Batch:
     x_0, f_0 : torch.Tensor, shape (B, N, D)
         Where x_t came from, and the stored forces there; no samples of the system if training is on the prior, and then
         without forces (NaN).
-    force_scale : float
-        <f^2>^(-1/2) per coordinate over the buffer, the stiffness length of the potential.
+    force_scale : float or torch.Tensor, shape (B, 1, 1)
+        <f^2>^(-1/2) per coordinate over the samples of that temperature, the stiffness length of the potential.
     mala_step : float
-        A Langevin step that suits the energy.
+        A Langevin step that suits the energy at an inverse temperature of one.
+    beta : torch.Tensor, shape (B,), optional
+        Inverse temperature of each x_0, where there are several; by which ``f_0`` is multiplied already.
     """
 
     x_t: torch.Tensor
     sigma: torch.Tensor
     x_0: torch.Tensor
     f_0: torch.Tensor
-    force_scale: float
+    force_scale: float | torch.Tensor
     mala_step: float
+    beta: torch.Tensor | None = None
 
 
 class Target(ABC):
@@ -57,10 +60,13 @@ class Target(ABC):
         The settings, a subclass of `TargetOptions`.
     needs_samples : bool
         Whether x_0 must be samples of the system.
+    takes_temperatures : bool
+        Whether it heeds ``Batch.beta``.
     """
 
     Options: ClassVar[type[TargetOptions]] = TargetOptions
     needs_samples: ClassVar[bool] = True
+    takes_temperatures: ClassVar[bool] = False
 
     def __init__(self, options: Any):
         self.options = options

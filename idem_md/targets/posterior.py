@@ -32,6 +32,7 @@ class PosteriorTarget(Target):
 
     options: Options
     needs_samples: ClassVar[bool] = True
+    takes_temperatures: ClassVar[bool] = True
 
     def __call__(self, energy: Energy, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         """See `Target`."""
@@ -44,5 +45,7 @@ class PosteriorTarget(Target):
             self.options.chains,
             self.options.chain_steps,
             draw_seed(generator),
+            batch.beta,
         )
-        return mix_with_force(batch.x_t, batch.sigma, mean.mean, mean.force, batch.force_scale)
+        force = mean.force if batch.beta is None else batch.beta[:, None, None] * mean.force
+        return mix_with_force(batch.x_t, batch.sigma, mean.mean, force, batch.force_scale)

@@ -16,6 +16,7 @@ from ..targets import TARGETS, PosteriorTarget, TargetOptions
 
 __all__ = [
     "BufferConfig",
+    "LadderConfig",
     "NoiseConfig",
     "OptimizerConfig",
     "TrainingConfig",
@@ -47,6 +48,9 @@ class BufferConfig(Table):
     alone would keep as they were. Where hardly any are effective in a process, ``fresh`` of them are added without
     regard to weights.
 
+    With ``exchanges`` so many pairs of unlike atoms are tried in each other's place before every refinement of a
+    walker, for an energy call each and one more: what a solid alloy wants, and no molecule.
+
     With ``train_on = "prior"`` the noised x_0 are drawn from N(0, sigma_max^2) instead, as pDEM does, and the buffer
     only serves to measure.
     """
@@ -61,6 +65,21 @@ class BufferConfig(Table):
     warmup_steps: int = Field(2000, ge=0, le=MANY)
     refine_steps: int = Field(1000, ge=0, le=MANY)
     mala_step: float = Field(5e-4, gt=0)
+    exchanges: int = Field(0, ge=0, le=MANY)
+
+
+class LadderConfig(Table):
+    """A range of temperatures (K), from the coldest to the hottest, all of which one network learns.
+
+    The replay buffer is then one of ladders of replicas, whose rungs exchange places after so many Langevin ``moves``,
+    and are as many and spaced so that about half of the swaps between neighbours are accepted. ``buffer.size`` and
+    ``walkers`` count the samples of all rungs together; ``buffer.fresh`` samples of the network are drawn at the
+    system's own temperature, only to measure.
+    """
+
+    coldest: float = Field(gt=0)
+    hottest: float = Field(gt=0)
+    moves: int = Field(10, ge=1, le=MANY)
 
 
 class OptimizerConfig(Table):
@@ -101,6 +120,7 @@ class TrainingConfig(Table):
     target: SerializeAsAny[TargetOptions] = PosteriorTarget.Options(name="posterior")
     buffer: BufferConfig = BufferConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    ladder: LadderConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -116,6 +136,8 @@ class TrainingConfig(Table):
             )
         if buffer.weighted and buffer.weighted < (least := max(8 * buffer.fresh, 128)):
             raise ValueError(f"buffer.weighted: expected 0 or at least {least}, got {buffer.weighted}")
+        if buffer.exchanges and not buffer.refine_steps:
+            raise ValueError(f"buffer.exchanges: expected 0 without refine_steps, got {buffer.exchanges}")
         if buffer.fresh > buffer.size:
             raise ValueError(f"buffer.fresh: expected at most buffer.size = {buffer.size}, got {buffer.fresh}")
         if not buffer.fresh <= (buffer.walkers or buffer.size) <= buffer.size:
@@ -128,7 +150,23 @@ class TrainingConfig(Table):
                 f"buffer.train_on: expected 'buffer' with the target {self.target.name!r}, "
                 "whose x_0 must be samples of the system, got 'prior'"
             )
+        if self.ladder is not None:
+            self._ladder_agrees(self.ladder)
         return self
+
+    def _ladder_agrees(self, ladder: LadderConfig) -> None:
+        if ladder.coldest >= ladder.hottest:
+            raise ValueError(
+                f"ladder.coldest: expected less than ladder.hottest = {ladder.hottest:g}, got {ladder.coldest:g}"
+            )
+        if not TARGETS[self.target.name].takes_temperatures:
+            able = ", ".join(name for name, target in TARGETS.items() if target.takes_temperatures)
+            raise ValueError(f"target.name: expected one of {able} with a ladder, got {self.target.name!r}")
+        if self.buffer.train_on == "prior" or self.buffer.weighted:
+            raise ValueError(
+                "buffer: expected train_on = 'buffer' and weighted = 0 with a ladder, got "
+                f"{self.buffer.train_on!r} and {self.buffer.weighted}"
+            )
 
     @classmethod
     def parse(cls, table: Mapping[str, Any], source: str) -> TrainingConfig:

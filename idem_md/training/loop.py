@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -15,13 +16,14 @@ from ..checkpoint import build_denoiser
 from ..checks import check_fits
 from ..diffusion import PathSampler, PlainLastStep, noise_grid, stratified_log_uniform
 from ..diffusion.kernels import Ddpm
-from ..energies import Energy
+from ..energies import Energy, TemperingRun
 from ..errors import BudgetExhausted, IdemError
 from ..geometry import centred, standard_normal
 from ..seeds import draw_seed
 from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
+from .ladder import first_ladder, refinement, respaced
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
 from .resampling import renewed_by_weight, weighted_paths
@@ -41,7 +43,8 @@ class IterationReport:
     """What one outer iteration saw, in all processes; ``loss`` by noise level in units of the preconditioned target.
 
     Energies by weight are NaN where too few samples of a process are effective to renew the buffer; ``raw_failed`` and
-    ``weighted_ess`` are then those of an eighth of the paths.
+    ``weighted_ess`` are then those of an eighth of the paths. With a ladder energies are those of the rung nearest to
+    the system's own temperature; ``swaps`` is the accepted share of exchanges.
     """
 
     iteration: int
@@ -55,6 +58,7 @@ class IterationReport:
     weighted_mean_energy: float = math.nan
     weighted_mean_energy_err: float = math.nan
     acceptance: float = math.nan
+    swaps: float = field(default=math.nan, init=False)
     learning_rate: float = math.nan
     skipped: int = 0
 
@@ -80,6 +84,8 @@ def init(
 
     Raises
     ------
+    UsageError
+        The temperatures of the ladder do not have the system's own among them.
     EnergyError
         No configuration of the buffer reached a finite energy.
     BudgetExhausted
@@ -92,7 +98,11 @@ def init(
     size, walkers = ranks.part(b.size), ranks.part(b.walkers or b.size)
     rounds = WARMUP_ROUNDS if b.warmup_steps else 0
     steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
-    needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1))
+    ladder = first_ladder(config, system, walkers)
+    if ladder is not None:
+        walkers = ladder.whole(walkers)
+        steps_a_round = -(-steps_a_round // ladder.moves) * ladder.moves
+    needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1 + (b.exchanges + 1 if b.exchanges else 0)))
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
         raise BudgetExhausted(
             f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}"
@@ -100,7 +110,7 @@ def init(
     generator = ranks.generator(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        denoiser = build_denoiser(config.network, system).to(device)
+        denoiser = build_denoiser(config.network, system, ladder is not None).to(device)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
     start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
     # As much of the second half of the rounds as there is room for; what chains see before is not in equilibrium.
@@ -111,9 +121,19 @@ def init(
         guard()
         seen.append(now)
 
-    last, step = equilibrate(
-        energy, start, b.mala_step, rounds, steps_a_round, lambda: draw_seed(generator), on_round=on_round
-    )
+    last, step = start, b.mala_step
+    # Rungs are set anew where a third and two thirds of the rounds are done.
+    for leg in (rounds,) if ladder is None else (rounds // 3, rounds // 3, rounds - 2 * (rounds // 3)):
+        if ladder is not None and last is not start:
+            ladder, last = respaced(ladder, last, ranks)
+            seen.clear()
+        move = partial(refinement, config, system, ladder, walkers=len(last.u))
+        last, step = equilibrate(
+            energy, last, step, leg, steps_a_round, lambda: draw_seed(generator), on_round=on_round, move=move
+        )
+    if ladder is not None:
+        walkers = len(last.u)
+        size = ladder.whole(size) if b.walkers else walkers
     first, *others = (*seen, last)
     buffer = RingBuffer(first, size, walkers)
     for samples in others:
@@ -129,6 +149,7 @@ def init(
         config.optimizer.iterations,
         step,
         system,
+        ladder=ladder,
     )
 
 
@@ -148,8 +169,9 @@ def _renew_buffer(
     except BudgetExhausted:
         done = False
     report.acceptance, report.buffer_mean_energy, report.raw_median_energy, share_done = ranks.means(
-        report.acceptance, float(state.buffer.samples.u.double().mean()), report.raw_median_energy, float(done)
+        report.acceptance, float(state.own_energies.double().mean()), report.raw_median_energy, float(done)
     )
+    (report.swaps,) = ranks.means(report.swaps)
     ess, report.weighted_mean_energy, variance = ranks.means(
         report.weighted_ess, report.weighted_mean_energy, report.weighted_mean_energy_err**2
     )
@@ -179,19 +201,26 @@ def _renew_part(
             (paths,) = sampler.sample([energy], fresh, state.generator)
         report.raw_failed = paths.failed
         report.raw_median_energy = float(paths.energies.median())
-        if share is None or not share.enough:
+        if state.ladder is None and (share is None or not share.enough):
             ok = torch.isfinite(paths.positions).flatten(1).all(1)
             ceiling = float(buffer.samples.u.max())
             x = paths.positions[ok][:fresh].float().to(state.device)
             buffer.put(energy, relax(energy, x, b.relax_steps, ceiling))
     if b.refine_steps:
-        report.acceptance = buffer.refine(energy, state.mala_step, b.refine_steps, draw_seed(state.generator))
+        move = refinement(config, state.system, state.ladder, state.mala_step, buffer.walkers)
+        run = buffer.refine(energy, move, b.refine_steps, draw_seed(state.generator))
+        report.acceptance = float(run.acceptance.mean())
+        if isinstance(run, TemperingRun):
+            report.swaps = float(run.swaps.nanmean())
 
 
-def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, size: int, force_scale: float) -> Batch:
+def _draw_batch(
+    config: TrainingConfig, energy: Energy, state: TrainingState, size: int, force_scales: list[float]
+) -> Batch:
     """``size`` noised positions for one optimiser step, and where they came from."""
     lo, hi = config.noise.sigma_min, config.noise.sigma_max
-    generator = state.generator
+    generator, beta = state.generator, None
+    force_scale: float | torch.Tensor = force_scales[0]
     if config.buffer.train_on == "prior":
         x_0 = hi * standard_normal((size, energy.n_atoms, energy.n_dims), generator, torch.float32, state.device)
         f_0 = torch.full_like(x_0, torch.nan)
@@ -199,9 +228,14 @@ def _draw_batch(config: TrainingConfig, energy: Energy, state: TrainingState, si
         samples = state.buffer.samples
         idx = state.buffer.drawn(size, generator)
         x_0, f_0 = samples.x[idx], samples.f[idx]
+        if state.ladder is not None:
+            beta = state.ladder.beta(idx.to(state.device))
+            scales = torch.tensor(force_scales, dtype=torch.float32, device=state.device)
+            force_scale = (scales[idx % len(scales)] / beta)[:, None, None]
+            f_0 = beta[:, None, None] * f_0
     sigma = stratified_log_uniform(size, lo, hi, generator).to(state.device)
     x_t = x_0 + sigma[:, None, None] * standard_normal(x_0.shape, generator, torch.float32, state.device)
-    return Batch(x_t, sigma, x_0, f_0, force_scale, state.mala_step)
+    return Batch(x_t, sigma, x_0, f_0, force_scale, state.mala_step, beta)
 
 
 def _loss(config: TrainingConfig, denoiser, energy: Energy, target: Target, batch: Batch, generator) -> torch.Tensor:
@@ -209,6 +243,7 @@ def _loss(config: TrainingConfig, denoiser, energy: Energy, target: Target, batc
     same."""
     wanted = target(energy, batch, generator)
     scale = denoiser.c_out(batch.sigma)[:, None, None]
+    denoiser = denoiser if batch.beta is None else denoiser.at(torch.log(batch.beta))
     with torch.autocast(batch.x_t.device.type, torch.bfloat16, enabled=config.optimizer.precision == "bf16"):
         denoised = denoiser(batch.x_t, batch.sigma)
     return (((denoised - centred(wanted)) / scale) ** 2).mean((1, 2))
@@ -247,7 +282,7 @@ def outer_iteration(
     report = IterationReport(state.iteration, math.nan)
     if not _renew_buffer(config, energy, state, report, ranks):
         return None
-    (force_scale,) = ranks.means(state.buffer.force_scale())
+    force_scales = ranks.means(*state.buffer.force_scales(1 if state.ladder is None else len(state.ladder)))
     size = ranks.part(o.batch)
     target = TARGETS.find(config.target.name)(config.target)
     totals = torch.zeros(2, LOSS_BINS, dtype=torch.float64, device="cpu")
@@ -256,7 +291,7 @@ def outer_iteration(
         step, halt = state.iteration * o.inner_steps + k, stop()
         state.denoiser.zero_grad(set_to_none=True)
         if not halt:
-            batch = _draw_batch(config, energy, state, size, force_scale)
+            batch = _draw_batch(config, energy, state, size, force_scales)
             try:
                 loss_B = _loss(config, state.denoiser, energy, target, batch, state.generator)
                 loss_B.mean().backward()

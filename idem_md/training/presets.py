@@ -16,13 +16,20 @@ from .config import TrainingConfig
 
 __all__ = ["PRESETS", "preset"]
 
+# Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration, and elements of
+# molecules, whose atoms have their places.
+EXCHANGES = 3
+COVALENT = frozenset("H B C N O F Si P S Cl Ge As Se Br Te I".split())
+
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
 for _name in ("refined", "frugal", "idem", "pdem"):
     _text = (files(__package__) / "presets" / f"{_name}.toml").read_text(encoding="utf-8")
     PRESETS.register(_name)(tomllib.loads(_text))
 
 
-def preset(system: str | System, name: str = "refined", seed: int = 0) -> TrainingConfig:
+def preset(
+    system: str | System, name: str = "refined", seed: int = 0, temperatures: tuple[float, float] | None = None
+) -> TrainingConfig:
     """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``idem`` and
     ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
 
@@ -30,6 +37,10 @@ def preset(system: str | System, name: str = "refined", seed: int = 0) -> Traini
     ----------
     system : str or System
         A name, or any system whose unit of length is near the distance of nearest neighbours.
+    name, seed
+    temperatures : tuple of float, optional
+        The lowest and the highest one (K), for a network of all temperatures between; see `LadderConfig`. By default
+        one network for the system's own.
 
     Raises
     ------
@@ -50,4 +61,11 @@ def preset(system: str | System, name: str = "refined", seed: int = 0) -> Traini
         raise UsageError(
             f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(tables)}"
         )
+    elements = set(system.elements)
+    if name == "frugal" and system.labels is None and len(elements) > 1 and not elements & COVALENT:
+        table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
+    if temperatures is not None:
+        # Replicas that exchange places bring the shares of equilibrium, as weights would.
+        buffer = {**table.get("buffer", {}), "weighted": 0}
+        table = {**table, "buffer": buffer, "ladder": {"coldest": temperatures[0], "hottest": temperatures[1]}}
     return TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from ..chains import MALA, ChainState
+from ..chains import ChainState, Move
 from ..energies import Energy
 from ..geometry import subspace_dimension
 
@@ -56,19 +58,19 @@ class RingBuffer:
         self.append(ChainState(x[ok], u[ok], f[ok]))
         return int(ok.sum())
 
-    def refine(self, energy: Energy, step: float, n_steps: int, seed: int) -> float:
-        """MALA on the true energy for the walkers; returns the acceptance."""
+    def refine(self, energy: Energy, move: Move[Any], n_steps: int, seed: int) -> Any:
+        """Steps of a move on the true energy for the walkers; returns what happened."""
         s = self.samples
         if self.walkers == self.size:
-            self.samples, run = MALA(step).step(energy, s, n_steps, seed)
+            self.samples, run = move.step(energy, s, n_steps, seed)
         else:
             # In the order in which they came, and so they go back: those that come next replace the oldest.
             newest = (self.next - self.walkers + torch.arange(self.walkers, device=s.x.device)) % len(self)
-            state, run = MALA(step).step(energy, ChainState(s.x[newest], s.u[newest], s.f[newest]), n_steps, seed)
+            state, run = move.step(energy, ChainState(s.x[newest], s.u[newest], s.f[newest]), n_steps, seed)
             self.append(state)
-        return float(run.acceptance.mean())
+        return run
 
-    def force_scale(self) -> float:
-        """s = <f^2>^(-1/2) per coordinate of the mean-free subspace."""
-        f = self.samples.f
-        return float((f.double() ** 2).sum((1, 2)).mean() / subspace_dimension(*f.shape[1:])) ** -0.5
+    def force_scales(self, rungs: int = 1) -> list[float]:
+        """s = <f^2>^(-1/2) per coordinate of the mean-free subspace, of the samples of each rung."""
+        f, dimension = self.samples.f, subspace_dimension(*self.samples.f.shape[1:])
+        return [float((f[k::rungs].double() ** 2).sum((1, 2)).mean() / dimension) ** -0.5 for k in range(rungs)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from ..checkpoint import Checkpoint, load_checkpoint, read_tensors, save_checkpoint, weights_digest
+from ..checkpoint import Checkpoint, Rung, load_checkpoint, save_checkpoint, weights_digest
 from ..energies import Energy, Scaled
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
 from ..files import own_folder, write_atomic
@@ -23,6 +23,7 @@ from ..native import check_device
 from ..provenance import hardware, versions
 from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
+from ..tensor_files import read_tensors
 from ..torch_state import own_torch
 from .accuracy import measure_accuracy
 from .budgets import Budget
@@ -57,8 +58,13 @@ def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finish
         "hardware": hardware(),
         "versions": versions(),
     }
-    accuracy, ema = measure_accuracy(config, state), copy.deepcopy(state.ema).cpu()
-    return Checkpoint(ema, accuracy, config.model_dump(), state.system, provenance)
+    ema, ladder = copy.deepcopy(state.ema).cpu(), state.ladder
+    if ladder is None:
+        return Checkpoint(ema, measure_accuracy(config, state), config.model_dump(), state.system, provenance)
+    own = state.system.units.temperature_kelvin
+    rungs = tuple(Rung(own / beta, measure_accuracy(config, state, rung=k)) for k, beta in enumerate(ladder.betas))
+    checkpoint = Checkpoint(ema, rungs[ladder.own].accuracy, config.model_dump(), state.system, provenance, rungs=rungs)
+    return replace(checkpoint, accuracy=checkpoint.at(own).accuracy)
 
 
 def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:

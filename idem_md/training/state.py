@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 
 from ..chains import ChainState
-from ..checkpoint import build_denoiser, read_tensors, write_tensors
+from ..checkpoint import build_denoiser
 from ..checks import all_finite, check_float, check_int
 from ..diffusion import Denoiser
 from ..errors import ConfigError, FileFormatError, UsageError
 from ..systems import System
+from ..tensor_files import read_tensors, write_tensors
 from .config import TrainingConfig
+from .ladder import Ladder
 from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
 from .ranks import ALONE, Ranks
 from .ring import RingBuffer
@@ -45,6 +48,8 @@ class TrainingState:
         Wall time so far.
     filled : tuple[float, int]
         Seconds and energy calls of the first buffer.
+    ladder : Ladder, optional
+        The temperatures of the buffer, if there are several.
     """
 
     denoiser: Denoiser
@@ -58,6 +63,13 @@ class TrainingState:
     system: System
     seconds: float = 0.0
     filled: tuple[float, int] = (0.0, 0)
+    ladder: Ladder | None = None
+
+    @property
+    def own_energies(self) -> torch.Tensor:
+        """Energies of the samples at the system's own temperature, or that which is nearest."""
+        u = self.buffer.samples.u
+        return u if self.ladder is None else u[self.ladder.own :: len(self.ladder)]
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +114,8 @@ def save_state(
         "log": log,
         "system": state.system.describe(),
     }
+    if state.ladder is not None:
+        header |= {"betas": state.ladder.betas, "walkers": state.buffer.walkers}
     write_tensors(path, "state", tensors, header)
 
 
@@ -136,10 +150,22 @@ def _check(header: Mapping[str, Any], rings: list, samples: ChainState, config: 
         raise UsageError(f"rings: expected {n} samples in all, got {rings}")
     for length, next in rings:
         check_int("next", next, 0, length - 1)
+    if config.ladder is not None:
+        betas = [check_float("betas", beta, above=0.0) for beta in header["betas"]]
+        if len(betas) < 2 or any(a <= b for a, b in itertools.pairwise(betas)):
+            raise UsageError(f"betas: expected two or more that fall, got {betas}")
+        if any(number % len(betas) for ring in rings for number in ring):
+            raise UsageError(f"rings: expected whole ladders of {len(betas)} samples, got {rings}")
+        check_int("walkers", header["walkers"], len(betas), n)
 
 
-def _own_part(samples: ChainState, rings: list, ranks: Ranks) -> tuple[ChainState, int]:
-    """A process's samples, and where its next ones go."""
+def _own_part(samples: ChainState, rings: list, ranks: Ranks, rungs: int = 1) -> tuple[ChainState, int]:
+    """A process's samples, and where its next ones go; ladders stay whole."""
+    if rungs > 1:
+        shape = len(samples.u) // rungs, rungs
+        ladders = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (samples.x, samples.u, samples.f)))
+        part, first = _own_part(ladders, [[length // rungs, next // rungs] for length, next in rings], ranks)
+        return ChainState(*(a.flatten(0, 1) for a in (part.x, part.u, part.f))), first * rungs
     starts = [sum(length for length, _ in rings[:k]) for k in range(len(rings) + 1)]
     if len(rings) == ranks.size:
         own = torch.arange(starts[ranks.rank], starts[ranks.rank + 1], device="cpu")
@@ -173,7 +199,8 @@ def load_state(
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
-        denoiser, ema = (build_denoiser(config.network, system).to(device) for _ in range(2))
+        several = config.ladder is not None
+        denoiser, ema = (build_denoiser(config.network, system, several).to(device) for _ in range(2))
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
         optimizers = make_optimizers(config.optimizer, denoiser)
@@ -188,13 +215,15 @@ def load_state(
             raise UsageError(f"generator: expected one for each of {len(rings)} processes")
         if len(rings) == ranks.size:
             generator.set_state(generators[ranks.rank].clone())  # it ignores where in its storage a tensor begins
-        own, next = _own_part(samples, rings, ranks)
-        buffer = RingBuffer(
-            ChainState(own.x.to(device), own.u.to(device), own.f.to(device)),
-            ranks.part(config.buffer.size),
-            ranks.part(config.buffer.walkers or config.buffer.size),
-            next,
-        )
+        ladder = None if config.ladder is None else Ladder(tuple(header["betas"]), config.ladder.moves)
+        own, next = _own_part(samples, rings, ranks, 1 if ladder is None else len(ladder))
+        size, walkers = (ranks.part(n) for n in (config.buffer.size, config.buffer.walkers or config.buffer.size))
+        if ladder is not None:
+            walkers = ladder.whole(header["walkers"] * len(rings) // ranks.size)
+            size = ladder.whole(size) if config.buffer.walkers else len(own.u)
+            walkers = min(walkers, size)
+        here = ChainState(own.x.to(device), own.u.to(device), own.f.to(device))
+        buffer = RingBuffer(here, size, walkers, next)
         seconds, calls = header["filled"]
         state = TrainingState(
             denoiser,
@@ -208,6 +237,7 @@ def load_state(
             system,
             header["seconds"],
             (seconds, calls),
+            ladder,
         )
         return SavedRun(state, header["energy_calls"], header["log"], len(rings))
     except ConfigError:

@@ -31,10 +31,10 @@ def _negative_log_likelihood(denoiser: Denoiser, x_0: torch.Tensor, x_t: torch.T
 
 
 def _noised(x: torch.Tensor, lo: float, hi: float, n: int, generator: torch.Generator):
-    """``n`` of the samples x_0, noised to stratified levels: x_0, x_t, sigma."""
-    x_0 = x[torch.randint(len(x), (n,), generator=generator)]
-    sigma = stratified_log_uniform(n, lo, hi, generator)
-    return x_0, x_0 + sigma[:, None, None] * standard_normal(x_0.shape, generator, x_0.dtype), sigma
+    """``n`` of the samples x_0, noised to stratified levels: x_0, x_t, sigma; and which."""
+    drawn = torch.randint(len(x), (n,), generator=generator)
+    x_0, sigma = x[drawn], stratified_log_uniform(n, lo, hi, generator)
+    return (x_0, x_0 + sigma[:, None, None] * standard_normal(x_0.shape, generator, x_0.dtype), sigma), drawn
 
 
 @register_head_training(ELASTIC_NETWORK)
@@ -51,7 +51,8 @@ def add_elastic_network(
     checkpoint : Checkpoint
         Its network is not changed.
     samples : torch.Tensor, shape (n, N, D), float32
-        A tenth is held out, to measure the gain.
+        A tenth is held out, to measure the gain. Of a checkpoint for a range of temperatures: those of all rungs, in
+        turn.
     settings : HeadTraining, optional
     on_step : callable (step)
 
@@ -77,11 +78,15 @@ def add_elastic_network(
         network = build_elastic_network(options, denoiser.net, denoiser.sigma_data)
     denoiser.heads[ELASTIC_NETWORK] = network
     generator = torch.Generator().manual_seed(settings.seed)
-    held_out, seen = samples[: len(samples) // 10], samples[len(samples) // 10 :]
+    rungs = max(len(checkpoint.rungs), 1)
+    ladders = len(samples) // rungs
+    held_out, seen = samples[: ladders // 10 * rungs], samples[ladders // 10 * rungs :]
     lo, hi = checkpoint.noise_range
 
     def loss(_: int) -> torch.Tensor:
-        return _negative_log_likelihood(denoiser, *_noised(seen, lo, hi, settings.batch, generator))[0]
+        noised, drawn = _noised(seen, lo, hi, settings.batch, generator)
+        here = denoiser if not checkpoint.rungs else denoiser.at(checkpoint.log_betas[drawn % rungs])
+        return _negative_log_likelihood(here, *noised)[0]
 
     rate, ema = settings.learning_rate, settings.ema
     fitted = fit_head("the elastic network", network, loss, settings.steps, rate, ema, on_step)
@@ -93,7 +98,9 @@ def add_elastic_network(
         "learning_rate": settings.learning_rate,
         "seed": settings.seed,
         "samples": len(samples),
-        "gain_nats": elastic_network_gain(denoiser, checkpoint.accuracy, held_out, lo, hi, settings.seed + 1),
+        "gain_nats": elastic_network_gain(
+            denoiser, checkpoint.accuracy, held_out[checkpoint.own_rung :: rungs], lo, hi, settings.seed + 1
+        ),
         "seconds": time.perf_counter() - start,
     }
     return replace(
@@ -111,7 +118,7 @@ def elastic_network_gain(
     gains = []
     for k in range(LEVELS):
         low, high = (lo * (hi / lo) ** ((k + share) / LEVELS) for share in (0, 1))
-        x_0, x_t, sigma = (a.double() for a in _noised(x, low, high, n, generator))
+        x_0, x_t, sigma = (a.double() for a in _noised(x, low, high, n, generator)[0])
         elastic, denoised = _negative_log_likelihood(denoiser, x_0, x_t, sigma)
         s = sigma[:, None, None]
         variance = torch.tensor([accuracy(float(level)) for level in sigma], dtype=sigma.dtype) / sigma**2

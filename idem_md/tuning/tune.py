@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ..checkpoint import Checkpoint, Rung, load_checkpoint, save_checkpoint
 from ..diffusion import SamplingPlan
+from ..energies import Energy
 from ..energies.foreign import ForeignEnergy
 from ..errors import TrainingWarning
 from ..nets import HasFeatures
@@ -25,6 +26,8 @@ __all__ = ["evenly_spread", "tune", "with_tuning_cost"]
 
 # Samples on which the noise levels of the plan for expensive potentials are tuned.
 LEVEL_SAMPLES = 250
+# Numbers of evaluations for which plans are tuned if there are several temperatures, and at which rungs.
+RUNG_NFES, PLANNED_EVERY = (12,), 2
 
 
 def evenly_spread(samples: torch.Tensor, n: int) -> torch.Tensor:
@@ -50,7 +53,40 @@ def _without_stale_plans(checkpoint: Checkpoint, nfes: Mapping[str, Sequence[int
             TrainingWarning,
             stacklevel=3,
         )
-    return replace(checkpoint, plans={})
+    return replace(checkpoint, plans={}, rungs=tuple(replace(rung, plans={}) for rung in checkpoint.rungs))
+
+
+@dataclass(frozen=True)
+class _Planning:
+    """How plans are found, at one temperature or several; see `tune`."""
+
+    nfes: Mapping[str, Sequence[int]]
+    candidates: int
+    pilot: int
+    seed: int
+    on_plan: Callable[[SamplingPlan], None]
+
+    def planned(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy) -> Checkpoint:
+        """A checkpoint with plans, by samples of its temperature."""
+        few = evenly_spread(samples, LEVEL_SAMPLES)
+        checkpoint = tune_expensive_plan(checkpoint, few, energy, self.candidates, self.seed)
+        if not self.nfes:
+            return checkpoint
+        return tune_plans(checkpoint, energy, evenly_spread(samples, self.pilot), self.nfes, self.seed, self.on_plan)
+
+    def planned_by_rung(self, checkpoint: Checkpoint, samples: torch.Tensor, system: System) -> tuple[Checkpoint, int]:
+        """A checkpoint for a range of temperatures with plans for every other rung, the ends and its own, by samples of
+        all rungs in turn; the next one below serves those between. And the energy calls."""
+        known, rungs, calls = checkpoint.rungs, list[Rung](), 0
+        for k, rung in enumerate(known):
+            energy = system.at(rung.kelvin).energy()
+            anew = k % PLANNED_EVERY == 0 or k in (checkpoint.own_rung, len(known) - 1)
+            planning = self if anew else replace(self, nfes={})
+            here = planning.planned(checkpoint.at(rung.kelvin), samples[k :: len(known)], energy)
+            rungs.append(replace(rung, plans=here.plans if anew else rungs[-1].plans, expensive=here.expensive))
+            calls += energy.calls
+        own = rungs[checkpoint.own_rung]
+        return replace(checkpoint, rungs=tuple(rungs), plans=own.plans, expensive=own.expensive), calls
 
 
 @own_torch
@@ -74,7 +110,8 @@ def tune(
     ----------
     checkpoint : Checkpoint
     samples : torch.Tensor, shape (n, N, D)
-        Of the system, in equilibrium; by the run's replay buffer or a baseline.
+        Of the system, in equilibrium; by the run's replay buffer or a baseline. Of a checkpoint for a range of
+        temperatures: those of all rungs, in turn, as they lie in the buffer.
     out : Path
         The model file.
     system : System, optional
@@ -84,8 +121,8 @@ def tune(
     candidates : int
         Energy calls a sample of the plan for expensive potentials; see `tune_expensive_plan`.
     nfes : dict of sequence of int, optional
-        By method, by default `default_nfes`; empty for no plans, which cost energy calls. Where heads are trained,
-        others go.
+        By method, by default `default_nfes`, or `RUNG_NFES` for each rung of a range of temperatures; empty for no
+        plans, which cost energy calls. Where heads are trained, others go.
     pilot : int
         Samples on which plans are tried.
     on_step, on_plan : callable
@@ -95,15 +132,19 @@ def tune(
     -----
     Plans for a number of evaluations spend energy calls in thousands a sample: a potential of foreign code gets none.
     """
-    heads, nfes = heads or HeadTraining(), default_nfes() if nfes is None else nfes
-    energy = (system or checkpoint.system).energy()  # before the work: it may not be known
+    heads, system = heads or HeadTraining(), system or checkpoint.system
+    if nfes is None:
+        nfes = dict.fromkeys(default_nfes(), RUNG_NFES) if checkpoint.rungs else default_nfes()
+    energy = system.energy()  # before the work: it may not be known
     if heads.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
         for train in HEAD_TRAININGS.values():
             checkpoint = train(checkpoint, samples.float(), heads, on_step)
         checkpoint = _without_stale_plans(checkpoint, nfes)
     start = time.perf_counter()
-    checkpoint = tune_expensive_plan(checkpoint, evenly_spread(samples, LEVEL_SAMPLES), energy, candidates, heads.seed)
-    if nfes and not isinstance(energy, ForeignEnergy):
-        checkpoint = tune_plans(checkpoint, energy, evenly_spread(samples, pilot), nfes, heads.seed, on_plan)
-    save_checkpoint(out, with_tuning_cost(checkpoint, energy.calls, time.perf_counter() - start))
+    planning = _Planning({} if isinstance(energy, ForeignEnergy) else nfes, candidates, pilot, heads.seed, on_plan)
+    if checkpoint.rungs:
+        checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)
+    else:
+        checkpoint, calls = planning.planned(checkpoint, samples, energy), energy.calls
+    save_checkpoint(out, with_tuning_cost(checkpoint, calls, time.perf_counter() - start))
     return load_checkpoint(out)

@@ -1,0 +1,270 @@
+"""One network for a range of temperatures: rungs, their samples, the network's input, and sampling between rungs."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import idem_md
+from idem_md import ConfigError, UsageError
+from idem_md.chains import ChainState
+from idem_md.checkpoint import Checkpoint, Rung, build_denoiser, load_checkpoint, save_checkpoint
+from idem_md.diffusion import DenoiserAccuracy, SamplingPlan
+from idem_md.energies import Harmonic
+from idem_md.geometry import standard_normal
+from idem_md.nets import PaiNN
+from idem_md.targets import Batch, BufferTarget, PosteriorTarget, mix_with_force
+from idem_md.training import preset, run_samples, train
+from idem_md.training.config import LadderConfig
+from idem_md.training.ladder import Ladder, first_ladder, refinement, respaced
+from idem_md.training.loop import init
+from idem_md.training.ranks import ALONE
+from idem_md.tuning import HeadTraining, tune
+
+TUNE = sys.modules["idem_md.tuning.tune"]  # the package has a function of that name
+K, N = 4.0, 5
+DIMENSION = 3 * (N - 1)
+SETTINGS = {
+    "network": {"channels": 16, "layers": 2, "n_basis": 12},
+    "noise": {"sigma_min": 0.1, "sigma_max": 2.5},
+    "target": {"name": "buffer"},
+    "buffer": {"size": 1024, "fresh": 16, "relax_steps": 0, "warmup_steps": 400, "refine_steps": 20, "mala_step": 0.05},
+    "optimizer": {"batch": 64, "inner_steps": 100, "iterations": 6, "warmup": 20, "learning_rate": 3e-3, "ema": 0.98},
+    "ladder": {"coldest": 50.0, "hottest": 200.0, "moves": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def system():
+    """A harmonic cluster at 100 K."""
+    energy = Harmonic(N, 3, K)
+    energy.units = idem_md.units.Units(length_angstrom=3.0, temperature_kelvin=100.0)
+    energy.elements = ("Ar",) * N
+    x = standard_normal((1, N, 3), torch.Generator().manual_seed(0))[0].numpy() * 3.0
+    return replace(idem_md.System.of_energy(energy, x, "springs"), sigma_data=K**-0.5)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return idem_md.TrainingConfig.parse({"system": "springs", "seed": 2, **SETTINGS}, "test")
+
+
+@pytest.fixture(scope="module")
+def run(system, config, tmp_path_factory):
+    """A run folder."""
+    folder = tmp_path_factory.mktemp("ladder") / "run"
+    train(config, folder, system=system)
+    return folder
+
+
+def exact_samples(ladder, ladders, seed=0):
+    """Exact samples of a harmonic cluster at each temperature of a ladder, in its order."""
+    beta = torch.tensor(ladder.betas).repeat(ladders)[:, None, None]
+    x = standard_normal((ladders * len(ladder), N, 3), torch.Generator().manual_seed(seed)) / torch.sqrt(K * beta)
+    return ChainState(x, *Harmonic(N, 3, K)(x))
+
+
+def test_rungs_come_to_reject_as_many_swaps_everywhere():
+    ladder = Ladder(tuple(np.geomspace(8.0, 0.5, 3).tolist()), 10)
+    for seed in range(4):
+        ladder, state = respaced(ladder, exact_samples(ladder, 800, seed), ALONE)
+        assert len(state.u) % len(ladder) == 0 and len(state.u) > 2000
+    assert ladder.betas[0] == pytest.approx(8.0) and ladder.betas[-1] == pytest.approx(0.5)
+    u = exact_samples(ladder, 4000, 9).u.reshape(-1, len(ladder))
+    rejected = []
+    for k in range(len(ladder) - 1):
+        ratio = (ladder.betas[k] - ladder.betas[k + 1]) * (u[:, k] - u[:, k + 1])
+        rejected.append(float((1 - ratio.exp().clamp(max=1.0)).mean()))
+    assert max(rejected) - min(rejected) < 0.06 and 0.35 < np.mean(rejected) <= 0.52, rejected
+
+
+def test_samples_of_new_rungs_come_from_the_nearest_old_one():
+    ladder = Ladder((4.0, 2.0, 1.0), 10)
+    u = torch.arange(30.0).repeat_interleave(3) + torch.tensor([1000.0, 0.0, -1000.0]).repeat(30)
+    state = ChainState(u[:, None, None].expand(-1, N, 3), u, u[:, None, None].expand(-1, N, 3))
+    new, dealt = respaced(ladder, state, ALONE)
+    by_rung = dealt.u.reshape(-1, len(new))
+    for k, beta in enumerate(new.betas):
+        source = min(range(3), key=lambda rung: abs(math.log(beta / ladder.betas[rung])))
+        assert set(by_rung[:, k].tolist()) <= set(u[source::3].tolist())
+    assert torch.equal(dealt.x[:, 0, 0], dealt.u)
+
+
+def test_the_first_buffer_is_in_equilibrium_at_every_rung(config, system):
+    energy = system.energy()
+    state = init(config, system, energy)
+    assert energy.calls <= config.buffer.size * (1 + 20 * 21)
+    for _ in range(5):
+        state.buffer.refine(energy, refinement(config, system, state.ladder, state.mala_step, 0), 100, 7)
+    ladder, s = state.ladder, state.buffer.samples
+    assert ladder.betas[0] == pytest.approx(2.0) and ladder.betas[-1] == pytest.approx(0.5)
+    assert torch.allclose(energy(s.x)[0], s.u, rtol=1e-4, atol=1e-4) and len(s.u) % len(ladder) == 0
+    scales = state.buffer.force_scales(len(ladder))
+    for k, beta in enumerate(ladder.betas):
+        u = s.u[k :: len(ladder)].double()
+        z = (u.mean() - DIMENSION / 2 / beta) / ((DIMENSION / 2) ** 0.5 / beta / len(u) ** 0.5)
+        assert abs(float(z)) < 5, (beta, z)
+        assert scales[k] == pytest.approx((K / beta) ** -0.5, rel=0.15)
+    index = torch.arange(7)
+    assert ladder.beta(index).tolist() == pytest.approx([ladder.betas[i % len(ladder)] for i in range(7)])
+
+
+@pytest.mark.parametrize("kind", [BufferTarget, PosteriorTarget])
+def test_targets_are_those_of_each_temperature(kind):
+    """Posterior means of a harmonic cluster: x_t / (1 + beta K sigma^2)."""
+    b, sigma = 6000, 0.5
+    beta = torch.tensor([0.5, 2.0]).repeat_interleave(b // 2).double()
+    generator, energy = torch.Generator().manual_seed(3), Harmonic(N, 3, K)
+    x_t = standard_normal((1, N, 3), generator).expand(b, -1, -1)
+    precision = (beta * K + sigma**-2)[:, None, None]
+    exact = x_t / sigma**2 / precision
+    x_0 = exact + precision**-0.5 * standard_normal(x_t.shape, generator)
+    f_0 = beta[:, None, None] * energy(x_0)[1]
+    # A force scale that switches the mix off lets the mean be seen; the right one makes it exact.
+    for scale in (1e-6, (beta * K)[:, None, None] ** -0.5):
+        batch = Batch(x_t, torch.full((b,), sigma).double(), x_0, f_0, scale, 0.05, beta)
+        target = kind(kind.Options(name="test", **({} if kind is BufferTarget else {"chain_steps": 10})))
+        found = target(energy, batch, torch.Generator().manual_seed(4))
+        for half in (slice(0, b // 2), slice(b // 2, b)):
+            error = (found - exact)[half]
+            assert float((error.mean(0) / (error.std(0) / (b // 2) ** 0.5 + 1e-9)).abs().max()) < 5
+    assert (mix_with_force(x_t, batch.sigma, x_0, f_0, scale) - exact).abs().max() < 1e-9
+
+
+def test_the_network_takes_the_temperature():
+    torch.manual_seed(0)
+    net = PaiNN(channels=16, layers=2, n_basis=12)
+    x, log_sigma = torch.randn(4, 5, 3), torch.linspace(-2, 1, 4)
+    plain = net(x, log_sigma)
+    net.add_temperature()
+    for layer in net.film:
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    before = net(x, log_sigma)
+    assert torch.equal(net(x, log_sigma, log_beta_B=torch.ones(4)), before) and plain.shape == before.shape
+    torch.nn.init.normal_(net.temperature.mlp[-1].weight, std=0.1)
+    cold, hot = (net(x, log_sigma, log_beta_B=torch.full((4,), b)) for b in (1.0, -1.0))
+    assert (cold - hot).abs().max() > 1e-3
+    each = net(x, log_sigma, log_beta_B=torch.tensor([1.0, -1.0, 1.0, -1.0]), native=False)
+    expected = torch.stack([cold[0], hot[1], cold[2], hot[3]])
+    assert (each - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_networks_without_the_input_are_refused(system):
+    options = idem_md.TrainingConfig.parse({"system": "springs", "network": {"name": "egnn"}}, "test").network
+    with pytest.raises(UsageError, match="network.name: expected one that takes the temperature.*got 'egnn'"):
+        build_denoiser(options, system, True)
+
+
+def test_a_checkpoint_knows_its_range(system, config, tmp_path):
+    torch.manual_seed(0)
+    denoiser = build_denoiser(config.network, system, True).eval().requires_grad_(False)
+    plans = [{"diffusion": {6: SamplingPlan("ddpm", "plain", sigma_1=s, nfe=6)}} for s in (0.1, 0.2, 0.3)]
+    rungs = tuple(
+        Rung(kelvin, DenoiserAccuracy((0.1, 1.0), mse), plan)
+        for kelvin, mse, plan in zip((50.0, 100.0, 200.0), ((0.001, 0.1), (0.004, 0.1), (0.016, 0.2)), plans)
+    )
+    known = Checkpoint(denoiser, rungs[1].accuracy, config.model_dump(), system, {}, plans=plans[1], rungs=rungs)
+    save_checkpoint(tmp_path / "model.safetensors", known)
+    found = load_checkpoint(tmp_path / "model.safetensors")
+    assert found.rungs == rungs and found.plans == plans[1] and found.own_rung == 1
+    assert found.log_betas.tolist() == pytest.approx([math.log(2), 0, -math.log(2)])
+    between = found.at(100 * 2**0.25)
+    assert between.accuracy(0.1) == pytest.approx(0.004 * 4**0.25) and between.plans == plans[1]
+    assert found.at(180.0).plans == plans[2] and found.at(50.0).accuracy == rungs[0].accuracy
+    assert float(between.denoiser.log_beta) == pytest.approx(-math.log(2) / 4)
+    assert float(found.denoiser.log_beta) == 0.0 and between.denoiser.net is found.denoiser.net
+    for kelvin in (49.0, 201.0):
+        message = f"temperature_K: expected one from 50 to 200 K, for which the network was trained, got {kelvin:g}"
+        with pytest.raises(UsageError, match=message):
+            found.at(kelvin)
+    with pytest.raises(UsageError, match="expected a network for a range of temperatures"):
+        idem_md.load_sampler("lj13").checkpoint.at(60.0)
+
+
+def test_one_network_samples_every_temperature(run, system):
+    """Mean energies and log Z of a harmonic cluster, at rungs and between them."""
+    sampler = idem_md.load_sampler(run, system)
+    assert sampler.temperatures_K == pytest.approx((50.0, 200.0))
+    kelvins = [50.0, 77.0, 100.0, 200.0]
+    for kelvin, e in zip(kelvins, sampler.scan(600, kelvins, seed=1, nfe=10)):
+        mean, error = e.mean_energy
+        assert e.ess_fraction > 0.3 and e.provenance["energy_calls"] == 600
+        assert abs(mean - DIMENSION / 2) < 5 * error + 1e-9, (kelvin, mean, error)
+        exact = DIMENSION / 2 * math.log(2 * math.pi * kelvin / (100.0 * K))
+        assert abs(e.log_z - exact) < 5 * e.log_z_err + 1e-9, (kelvin, e.log_z, exact)
+    one = sampler.sample(600, seed=1, nfe=10, temperature_K=77.0)
+    assert np.array_equal(one.positions, sampler.at(77.0).sample(600, seed=1, nfe=10).positions)
+    more = sampler.extend(one, 100)
+    assert len(more) == 700 and more.system.name == one.system.name
+    again = idem_md.Sampler(load_checkpoint(run / "model.safetensors"), system.at(77.0)).sample(600, seed=1, nfe=10)
+    assert np.array_equal(one.positions, again.positions)
+    with pytest.raises(UsageError, match="from 50 to 200 K"):
+        sampler.sample(10, temperature_K=300.0)
+    assert sampler.so_far() == []
+    with pytest.raises(UsageError, match="checkpoint: expected a network for a single temperature"):
+        idem_md.distill(load_checkpoint(run / "model.safetensors"), run / "flow.safetensors")
+
+
+def test_every_rung_gets_plans_by_its_own_samples(run, system, monkeypatch, tmp_path):
+    """And heads learn from all of them."""
+    samples, seen = run_samples(run), []
+
+    def tune_plans(checkpoint, energy, x, nfes, seed, on_plan):
+        u = energy(x)[0].double()
+        seen.append((checkpoint.system.units.temperature_kelvin, float(u.mean() / (DIMENSION / 2)), nfes))
+        plan = SamplingPlan("analytic", "plain", sigma_1=0.1 + 0.001 * len(seen), nfe=8)
+        return replace(checkpoint, plans={"diffusion": {8: plan}})
+
+    monkeypatch.setattr(TUNE, "tune_plans", tune_plans)
+    checkpoint = load_checkpoint(run / "model.safetensors")
+    heads = HeadTraining(steps=30, batch=16)
+    tuned = tune(checkpoint, samples, tmp_path / "m.safetensors", system=system, heads=heads, pilot=200)
+    kelvins = [rung.kelvin for rung in tuned.rungs]
+    planned = sorted({tuned.own_rung, len(kelvins) - 1, *range(0, len(kelvins), TUNE.PLANNED_EVERY)})
+    assert [kelvin for kelvin, _, _ in seen] == pytest.approx([kelvins[k] for k in planned])
+    assert set(seen[0][2].values()) == {TUNE.RUNG_NFES}
+    assert all(abs(ratio - 1) < 0.25 for _, ratio, _ in seen)  # in kT of each
+    found = [rung.plans["diffusion"][8].sigma_1 for rung in tuned.rungs]
+    below = [max(k for k in range(len(planned)) if planned[k] <= rung) for rung in range(len(kelvins))]
+    assert found == pytest.approx([0.101 + 0.001 * k for k in below])
+    assert tuned.plans == tuned.rungs[tuned.own_rung].plans and tuned.denoiser.has("elastic_network")
+    assert all(rung.expensive is not None for rung in tuned.rungs)
+    assert idem_md.Sampler(tuned, system).at(60.0).plan().nfe == 25  # few calls for a potential that is not native
+
+
+def test_the_log_tells_of_swaps(run):
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert all(0.3 < entry["swaps"] < 0.9 for entry in entries)
+    assert all(entry["raw_median_energy"] is not None for entry in entries[1:])
+
+
+def test_ranges_must_hold_the_own_temperature(config, system):
+    for low, high in ((20.0, 90.0), (110.0, 300.0)):
+        other = config.model_copy(update={"ladder": LadderConfig(coldest=low, hottest=high)})
+        with pytest.raises(UsageError, match="temperatures: expected a range that has the system's own 100 K in it"):
+            first_ladder(other, system, 64)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"ladder": {"coldest": 70.0, "hottest": 70.0}}, "ladder.coldest: expected less than ladder.hottest = 70"),
+        ({"target": {"name": "dem", "n_samples": 8}}, "target.name: expected one of buffer, posterior with a ladder"),
+        ({"buffer": {"fresh": 4, "size": 64, "weighted": 128}}, "weighted = 0 with a ladder, got 'buffer' and 128"),
+    ],
+)
+def test_settings_that_a_ladder_would_ignore_are_errors(change, message):
+    table = {"system": "lj13", "ladder": {"coldest": 40.0, "hottest": 70.0}, **change}
+    with pytest.raises(ConfigError, match=message):
+        idem_md.TrainingConfig.parse(table, "test")
+
+
+def test_presets_take_a_range():
+    config = preset("lj13", "frugal", temperatures=(20.0, 70.0))
+    assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0) and config.buffer.weighted == 0
+    assert preset("lj13").ladder is None
+    assert preset("lj13", "frugal").buffer.exchanges == 0 < preset("binary", "frugal").buffer.exchanges
