@@ -156,7 +156,10 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
     (folder,) = (tmp_path / "idem-md").iterdir()
     assert make().get_chemical_formula() in folder.name and "900K" in folder.name
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    again = BoltzmannSampler(atoms, temperature_K=900, nfe=4, batch=8)  # of another geometry by now
+    other = make()
+    other.rattle(0.05, seed=2)
+    other.positions += 3.0
+    again = BoltzmannSampler(other, temperature_K=900, nfe=4, batch=8)
     again.run(8)
     # The centroid is another by rounding.
     assert (
@@ -180,6 +183,29 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
 
 
 @pytest.mark.slow
+def test_one_network_for_several_temperatures(tiny_presets, tmp_path):
+    """Trained once, in units of the lowest temperature, and found again at another one of the range."""
+
+    def sampler(kelvin, temperatures=(600.0, 900.0)):
+        return BoltzmannSampler(copper(), kelvin, temperatures=temperatures, cache=tmp_path / "c", nfe=4, batch=4)
+
+    dyn = sampler(700.0)
+    dyn.run(4)
+    written = (tmp_path / "c" / "model.safetensors").stat().st_mtime_ns
+    assert dyn.sampler.temperatures_K == pytest.approx((600.0, 900.0))
+    assert dyn.ensemble.system.units.temperature_kelvin == 700.0
+    again = sampler(880.0)
+    again.run(4)
+    assert (tmp_path / "c" / "model.safetensors").stat().st_mtime_ns == written
+    # The same energies: calculator and trap, in kT of each temperature.
+    x = torch.tensor(dyn.ensemble.positions)
+    u, v = (sampler.system.energy()(x)[0] for sampler in (dyn, again))
+    assert torch.allclose(700 * u, 880 * v, rtol=1e-9)
+    for temperatures in ((900.0, 600.0), (750.0, 900.0)):
+        with pytest.raises(UsageError, match="temperatures: expected two with 700 K between them, the lower one first"):
+            sampler(700.0, temperatures)
+
+
 def test_a_cache_of_another_potential_is_refused(tiny_presets, tmp_path):
     BoltzmannSampler(argon(), temperature_K=900, nfe=4, batch=2, cache=tmp_path / "c").run(1)
     other = argon()
@@ -214,14 +240,14 @@ def test_stopped_while_heads_are_trained_it_goes_on_there(tiny_presets, tmp_path
 
 def test_low_call_training_makes_no_calls_for_targets(tiny_presets, tmp_path):
     """The budget holds, and what was spent is the buffer's: relaxing, refining, storing."""
-    dyn = BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "c", nfe=4, batch=2, max_energy_calls=900)
+    dyn = BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "c", nfe=4, batch=2, max_energy_calls=950)
     dyn.run(2)
     provenance = dyn.sampler.checkpoint.provenance
-    # Filling: 11 x 16 (relaxing and storing) and 20 rounds of (1 + 1) x 16; an iteration: 16 x 3, and 4 fresh,
-    # relaxed, stored.
-    filling, iteration = 11 * 16 + 20 * 2 * 16, 3 * 16
+    # Filling: 11 x 16 (relaxing and storing) and 20 rounds of (1 + 1) x 16; an iteration: 16 x 3 and as many for
+    # exchanges of unlike atoms, and 4 fresh, relaxed, stored.
+    filling, iteration = 11 * 16 + 20 * 2 * 16, 6 * 16
     assert (
-        filling + iteration <= provenance["energy_calls"] <= 900
+        filling + iteration <= provenance["energy_calls"] <= 950
         and provenance["iterations"] == 1
         and not provenance["finished"]
     )

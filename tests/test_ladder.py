@@ -14,14 +14,15 @@ from idem_md import ConfigError, UsageError
 from idem_md.chains import ChainState
 from idem_md.checkpoint import Checkpoint, Rung, build_denoiser, load_checkpoint, save_checkpoint
 from idem_md.diffusion import DenoiserAccuracy, SamplingPlan
+from idem_md.distillation import distill
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
 from idem_md.nets import PaiNN
 from idem_md.targets import Batch, BufferTarget, PosteriorTarget, mix_with_force
 from idem_md.training import preset, run_samples, train
 from idem_md.training.config import LadderConfig
-from idem_md.training.ladder import Ladder, first_ladder, refinement, respaced
-from idem_md.training.loop import init
+from idem_md.training.ladder import Ladder, first_ladder, respaced
+from idem_md.training.loop import init, refinement
 from idem_md.training.ranks import ALONE
 from idem_md.tuning import HeadTraining, tune
 
@@ -99,7 +100,7 @@ def test_the_first_buffer_is_in_equilibrium_at_every_rung(config, system):
     state = init(config, system, energy)
     assert energy.calls <= config.buffer.size * (1 + 20 * 21)
     for _ in range(5):
-        state.buffer.refine(energy, refinement(config, system, state.ladder, state.mala_step, 0), 100, 7)
+        state.buffer.refine(energy, refinement(config, state), 100, 7)
     ladder, s = state.ladder, state.buffer.samples
     assert ladder.betas[0] == pytest.approx(2.0) and ladder.betas[-1] == pytest.approx(0.5)
     assert torch.allclose(energy(s.x)[0], s.u, rtol=1e-4, atol=1e-4) and len(s.u) % len(ladder) == 0
@@ -206,7 +207,7 @@ def test_one_network_samples_every_temperature(run, system):
         sampler.sample(10, temperature_K=300.0)
     assert sampler.so_far() == []
     with pytest.raises(UsageError, match="checkpoint: expected a network for a single temperature"):
-        idem_md.distill(load_checkpoint(run / "model.safetensors"), run / "flow.safetensors")
+        distill(load_checkpoint(run / "model.safetensors"), run / "flow.safetensors")
 
 
 def test_every_rung_gets_plans_by_its_own_samples(run, system, monkeypatch, tmp_path):

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..chains import MALA, ChainState, Exchange, Move, Tempering, WithExchanges
+from ..chains import MALA, ChainState, Move, Tempering
 from ..energies import Energy
 from ..errors import UsageError
 from ..systems import System
 from .config import TrainingConfig
 from .ranks import Ranks
 
-__all__ = ["Ladder", "first_ladder", "refinement", "respaced"]
+__all__ = ["Ladder", "first_ladder", "respaced"]
 
 # Rungs to begin with at most, and ladders at least.
 FIRST_RUNGS, LEAST_LADDERS = 8, 4
@@ -61,21 +61,6 @@ class Ladder:
     def move(self, step: float) -> Move:
         """Rounds of replica exchange with a Langevin step that suits an inverse temperature of one."""
         return _Replicas(step, self)
-
-
-def refinement(config: TrainingConfig, system: System, ladder: Ladder | None, step: float, walkers: int) -> Move:
-    """What carries so many samples of the buffer on, with a Langevin step that suits an inverse temperature of one.
-
-    Raises
-    ------
-    UsageError
-        Exchanges of atoms that are all of one kind.
-    """
-    move = MALA(step) if ladder is None else ladder.move(step)
-    if not config.buffer.exchanges:
-        return move
-    beta = 1.0 if ladder is None else ladder.beta(torch.arange(walkers))
-    return WithExchanges(move, Exchange(system.kinds, beta), config.buffer.exchanges)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
-from ..chains import ChainState, equilibrate, noise_start, relax, tune_step
+from ..chains import MALA, ChainState, Exchange, Move, WithExchanges, equilibrate, noise_start, relax, tune_step
 from ..checkpoint import build_denoiser
 from ..checks import check_fits
 from ..diffusion import PathSampler, PlainLastStep, noise_grid, stratified_log_uniform
@@ -23,7 +22,7 @@ from ..seeds import draw_seed
 from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
-from .ladder import first_ladder, refinement, respaced
+from .ladder import first_ladder, respaced
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
 from .resampling import renewed_by_weight, weighted_paths
@@ -102,7 +101,7 @@ def init(
     if ladder is not None:
         walkers = ladder.whole(walkers)
         steps_a_round = -(-steps_a_round // ladder.moves) * ladder.moves
-    needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1 + (b.exchanges + 1 if b.exchanges else 0)))
+    needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1))
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
         raise BudgetExhausted(
             f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}"
@@ -127,7 +126,7 @@ def init(
         if ladder is not None and last is not start:
             ladder, last = respaced(ladder, last, ranks)
             seen.clear()
-        move = partial(refinement, config, system, ladder, walkers=len(last.u))
+        move = MALA if ladder is None else ladder.move
         last, step = equilibrate(
             energy, last, step, leg, steps_a_round, lambda: draw_seed(generator), on_round=on_round, move=move
         )
@@ -151,6 +150,16 @@ def init(
         system,
         ladder=ladder,
     )
+
+
+def refinement(config: TrainingConfig, state: TrainingState) -> Move:
+    """What carries the walkers of the buffer on between two iterations."""
+    ladder, n = state.ladder, state.buffer.walkers
+    move = MALA(state.mala_step) if ladder is None else ladder.move(state.mala_step)
+    if not config.buffer.exchanges:
+        return move
+    beta = 1.0 if ladder is None else ladder.beta(torch.arange(n))
+    return WithExchanges(move, Exchange(state.system.kinds, beta), config.buffer.exchanges)
 
 
 def _flat_prior(sigma: float) -> float:
@@ -207,8 +216,7 @@ def _renew_part(
             x = paths.positions[ok][:fresh].float().to(state.device)
             buffer.put(energy, relax(energy, x, b.relax_steps, ceiling))
     if b.refine_steps:
-        move = refinement(config, state.system, state.ladder, state.mala_step, buffer.walkers)
-        run = buffer.refine(energy, move, b.refine_steps, draw_seed(state.generator))
+        run = buffer.refine(energy, refinement(config, state), b.refine_steps, draw_seed(state.generator))
         report.acceptance = float(run.acceptance.mean())
         if isinstance(run, TemperingRun):
             report.swaps = float(run.swaps.nanmean())

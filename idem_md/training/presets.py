@@ -18,7 +18,7 @@ __all__ = ["PRESETS", "preset"]
 
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration, and elements of
 # molecules, whose atoms have their places.
-EXCHANGES = 3
+EXCHANGES = 2
 COVALENT = frozenset("H B C N O F Si P S Cl Ge As Se Br Te I".split())
 
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")

@@ -79,8 +79,8 @@ def add_elastic_network(
     denoiser.heads[ELASTIC_NETWORK] = network
     generator = torch.Generator().manual_seed(settings.seed)
     rungs = max(len(checkpoint.rungs), 1)
-    ladders = len(samples) // rungs
-    held_out, seen = samples[: ladders // 10 * rungs], samples[ladders // 10 * rungs :]
+    held = max(len(samples) // rungs // 10, 1) * rungs
+    held_out, seen = samples[:held], samples[held:]
     lo, hi = checkpoint.noise_range
 
     def loss(_: int) -> torch.Tensor:

@@ -139,6 +139,8 @@ def fingerprint(folder: Path) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = fingerprint(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])  # commands put their own arguments there
+    folder.mkdir(parents=True, exist_ok=True)
+    result = fingerprint(folder)
     # In a file: from the first `--json` on stdout is for those objects alone.
-    (Path(sys.argv[1]) / "fingerprint.json").write_text(json.dumps(result, indent=1))
+    (folder / "fingerprint.json").write_text(json.dumps(result, indent=1))
