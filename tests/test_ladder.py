@@ -22,7 +22,7 @@ from idem_md.targets import Batch, BufferTarget, PosteriorTarget, mix_with_force
 from idem_md.training import preset, run_samples, train
 from idem_md.training.config import LadderConfig
 from idem_md.training.ladder import Ladder, first_ladder, respaced
-from idem_md.training.loop import init, refinement
+from idem_md.training.loop import init, refinement, starts_at_geometry
 from idem_md.training.ranks import ALONE
 from idem_md.tuning import HeadTraining, tune
 
@@ -34,7 +34,7 @@ SETTINGS = {
     "noise": {"sigma_min": 0.1, "sigma_max": 2.5},
     "target": {"name": "buffer"},
     "buffer": {"size": 1024, "fresh": 16, "relax_steps": 0, "warmup_steps": 400, "refine_steps": 20, "mala_step": 0.05},
-    "optimizer": {"batch": 64, "inner_steps": 100, "iterations": 6, "warmup": 20, "learning_rate": 3e-3, "ema": 0.98},
+    "optimizer": {"batch": 64, "inner_steps": 100, "iterations": 4, "warmup": 20, "learning_rate": 3e-3, "ema": 0.98},
     "ladder": {"coldest": 50.0, "hottest": 200.0, "moves": 5},
 }
 
@@ -186,6 +186,7 @@ def test_a_checkpoint_knows_its_range(system, config, tmp_path):
         idem_md.load_sampler("lj13").checkpoint.at(60.0)
 
 
+@pytest.mark.slow
 def test_one_network_samples_every_temperature(run, system):
     """Mean energies and log Z of a harmonic cluster, at rungs and between them."""
     sampler = idem_md.load_sampler(run, system)
@@ -210,6 +211,7 @@ def test_one_network_samples_every_temperature(run, system):
         distill(load_checkpoint(run / "model.safetensors"), run / "flow.safetensors")
 
 
+@pytest.mark.slow
 def test_every_rung_gets_plans_by_its_own_samples(run, system, monkeypatch, tmp_path):
     """And heads learn from all of them."""
     samples, seen = run_samples(run), []
@@ -221,6 +223,7 @@ def test_every_rung_gets_plans_by_its_own_samples(run, system, monkeypatch, tmp_
         return replace(checkpoint, plans={"diffusion": {8: plan}})
 
     monkeypatch.setattr(TUNE, "tune_plans", tune_plans)
+    monkeypatch.setattr(TUNE, "LEVEL_SAMPLES", 12)
     checkpoint = load_checkpoint(run / "model.safetensors")
     heads = HeadTraining(steps=30, batch=16)
     tuned = tune(checkpoint, samples, tmp_path / "m.safetensors", system=system, heads=heads, pilot=200)
@@ -237,6 +240,7 @@ def test_every_rung_gets_plans_by_its_own_samples(run, system, monkeypatch, tmp_
     assert idem_md.Sampler(tuned, system).at(60.0).plan().nfe == 25  # few calls for a potential that is not native
 
 
+@pytest.mark.slow
 def test_the_log_tells_of_swaps(run):
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert all(0.3 < entry["swaps"] < 0.9 for entry in entries)
@@ -269,3 +273,21 @@ def test_presets_take_a_range():
     assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0) and config.buffer.weighted == 0
     assert preset("lj13").ladder is None
     assert preset("lj13", "frugal").buffer.exchanges == 0 < preset("binary", "frugal").buffer.exchanges
+
+
+def test_molecules_start_at_their_geometry(config, system):
+    """By default where a ladder brings them elsewhere, or where it is asked for."""
+
+    def starting(start, ladder=True):
+        buffer = config.buffer.model_copy(update={"start": start, "warmup_steps": 0, "size": 64})
+        return config.model_copy(update={"buffer": buffer} | ({} if ladder else {"ladder": None}))
+
+    molecule = replace(system, elements=("C",) * N)
+    cases = [(system, "auto", True), (molecule, "auto", True), (molecule, "auto", False), (system, "geometry", False)]
+    assert [starts_at_geometry(starting(start, ladder), s) for s, start, ladder in cases] == [False, True, False, True]
+    assert not starts_at_geometry(starting("noise"), molecule)
+    with pytest.raises(UsageError, match="buffer.start: expected 'noise' for 'springs', which has no geometry"):
+        starts_at_geometry(starting("geometry"), replace(system, geometry=None))
+    x = init(starting("auto"), molecule, system.energy()).buffer.samples.x
+    apart = (x - torch.tensor(system.geometry)).pow(2).mean().sqrt()
+    assert 0.05 < apart < 0.15 and x.mean(1).abs().max() < 1e-6  # sigma_min is 0.1

@@ -12,7 +12,7 @@ from .mala import MALA, Restraint, run_mala
 from .move import ChainState, Move
 from .posterior import PosteriorMean, posterior_mala, posterior_mean
 from .relaxation import quench, relax
-from .starts import finite_start, noise_start
+from .starts import finite_start, geometry_start, noise_start
 from .tempering import Tempering, run_tempering
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "equilibrate",
     "finite_start",
     "first_step",
+    "geometry_start",
     "noise_start",
     "posterior_mala",
     "posterior_mean",

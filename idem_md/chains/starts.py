@@ -8,11 +8,11 @@ import torch
 
 from ..energies import Energy
 from ..errors import EnergyError
-from ..geometry import standard_normal
+from ..geometry import centred, standard_normal
 from .move import ChainState
 from .relaxation import relax
 
-__all__ = ["finite_start", "noise_start"]
+__all__ = ["finite_start", "geometry_start", "noise_start"]
 
 
 def finite_start(energy: Energy, x: torch.Tensor) -> ChainState:
@@ -52,3 +52,17 @@ def noise_start(
     """
     x = (scale * standard_normal((n, energy.n_atoms, energy.n_dims), generator, device=device)).float()
     return finite_start(energy, relax(energy, x, relax_steps, on_step=on_step))
+
+
+def geometry_start(
+    energy: Energy,
+    geometry: torch.Tensor,
+    scale: float,
+    n: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> ChainState:
+    """``n`` copies of one configuration (N, D), each coordinate with noise of the standard deviation ``scale``, in
+    reduced length; float32."""
+    x = geometry + scale * standard_normal((n, energy.n_atoms, energy.n_dims), generator, device=device)
+    return finite_start(energy, centred(x).float())

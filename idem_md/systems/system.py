@@ -89,6 +89,8 @@ class System:
     n_dims : int
     parameters : mapping
         Of the energy, as in its ``parameters``.
+    geometry : tuple of tuple of float, optional
+        An ordinary configuration, shape (N, D), reduced length, about its centroid; not kept in files.
     """
 
     name: str
@@ -101,6 +103,7 @@ class System:
     labels: tuple[int, ...] | None = None
     n_dims: int = 3
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    geometry: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False, compare=False)
 
     def energy(self) -> Energy:
         """The energy, with a call counter of its own at zero."""
@@ -250,6 +253,7 @@ class System:
             labels=labels,
             n_dims=energy.n_dims,
             parameters=energy.parameters,
+            geometry=tuple(map(tuple, centred.tolist())),
         )
 
 

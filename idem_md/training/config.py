@@ -51,11 +51,15 @@ class BufferConfig(Table):
     With ``exchanges`` so many pairs of unlike atoms are tried in each other's place before every refinement of a
     walker, for an energy call each and one more: what a solid alloy wants, and no molecule.
 
+    Walkers start at noise of the extent of the system, relaxed, or at its geometry: by default (``auto``) there if it
+    is a molecule, by its elements, and several temperatures bring it elsewhere.
+
     With ``train_on = "prior"`` the noised x_0 are drawn from N(0, sigma_max^2) instead, as pDEM does, and the buffer
     only serves to measure.
     """
 
     train_on: Literal["buffer", "prior"] = "buffer"
+    start: Literal["auto", "noise", "geometry"] = "auto"
     size: int = Field(8192, ge=16, le=MANY)
     walkers: int | None = Field(None, ge=16, le=MANY)
     fresh: int = Field(256, ge=1, le=MANY)

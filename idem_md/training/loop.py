@@ -10,18 +10,30 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..chains import MALA, ChainState, Exchange, Move, WithExchanges, equilibrate, noise_start, relax, tune_step
+from ..chains import (
+    MALA,
+    ChainState,
+    Exchange,
+    Move,
+    WithExchanges,
+    equilibrate,
+    geometry_start,
+    noise_start,
+    relax,
+    tune_step,
+)
 from ..checkpoint import build_denoiser
 from ..checks import check_fits
 from ..diffusion import PathSampler, PlainLastStep, noise_grid, stratified_log_uniform
 from ..diffusion.kernels import Ddpm
 from ..energies import Energy, TemperingRun
-from ..errors import BudgetExhausted, IdemError
+from ..errors import BudgetExhausted, IdemError, UsageError
 from ..geometry import centred, standard_normal
 from ..seeds import draw_seed
 from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
+from .elements import COVALENT
 from .ladder import first_ladder, respaced
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
@@ -84,7 +96,8 @@ def init(
     Raises
     ------
     UsageError
-        The temperatures of the ladder do not have the system's own among them.
+        The temperatures of the ladder do not have the system's own among them; a start at a geometry that the system
+        does not have.
     EnergyError
         No configuration of the buffer reached a finite energy.
     BudgetExhausted
@@ -111,7 +124,11 @@ def init(
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system, ladder is not None).to(device)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
+    if starts_at_geometry(config, system):
+        geometry = torch.tensor(system.geometry, dtype=torch.float64, device=device)
+        start = geometry_start(energy, geometry, config.noise.sigma_min, walkers, generator, device)
+    else:
+        start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
     # As much of the second half of the rounds as there is room for; what chains see before is not in equilibrium.
     kept = min(math.ceil(size / walkers), rounds - rounds // 2) - 1
     seen: deque[ChainState] = deque(maxlen=max(kept, 0))
@@ -150,6 +167,21 @@ def init(
         system,
         ladder=ladder,
     )
+
+
+def starts_at_geometry(config: TrainingConfig, system: System) -> bool:
+    """Whether walkers start at the geometry of the system.
+
+    Raises
+    ------
+    UsageError
+        They are to, and it has none.
+    """
+    start = config.buffer.start
+    if start == "geometry" and system.geometry is None:
+        raise UsageError(f"buffer.start: expected 'noise' for {system.name!r}, which has no geometry, got 'geometry'")
+    molecule = system.geometry is not None and not COVALENT.isdisjoint(system.elements)
+    return start == "geometry" or (start == "auto" and molecule and config.ladder is not None)
 
 
 def refinement(config: TrainingConfig, state: TrainingState) -> Move:

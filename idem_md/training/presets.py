@@ -13,13 +13,12 @@ from ..registry import Registry
 from ..systems import System, get_system
 from ..tables import tomllib
 from .config import TrainingConfig
+from .elements import COVALENT
 
 __all__ = ["PRESETS", "preset"]
 
-# Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration, and elements of
-# molecules, whose atoms have their places.
+# Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
 EXCHANGES = 2
-COVALENT = frozenset("H B C N O F Si P S Cl Ge As Se Br Te I".split())
 
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
 for _name in ("refined", "frugal", "idem", "pdem"):
