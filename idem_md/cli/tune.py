@@ -94,6 +94,9 @@ def add_heads_and_plans(
             work.phase(PLANS)
         work.say(plan_line(plan))
 
+    def on_rung(kelvin: float) -> None:
+        work.say(f"{kelvin:.4g} K")
+
     return run_tuning(
         checkpoint,
         samples,
@@ -105,6 +108,7 @@ def add_heads_and_plans(
         pilot=pilot,
         on_step=on_step,
         on_plan=on_plan,
+        on_rung=on_rung,
     )
 
 

@@ -65,6 +65,7 @@ class _Planning:
     pilot: int
     seed: int
     on_plan: Callable[[SamplingPlan], None]
+    on_rung: Callable[[float], None]
 
     def planned(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy) -> Checkpoint:
         """A checkpoint with plans, by samples of its temperature."""
@@ -82,6 +83,8 @@ class _Planning:
             energy = system.at(rung.kelvin).energy()
             anew = k % PLANNED_EVERY == 0 or k in (checkpoint.own_rung, len(known) - 1)
             planning = self if anew else replace(self, nfes={})
+            if anew and self.nfes:
+                self.on_rung(rung.kelvin)
             here = planning.planned(checkpoint.at(rung.kelvin), samples[k :: len(known)], energy)
             rungs.append(replace(rung, plans=here.plans if anew else rungs[-1].plans, expensive=here.expensive))
             calls += energy.calls
@@ -102,6 +105,7 @@ def tune(
     pilot: int = 1000,
     on_step: Callable[[int], None] = lambda _: None,
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
+    on_rung: Callable[[float], None] = lambda _: None,
 ) -> Checkpoint:
     """Train heads where the network can carry them, then find a plan for expensive potentials and, unless the system's
     own is one, for each of ``nfes``; writes ``out``.
@@ -125,8 +129,8 @@ def tune(
         plans, which cost energy calls. Where heads are trained, others go.
     pilot : int
         Samples on which plans are tried.
-    on_step, on_plan : callable
-        For progress displays.
+    on_step, on_plan, on_rung : callable
+        For progress displays; the last one with a temperature (K) whose plans come next.
 
     Notes
     -----
@@ -141,7 +145,9 @@ def tune(
             checkpoint = train(checkpoint, samples.float(), heads, on_step)
         checkpoint = _without_stale_plans(checkpoint, nfes)
     start = time.perf_counter()
-    planning = _Planning({} if isinstance(energy, ForeignEnergy) else nfes, candidates, pilot, heads.seed, on_plan)
+    planning = _Planning(
+        {} if isinstance(energy, ForeignEnergy) else nfes, candidates, pilot, heads.seed, on_plan, on_rung
+    )
     if checkpoint.rungs:
         checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)
     else:
