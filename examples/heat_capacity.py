@@ -43,14 +43,14 @@ def main(out="lj13_heat_capacity.png", run="lj13", temperatures=None, n=1000, la
     """Draw the curves; returns (weighted, tempering), each a list of ensembles."""
     sampler = idem_md.load_sampler(run)
     if temperatures is None:
-        temperatures = np.geomspace(*sampler.temperatures_K, 10).round(2) if sampler.temperatures_K else KELVIN
+        temperatures = np.geomspace(*sampler.temperatures_K, 10).tolist() if sampler.temperatures_K else KELVIN
     scan = sampler.scan(n, temperatures, seed=0)
     tempering = tempered(sampler.system, temperatures, ladders, steps)
     print("T (K)  effective   mean energy (kT), tempering's       heat capacity (k_B), tempering's")
     for t, ours, theirs in zip(temperatures, scan, tempering):
         pairs = [f(e) for f in (attrgetter("mean_energy"), heat_capacity) for e in (ours, theirs)]
         numbers = [f"{value:7.2f} ± {error:.2f}" for value, error in pairs]
-        print(f"{t:5g} {ours.ess:8.0f}   ", "   ".join(numbers))
+        print(f"{t:5.1f} {ours.ess:8.0f}   ", "   ".join(numbers))
     trained = "59.9 K" if sampler.temperatures_K is None else "{:g} to {:g} K".format(*sampler.temperatures_K)
     plot_heat_capacity({f"weighted samples, network of {trained}": scan, "parallel tempering": tempering}, out)
     return scan, tempering

@@ -26,6 +26,7 @@ __all__ = [
     "build_denoiser",
     "checkpoint_path",
     "load_checkpoint",
+    "refuse_part",
     "save_checkpoint",
     "weights_digest",
 ]
@@ -66,12 +67,15 @@ class Rung:
     kelvin : float
     accuracy, plans, expensive
         See `Checkpoint`.
+    planned_at : float, optional
+        The temperature (K) that the plans were tuned for, its own or that of another rung.
     """
 
     kelvin: float
     accuracy: DenoiserAccuracy
     plans: Plans = field(default_factory=dict, hash=False)
     expensive: SamplingPlan | None = None
+    planned_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Checkpoint:
         For potentials whose calls are expensive; see `frugal_plan`.
     rungs : tuple of Rung
         From the coldest to the hottest, if the network was trained for a range of temperatures; see `at`.
+    planned_at : float, optional
+        What `at` gives: the temperature (K) that the plans were tuned for.
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
     """
@@ -109,6 +115,14 @@ class Checkpoint:
     plans: Plans = field(default_factory=dict, hash=False)
     expensive: SamplingPlan | None = None
     rungs: tuple[Rung, ...] = ()
+    planned_at: float | None = None
+
+    @property
+    def tuned_here(self) -> bool:
+        """Whether plans were tuned for the temperature of the system, and not for another rung of a range."""
+        known = self.rungs[self.own_rung].planned_at if self.rungs else self.planned_at
+        single = self.denoiser.log_beta is None
+        return single or (known is not None and math.isclose(known, self.system.units.temperature_kelvin))
 
     def at(self, temperature_K: float) -> Checkpoint:
         """The checkpoint for one of the temperatures that the network was trained for: the error of the network is
@@ -142,6 +156,7 @@ class Checkpoint:
             plans=nearest.plans,
             expensive=nearest.expensive,
             rungs=(),
+            planned_at=nearest.planned_at,
         )
 
     @property
@@ -205,8 +220,24 @@ def weights_digest(module: torch.nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
+def refuse_part(checkpoint: Checkpoint) -> None:
+    """Raise `UsageError` for a checkpoint `at` one temperature of its range: the others would be lost."""
+    if checkpoint.denoiser.log_beta is not None and not checkpoint.rungs:
+        raise UsageError(
+            "checkpoint: expected one for the whole range of temperatures that its network was trained for, as "
+            f"load_checkpoint reads it, got that at {checkpoint.system.units.temperature_kelvin:g} K"
+        )
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a model file."""
+    """Write a model file.
+
+    Raises
+    ------
+    UsageError
+        See `refuse_part`.
+    """
+    refuse_part(checkpoint)
     heads = {name: cast(Head, head).options.model_dump() for name, head in checkpoint.denoiser.heads.items()}
     header = {
         "config": checkpoint.config,
@@ -216,7 +247,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         **_table_of(checkpoint),
     }
     if checkpoint.rungs:
-        header["rungs"] = [{"kelvin": rung.kelvin, **_table_of(rung)} for rung in checkpoint.rungs]
+        header["rungs"] = [
+            {"kelvin": rung.kelvin, "planned_at": rung.planned_at, **_table_of(rung)} for rung in checkpoint.rungs
+        ]
     write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
 
 
@@ -285,7 +318,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not 0 < lo < hi:
             raise ValueError(f"noise levels {lo} to {hi}")
         provenance, (accuracy, plans, expensive) = dict(header["provenance"]), _parsed(header)
-        rungs = tuple(Rung(float(table["kelvin"]), *_parsed(table)) for table in header.get("rungs", ()))
+        rungs = tuple(
+            Rung(float(table["kelvin"]), *_parsed(table), planned_at=table.get("planned_at"))
+            for table in header.get("rungs", ())
+        )
         if len(rungs) == 1 or [rung.kelvin for rung in rungs] != sorted({rung.kelvin for rung in rungs}):
             raise ValueError("rungs: expected several, from the coldest to the hottest")
         system_name = config["system"]

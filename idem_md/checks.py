@@ -21,6 +21,23 @@ __all__ = [
 ]
 
 
+def check_range(name: str, value) -> tuple[float, float]:
+    """Two positive numbers, the lower one first.
+
+    Raises
+    ------
+    UsageError
+        Anything else.
+    """
+    try:
+        low, high = (check_float(name, number, above=0.0) for number in value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name}: expected two numbers, the lowest and the highest, got {value!r}") from None
+    if low >= high:
+        raise UsageError(f"{name}: expected two numbers, the lower one first, got {low:g} and {high:g}")
+    return low, high
+
+
 def check_int(name: str, value, minimum: int | None = None, maximum: int | None = None) -> int:
     """Return ``value`` as an int, or raise `UsageError`; booleans are not integers here."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

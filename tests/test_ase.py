@@ -182,7 +182,6 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
         idem_md.load_sampler(folder).sample(2, nfe=2)
 
 
-@pytest.mark.slow
 def test_one_network_for_several_temperatures(tiny_presets, tmp_path):
     """Trained once, in units of the lowest temperature, and found again at another one of the range."""
 
@@ -201,11 +200,20 @@ def test_one_network_for_several_temperatures(tiny_presets, tmp_path):
     x = torch.tensor(dyn.ensemble.positions)
     u, v = (sampler.system.energy()(x)[0] for sampler in (dyn, again))
     assert torch.allclose(700 * u, 880 * v, rtol=1e-9)
-    for temperatures in ((900.0, 600.0), (750.0, 900.0)):
-        with pytest.raises(UsageError, match="temperatures: expected two with 700 K between them, the lower one first"):
+    for temperatures, message in (
+        ((900.0, 600.0), "temperatures: expected two numbers, the lower one first"),
+        ((750.0, 900.0), "temperatures: expected two with 700 K between them"),
+        (900.0, "temperatures: expected two numbers, the lowest and the highest, got 900.0"),
+        ((600.0, 950.0), "holds a sampler for the temperatures .*900.0.*, got .*950.0"),
+        (None, "holds a sampler for the temperatures .*900.0.*, got None"),
+    ):
+        with pytest.raises((UsageError, FileFormatError), match=message):
             sampler(700.0, temperatures)
+    with pytest.raises(UsageError, match="temperatures: expected none beside checkpoint"):
+        BoltzmannSampler(argon(), 60.0, temperatures=(50.0, 70.0), checkpoint="lj13")
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_potential_is_refused(tiny_presets, tmp_path):
     BoltzmannSampler(argon(), temperature_K=900, nfe=4, batch=2, cache=tmp_path / "c").run(1)
     other = argon()

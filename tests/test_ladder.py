@@ -110,6 +110,7 @@ def test_the_first_buffer_is_in_equilibrium_at_every_rung(config, system):
         z = (u.mean() - DIMENSION / 2 / beta) / ((DIMENSION / 2) ** 0.5 / beta / len(u) ** 0.5)
         assert abs(float(z)) < 5, (beta, z)
         assert scales[k] == pytest.approx((K / beta) ** -0.5, rel=0.15)
+    assert [ladder.rounds(n) for n in (0, 1, 5, 10, 11, 40)] == [2, 2, 2, 2, 4, 8]  # of five moves; even pairs and odd
     index = torch.arange(7)
     assert ladder.beta(index).tolist() == pytest.approx([ladder.betas[i % len(ladder)] for i in range(7)])
 
@@ -165,7 +166,7 @@ def test_a_checkpoint_knows_its_range(system, config, tmp_path):
     denoiser = build_denoiser(config.network, system, True).eval().requires_grad_(False)
     plans = [{"diffusion": {6: SamplingPlan("ddpm", "plain", sigma_1=s, nfe=6)}} for s in (0.1, 0.2, 0.3)]
     rungs = tuple(
-        Rung(kelvin, DenoiserAccuracy((0.1, 1.0), mse), plan)
+        Rung(kelvin, DenoiserAccuracy((0.1, 1.0), mse), plan, planned_at=min(kelvin, 100.0))
         for kelvin, mse, plan in zip((50.0, 100.0, 200.0), ((0.001, 0.1), (0.004, 0.1), (0.016, 0.2)), plans)
     )
     known = Checkpoint(denoiser, rungs[1].accuracy, config.model_dump(), system, {}, plans=plans[1], rungs=rungs)
@@ -178,6 +179,8 @@ def test_a_checkpoint_knows_its_range(system, config, tmp_path):
     assert found.at(180.0).plans == plans[2] and found.at(50.0).accuracy == rungs[0].accuracy
     assert float(between.denoiser.log_beta) == pytest.approx(-math.log(2) / 4)
     assert float(found.denoiser.log_beta) == 0.0 and between.denoiser.net is found.denoiser.net
+    assert [found.at(kelvin).tuned_here for kelvin in (50.0, 77.0, 100.0, 200.0)] == [True, False, True, False]
+    assert found.tuned_here and idem_md.load_sampler("lj13").checkpoint.tuned_here
     for kelvin in (49.0, 201.0):
         message = f"temperature_K: expected one from 50 to 200 K, for which the network was trained, got {kelvin:g}"
         with pytest.raises(UsageError, match=message):
@@ -202,13 +205,39 @@ def test_one_network_samples_every_temperature(run, system):
     assert np.array_equal(one.positions, sampler.at(77.0).sample(600, seed=1, nfe=10).positions)
     more = sampler.extend(one, 100)
     assert len(more) == 700 and more.system.name == one.system.name
+    assert np.array_equal(sampler.at(150.0).extend(one, 100).positions, more.positions)
+    with pytest.raises(UsageError, match="ensemble: expected the same system"):
+        idem_md.Sampler(load_checkpoint(run / "model.safetensors"), system.at(150.0)).extend(one, 100)
+    own = sampler.at(60.0).extend(sampler.sample(100, seed=1, nfe=10), 20)
+    assert len(own) == 120 and own.system.units.temperature_kelvin == 100.0
     again = idem_md.Sampler(load_checkpoint(run / "model.safetensors"), system.at(77.0)).sample(600, seed=1, nfe=10)
     assert np.array_equal(one.positions, again.positions)
     with pytest.raises(UsageError, match="from 50 to 200 K"):
         sampler.sample(10, temperature_K=300.0)
     assert sampler.so_far() == []
+    whole = load_checkpoint(run / "model.safetensors")
     with pytest.raises(UsageError, match="checkpoint: expected a network for a single temperature"):
-        distill(load_checkpoint(run / "model.safetensors"), run / "flow.safetensors")
+        distill(whole, run / "flow.safetensors")
+    part, message = whole.at(77.0), "checkpoint: expected one for the whole range.*got that at 77 K"
+    with pytest.raises(UsageError, match=message):
+        save_checkpoint(run / "part.safetensors", part)
+    with pytest.raises(UsageError, match=message):
+        tune(part, torch.tensor(one.positions), run / "part.safetensors", system=system)
+
+
+@pytest.mark.slow
+def test_an_interrupted_scan_keeps_the_temperatures_that_are_done(run, system):
+    sampler, told = idem_md.load_sampler(run, system), []
+
+    def tell(log_weights):
+        told.append(len(log_weights))
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sampler.scan(20, [60.0, 80.0, 100.0, 120.0], seed=1, nfe=10, progress=tell)
+    kept = sampler.so_far()
+    assert [e.system.units.temperature_kelvin for e in kept][:2] == [60.0, 80.0] and len(kept) in (2, 3)
 
 
 @pytest.mark.slow
@@ -266,6 +295,18 @@ def test_settings_that_a_ladder_would_ignore_are_errors(change, message):
     table = {"system": "lj13", "ladder": {"coldest": 40.0, "hottest": 70.0}, **change}
     with pytest.raises(ConfigError, match=message):
         idem_md.TrainingConfig.parse(table, "test")
+
+
+@pytest.mark.parametrize("value", [30.0, (20.0,), (20.0, 70.0, 100.0), (70.0, 20.0), ("a", "b")])
+def test_ranges_are_two_numbers(value):
+    with pytest.raises(UsageError, match="temperatures: expected"):
+        preset("lj13", temperatures=value)
+
+
+def test_atoms_of_one_kind_have_nothing_to_exchange(config, system):
+    buffer = config.buffer.model_copy(update={"exchanges": 2})
+    with pytest.raises(UsageError, match="buffer.exchanges: expected 0 for 'springs', all of one kind, got 2"):
+        init(config.model_copy(update={"buffer": buffer}), system, system.energy())
 
 
 def test_presets_take_a_range():

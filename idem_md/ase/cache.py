@@ -20,7 +20,7 @@ from ..energies.foreign import DEFAULT_TRAP
 from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
 from ..systems import System, nearest_neighbour_distance
-from ..training import preset, run_samples, train
+from ..training import preset, run_config, run_samples, train
 from ..tuning import HeadTraining, tune
 from .calculator import NativePotential
 
@@ -101,6 +101,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
             "length_angstrom": float(table["length_angstrom"]),
             "sigma_data": float(table["sigma_data"]),
             "labels": table.get("labels"),  # the first version had none
+            "temperatures": None if table.get("temperatures") is None else tuple(map(float, table["temperatures"])),
             "positions": np.array(table["positions"], dtype=np.float64),
             "energies": np.array(table["energies"], dtype=np.float64),
         }
@@ -141,6 +142,7 @@ def train_once(
                     "length_angstrom": length,
                     "sigma_data": system.sigma_data,
                     "labels": system.labels,
+                    "temperatures": temperatures,
                 }
             ).encode(),
         )
@@ -149,9 +151,9 @@ def train_once(
         # Energies with chains in native code cost next to nothing.
         name = "refined" if isinstance(energy, NativeChains) else "frugal"
         resume = (run / "state.safetensors").exists()
-        if resume:  # with the seed that it began with
-            seed = json.loads((run / "config.json").read_text())["seed"]
-        checkpoint = train(preset(system, name, seed, temperatures), run, system=system, resume=resume, **budget)
+        # What was begun goes on with the settings that it began with.
+        config = run_config(run) if resume else preset(system, name, seed, temperatures)
+        checkpoint = train(config, run, system=system, resume=resume, **budget)
         tune(
             checkpoint,
             run_samples(run),

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.optimize.optimize import Dynamics
 
-from ..checks import check_float, check_int
+from ..checks import check_float, check_int, check_range
 from ..energies import HasWorkers
 from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import FileFormatError, UsageError
@@ -29,11 +29,9 @@ def _checked_range(kelvin: float, temperatures) -> tuple[float, float] | None:
     """The lowest and the highest temperature, if there are several."""
     if temperatures is None:
         return None
-    low, high = (check_float("temperatures", t, above=0.0) for t in temperatures)
-    if not low < high or not low <= kelvin <= high:
-        raise UsageError(
-            f"temperatures: expected two with {kelvin:g} K between them, the lower one first, got {low:g} and {high:g}"
-        )
+    low, high = check_range("temperatures", temperatures)
+    if not low <= kelvin <= high:
+        raise UsageError(f"temperatures: expected two with {kelvin:g} K between them, got {low:g} and {high:g}")
     return low, high
 
 
@@ -124,6 +122,8 @@ class BoltzmannSampler(Dynamics):
         self._budget = {"minutes": minutes, "max_energy_calls": max_energy_calls}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
         self._range = _checked_range(self.temperature_K, temperatures)
+        if self._range and checkpoint is not None:
+            raise UsageError("temperatures: expected none beside checkpoint, which knows its own, got a range")
         coldest = self._range[0] if self._range else self.temperature_K
         name, total = name_and_trap(atoms, self._range or (self.temperature_K,), trap, labels)
         self._folder = None
@@ -136,6 +136,11 @@ class BoltzmannSampler(Dynamics):
         known = card["labels"] if card else given.system.labels if given else None
         labels = known if labels is None else labels
         self._trained_for = system_of(atoms, coldest, total, workers, name, length, labels)
+        if card and card["temperatures"] != self._range:
+            raise FileFormatError(
+                f"{self._folder}: holds a sampler for the temperatures {card['temperatures']}, got {self._range}; "
+                "choose another folder (cache=)"
+            )
         if card and known != (None if labels is None else list(labels)):
             raise FileFormatError(f"{self._folder}: holds a sampler for the labels {known}, got {labels}")
         if card:

@@ -12,6 +12,7 @@ from ..energies import Energy
 from ..errors import UsageError
 from ..geometry import uniform
 from ..seeds import draw_seed
+from ..torch_state import own_torch
 from .move import ChainState, Move, chain_numbers
 
 __all__ = ["Exchange", "ExchangeRun", "WithExchanges"]
@@ -58,6 +59,7 @@ class Exchange:
         """See `Move`."""
         return ChainState(x, *energy(x))
 
+    @own_torch
     def step(self, energy: Energy, state: ChainState, n: int, seed: int) -> tuple[ChainState, ExchangeRun]:
         """See `Move`."""
         kinds = torch.tensor(self.kinds)

@@ -177,7 +177,7 @@ def distill(
     """
     settings, budget = settings or Distillation(), Budget(minutes)
     denoiser, system = checkpoint.denoiser, checkpoint.system
-    if checkpoint.rungs:
+    if denoiser.log_beta is not None:
         raise UsageError("checkpoint: expected a network for a single temperature, got one for a range")
     lowest = settings.lowest or 0.4 * denoiser.sigma_data
     highest = checkpoint.noise_range[1]

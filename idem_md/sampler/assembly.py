@@ -81,7 +81,7 @@ def origin_of(drawing: Drawing, checkpoint: Checkpoint, device: torch.device) ->
         "plan": plan.table(),
         "nfe": plan.nfe,
     }
-    own = all(system is checkpoint.system for system in drawing.systems)
+    own = checkpoint.tuned_here and all(system is checkpoint.system for system in drawing.systems)
     if plan.weighted and plan.ess_fraction is not None and own:
         facts["expected_ess_fraction"] = plan.ess_fraction  # it was tuned for no other system or temperature
     return facts
@@ -99,9 +99,9 @@ class SoFar:
         self._done, self._work = tuple(done), work
         return work
 
-    def end(self, work: Assembly) -> None:
-        """Forget it all, unless other work has begun since."""
-        if self._work is work:
+    def end(self, work: Assembly | None = None) -> None:
+        """Forget it all; or if that is the work under way."""
+        if work is None or self._work is work:
             self._done, self._work = (), None
 
     def ensembles(self) -> list[WeightedEnsemble]:

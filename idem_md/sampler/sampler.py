@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -56,7 +57,7 @@ class Sampler:
     """
 
     def __init__(self, checkpoint: Checkpoint, system: System | None = None, device: torch.device | str = "cpu"):
-        self._range = checkpoint
+        self._range, self._base = checkpoint, checkpoint.system if system is None else system
         if system is not None and checkpoint.rungs:
             checkpoint = checkpoint.at(system.units.temperature_kelvin)
         self.checkpoint = checkpoint
@@ -83,17 +84,22 @@ class Sampler:
     def at(self, temperature_K: float) -> Sampler:
         """The sampler at another temperature, in kT of that temperature; see `System.at`.
 
-        A network that was trained for a range has the temperature as an input, and plans for each. One for a single
-        temperature stays as it is: near that one the weights make up for the difference.
+        A network for a range has it as an input; with one for a single temperature weights make up for the difference.
 
         Raises
         ------
         UsageError
             A temperature outside the range of the training.
         """
-        other = Sampler(self._range, self.system.at(temperature_K), self.device)
-        if self._range.rungs and self.system is self.checkpoint.system:
+        other = Sampler(self._range, self._base.at(temperature_K), self.device)
+        if self._range.rungs and self._base is self._range.system:
             other.system = other.checkpoint.system  # which says that it was trained for it
+        other._base = self._base
+        return other
+
+    def _part_at(self, temperature_K: float) -> Sampler:
+        """The result of `at` for a part of a call, which `so_far` finds here."""
+        other = self.at(temperature_K)
         other._so_far = self._so_far
         return other
 
@@ -194,12 +200,11 @@ class Sampler:
             The weights are not to be trusted; says why, and what to do.
         """
         if temperature_K is not None and self._range.rungs:
-            here = self.at(temperature_K)
+            here = self._part_at(temperature_K)
             return here.sample(n, nfe, seed, plan, progress=progress, executor=executor, shard=shard, **options)
         system = self.system if temperature_K is None else self.system.at(temperature_K)
         asked: PlanOptions = {**options} if nfe is None else {**options, "nfe": nfe}
-        chosen = self._chosen(plan, asked)
-        return self._draw([system], n, seed, chosen, progress, executor, shard)[0]
+        return self._draw([system], n, seed, self._chosen(plan, asked), progress, executor, shard)[0]
 
     @own_torch
     def extend(
@@ -232,15 +237,15 @@ class Sampler:
         UsageError
             A parameter out of range, or an ensemble that cannot be gone on with.
         """
-        if self._range.rungs and ensemble.system.name != self.system.name:
-            kelvin = ensemble.system.units.temperature_kelvin
-            return self.at(kelvin).extend(ensemble, n, ess, seed, progress, executor)
+        kelvin = ensemble.system.units.temperature_kelvin
+        if self._range.rungs and not math.isclose(kelvin, self.system.units.temperature_kelvin):
+            return self._part_at(kelvin).extend(ensemble, n, ess, seed, progress, executor)
         p, plan = ensemble.provenance, with_move_step(plan_of(ensemble), self.checkpoint)
         if ess is not None and not plan.weighted:
             raise UsageError(f"ess: expected none for samples without weights, got {ess}")
         # Read from a file it may not know its energy.
-        same = ensemble.system.name == self.system.name
-        system = self.system if same else self.system.at(ensemble.system.units.temperature_kelvin)
+        known = {system.name: system for system in (self._base, self.system)}
+        system = known.get(ensemble.system.name) or self._base.at(kelvin)
         seed = p.get("seed", p.get("seeds", [0])[-1]) if seed is None else seed
         return self._draw([system], n, seed, plan, progress, executor, ess=ess, after=ensemble)[0]
 
@@ -259,7 +264,7 @@ class Sampler:
 
         Those of a network for a single temperature share their paths above the last step, and the cost of these; those
         of a network for a range have the same random numbers. So ensembles are not independent of each other, and
-        differences between neighbours are less noisy than they are.
+        differences between neighbours are less noisy than the ensembles themselves.
 
         Parameters
         ----------
@@ -268,19 +273,19 @@ class Sampler:
         others
             As for `sample`.
         """
-        samplers = [self.at(kelvin) for kelvin in temperatures_K]
-        systems = [sampler.system for sampler in samplers]
+        systems = [self._base.at(kelvin) for kelvin in temperatures_K]
         if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
-        several = bool(self._range.rungs)
-        plans = [sampler._chosen(plan, options) for sampler in (samplers if several else [self])]
+        samplers = [self._part_at(kelvin) for kelvin in temperatures_K] if self._range.rungs else [self]
+        plans = [sampler._chosen(plan, options) for sampler in samplers]
         if not all(chosen.weighted for chosen in plans):
             raise UsageError("weighted: expected True, raw samples do not tell temperatures apart, got False")
-        if not several:
+        if not self._range.rungs:
             return self._draw(systems, n, seed, plans[0], progress)
         done: list[WeightedEnsemble] = []
         for sampler, chosen in zip(samplers, plans):
             done += sampler._draw([sampler.system], n, seed, chosen, progress, done=done)
+        self._so_far.end()
         return done
 
     @own_torch
@@ -327,9 +332,8 @@ class Sampler:
         return ForwardWeights(log_w.cpu().numpy(), samples.ess)
 
     def so_far(self) -> list[WeightedEnsemble]:
-        """What the call of `sample`, `extend` or `scan` that was interrupted had drawn, or the one that is under way in
-        another thread has: an ensemble of whole chunks a temperature, to go on from with `extend`. Empty if there is
-        none."""
+        """What the call of `sample`, `extend` or `scan` that was interrupted, or is under way in another thread, has
+        drawn: an ensemble of whole chunks for each temperature, to go on from with `extend`."""
         return self._so_far.ensembles()
 
     def _chosen(self, plan: SamplingPlan | None, options: PlanOptions) -> SamplingPlan:
@@ -356,7 +360,7 @@ class Sampler:
         shard: tuple[int, int] = (0, 1),
         ess: float | None = None,
         after: WeightedEnsemble | None = None,
-        done: Sequence[WeightedEnsemble] = (),
+        done: Sequence[WeightedEnsemble] | None = None,
     ) -> list[WeightedEnsemble]:
         n, start = check_int("n", n, 1), time.perf_counter()
         # Beyond, torch repeats its streams.
@@ -380,16 +384,17 @@ class Sampler:
             check_fits("n", count, BYTES_A_SAMPLE * len(systems))
             check_room("n", count * len(systems), (self.system.n_atoms, self.system.n_dims))
 
-        closing = ({"shards": [[seed, k, m, n]]} if m > 1 else {}) | (
-            {} if ess is None else {"stopped_at_ess": float(ess)}
-        )
-        work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing), done)
+        closing: dict[str, object] = {"shards": [[seed, k, m, n]]} if m > 1 else {}
+        closing |= {} if ess is None else {"stopped_at_ess": float(ess)}
+        work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing), done or ())
         gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
         ensembles = work.ensembles()
-        self._so_far.end(work)
+        if done is None:
+            self._so_far.end(work)
         if not ensembles:
             raise UsageError(f"shard: expected at most {-(-n // size)}, chunks are of {size} samples, got ({k}, {m})")
         for ensemble in ensembles:
             if ensemble is not after and np.isfinite(ensemble.log_z):
-                warn(ensemble, "" if len(systems) == 1 else f"{ensemble.system.name}: ", stacklevel=3)
+                alone = len(systems) == 1 and done is None
+                warn(ensemble, "" if alone else f"{ensemble.system.name}: ", stacklevel=3)
         return ensembles

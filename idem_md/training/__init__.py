@@ -4,7 +4,7 @@ from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainingConfig, load_config
 from .presets import PRESETS, preset
 from .run import recover, train
-from .state import run_samples
+from .state import run_config, run_samples
 
 __all__ = [
     "PRESETS",
@@ -14,6 +14,7 @@ __all__ = [
     "load_config",
     "preset",
     "recover",
+    "run_config",
     "run_samples",
     "save_checkpoint",
     "train",

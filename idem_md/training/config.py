@@ -49,17 +49,16 @@ class BufferConfig(Table):
     regard to weights.
 
     With ``exchanges`` so many pairs of unlike atoms are tried in each other's place before every refinement of a
-    walker, for an energy call each and one more: what a solid alloy wants, and no molecule.
+    walker, for an energy call each and one more. Solid alloys need that; in molecules no such exchange is accepted.
 
-    Walkers start at noise of the extent of the system, relaxed, or at its geometry: by default (``auto``) there if it
-    is a molecule, by its elements, and several temperatures bring it elsewhere.
+    Walkers start at noise of the extent of the system, relaxed, or at its geometry. By default (``auto``) molecules,
+    known by their elements, start at their geometry if there is a ladder, whose hot rungs take them elsewhere.
 
     With ``train_on = "prior"`` the noised x_0 are drawn from N(0, sigma_max^2) instead, as pDEM does, and the buffer
     only serves to measure.
     """
 
     train_on: Literal["buffer", "prior"] = "buffer"
-    start: Literal["auto", "noise", "geometry"] = "auto"
     size: int = Field(8192, ge=16, le=MANY)
     walkers: int | None = Field(None, ge=16, le=MANY)
     fresh: int = Field(256, ge=1, le=MANY)
@@ -70,6 +69,7 @@ class BufferConfig(Table):
     refine_steps: int = Field(1000, ge=0, le=MANY)
     mala_step: float = Field(5e-4, gt=0)
     exchanges: int = Field(0, ge=0, le=MANY)
+    start: Literal["auto", "noise", "geometry"] = "auto"
 
 
 class LadderConfig(Table):

@@ -24,6 +24,7 @@ FIRST_RUNGS, LEAST_LADDERS = 8, 4
 # Share of swaps between neighbours that are rejected; at one half replicas climb fastest (Syed et al., JRSS B 84, 321,
 # 2022).
 REJECTED = 0.5
+REJECTION_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Ladder:
     def own(self) -> int:
         """The rung whose temperature is nearest to the system's own."""
         return min(range(len(self)), key=lambda rung: abs(math.log(self.betas[rung])))
+
+    def rounds(self, n_steps: int) -> int:
+        """Rounds of at least so many Langevin steps: an even number, or one half of the pairs of rungs would be tried
+        less often."""
+        return 2 * max(-(-n_steps // (2 * self.moves)), 1)
 
     def whole(self, n: int) -> int:
         """The largest number up to ``n`` of samples that are whole ladders."""
@@ -75,13 +81,13 @@ class _Replicas:
         return MALA(self.step_size).init(energy, x)
 
     def step(self, energy: Energy, state: ChainState, n: int, seed: int):
-        """See `Move`; ``n`` Langevin steps, or as many more as complete a round."""
+        """See `Move`; see `Ladder.rounds` for how many Langevin steps are made."""
         ladder = self.ladder
         betas = torch.tensor(ladder.betas, dtype=state.x.dtype, device=state.x.device)
         shape = len(state.x) // len(ladder), len(ladder)
         by_rung = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (state.x, state.u, state.f)))
         move = Tempering(self.step_size / betas, betas, ladder.moves)
-        end, run = move.step(energy, by_rung, -(-n // ladder.moves), seed)
+        end, run = move.step(energy, by_rung, ladder.rounds(n), seed)
         return ChainState(*(a.flatten(0, 1) for a in (end.x, end.u, end.f))), run
 
 
@@ -105,15 +111,13 @@ def first_ladder(config: TrainingConfig, system: System, walkers: int) -> Ladder
 
 
 def respaced(ladder: Ladder, state: ChainState, ranks: Ranks) -> tuple[Ladder, ChainState]:
-    """Rungs between which as many swaps are rejected everywhere, `REJECTED` of them if there are samples enough, and
-    samples for them.
-
-    Rejections are averaged over all pairs of samples of neighbouring rungs. The ends stay.
+    """Space rungs so that swaps are rejected equally often between all neighbours: about as often as `REJECTED` says,
+    if the samples suffice for so many rungs. The coldest and the hottest rung stay.
 
     Parameters
     ----------
     state : ChainState
-        In the order of the ladder; those of the nearest old rung are taken for each new one.
+        In the order of the ladder. The new state takes the samples of each rung from the nearest old one.
     ranks : Ranks
         All have the same ladder.
     """
@@ -130,14 +134,15 @@ def respaced(ladder: Ladder, state: ChainState, ranks: Ranks) -> tuple[Ladder, C
 
 
 def _rejected(cold: torch.Tensor, hot: torch.Tensor, gap: float) -> float:
-    """Mean rejection of swaps of two rungs, over all pairs of samples of theirs."""
+    """Mean rejection of swaps of two rungs, over all pairs of `REJECTION_SAMPLES` of each."""
+    cold, hot = (u[:: max(len(u) // REJECTION_SAMPLES, 1)] for u in (cold, hot))
     log_ratio = gap * (cold[:, None] - hot[None])
     return float((1 - log_ratio.clamp(max=0.0).exp()).mean())
 
 
 def _dealt(state: ChainState, rungs: int, sources: Sequence[int]) -> ChainState:
-    """As many samples, as far as they are whole ladders, each rung's from an old one's: of one that serves several
-    each has others, as far as there are."""
+    """Samples of new rungs from those of old ones, ``sources``, in whole ladders. New rungs that share an old one take
+    different samples of it, as far as there are any."""
     ladders = len(state.u) // rungs
     wanted = len(state.u) // len(sources)
     rows = torch.arange(wanted, device=state.u.device)

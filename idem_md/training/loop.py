@@ -55,7 +55,7 @@ class IterationReport:
 
     Energies by weight are NaN where too few samples of a process are effective to renew the buffer; ``raw_failed`` and
     ``weighted_ess`` are then those of an eighth of the paths. With a ladder energies are those of the rung nearest to
-    the system's own temperature; ``swaps`` is the accepted share of exchanges.
+    the system's own temperature; ``swaps`` is the accepted share of swaps of neighbouring rungs.
     """
 
     iteration: int
@@ -96,8 +96,8 @@ def init(
     Raises
     ------
     UsageError
-        The temperatures of the ladder do not have the system's own among them; a start at a geometry that the system
-        does not have.
+        The temperatures of the ladder do not have the system's own among them, the system lacks the geometry that
+        walkers are to start at, or has no unlike atoms to exchange.
     EnergyError
         No configuration of the buffer reached a finite energy.
     BudgetExhausted
@@ -110,11 +110,15 @@ def init(
     size, walkers = ranks.part(b.size), ranks.part(b.walkers or b.size)
     rounds = WARMUP_ROUNDS if b.warmup_steps else 0
     steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
-    ladder = first_ladder(config, system, walkers)
+    ladder, at_geometry = first_ladder(config, system, walkers), starts_at_geometry(config, system)
+    if b.exchanges and len(set(system.kinds)) < 2:
+        raise UsageError(f"buffer.exchanges: expected 0 for {system.name!r}, all of one kind, got {b.exchanges}")
+    # Rungs are set anew where a third and two thirds of the rounds are done.
+    legs = [rounds] if ladder is None else [rounds // 3, rounds // 3, rounds - 2 * (rounds // 3)]
     if ladder is not None:
         walkers = ladder.whole(walkers)
-        steps_a_round = -(-steps_a_round // ladder.moves) * ladder.moves
-    needed = walkers * (b.relax_steps + 1 + rounds * (steps_a_round + 1))
+        steps_a_round = ladder.rounds(steps_a_round) * ladder.moves
+    needed = walkers * ((0 if at_geometry else b.relax_steps) + 1 + rounds * (steps_a_round + 1))
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
         raise BudgetExhausted(
             f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}"
@@ -124,13 +128,13 @@ def init(
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system, ladder is not None).to(device)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    if starts_at_geometry(config, system):
+    if at_geometry:
         geometry = torch.tensor(system.geometry, dtype=torch.float64, device=device)
         start = geometry_start(energy, geometry, config.noise.sigma_min, walkers, generator, device)
     else:
         start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
-    # As much of the second half of the rounds as there is room for; what chains see before is not in equilibrium.
-    kept = min(math.ceil(size / walkers), rounds - rounds // 2) - 1
+    # As much of the second half of the last rounds as there is room for; what chains see before is not in equilibrium.
+    kept = min(math.ceil(size / walkers), legs[-1] - legs[-1] // 2) - 1
     seen: deque[ChainState] = deque(maxlen=max(kept, 0))
 
     def on_round(now: ChainState) -> None:
@@ -138,8 +142,7 @@ def init(
         seen.append(now)
 
     last, step = start, b.mala_step
-    # Rungs are set anew where a third and two thirds of the rounds are done.
-    for leg in (rounds,) if ladder is None else (rounds // 3, rounds // 3, rounds - 2 * (rounds // 3)):
+    for leg in legs:
         if ladder is not None and last is not start:
             ladder, last = respaced(ladder, last, ranks)
             seen.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+from ..checks import check_range
 from ..errors import UsageError
 from ..registry import Registry
 from ..systems import System, get_system
@@ -17,6 +18,8 @@ from .elements import COVALENT
 
 __all__ = ["PRESETS", "preset"]
 
+# How many times as many iterations a network for a range of temperatures takes.
+RANGE_ITERATIONS = 2
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
 EXCHANGES = 2
 
@@ -38,8 +41,8 @@ def preset(
         A name, or any system whose unit of length is near the distance of nearest neighbours.
     name, seed
     temperatures : tuple of float, optional
-        The lowest and the highest one (K), for a network of all temperatures between; see `LadderConfig`. By default
-        one network for the system's own.
+        The lowest and the highest one (K), for a network of all temperatures between, which takes twice as many
+        iterations; see `LadderConfig`. By default one network for the system's own.
 
     Raises
     ------
@@ -64,7 +67,12 @@ def preset(
     if name == "frugal" and system.labels is None and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if temperatures is not None:
+        coldest, hottest = check_range("temperatures", temperatures)
         # Replicas that exchange places bring the shares of equilibrium, as weights would.
         buffer = {**table.get("buffer", {}), "weighted": 0}
-        table = {**table, "buffer": buffer, "ladder": {"coldest": temperatures[0], "hottest": temperatures[1]}}
-    return TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
+        table = {**table, "buffer": buffer, "ladder": {"coldest": coldest, "hottest": hottest}}
+    config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
+    if temperatures is None:
+        return config
+    longer = {"iterations": RANGE_ITERATIONS * config.optimizer.iterations}
+    return config.model_copy(update={"optimizer": config.optimizer.model_copy(update=longer)})

@@ -23,7 +23,7 @@ from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
 from .ranks import ALONE, Ranks
 from .ring import RingBuffer
 
-__all__ = ["SavedRun", "TrainingState", "load_state", "run_samples", "save_state"]
+__all__ = ["SavedRun", "TrainingState", "load_state", "run_config", "run_samples", "save_state"]
 
 
 @dataclass
@@ -219,9 +219,9 @@ def load_state(
         own, next = _own_part(samples, rings, ranks, 1 if ladder is None else len(ladder))
         size, walkers = (ranks.part(n) for n in (config.buffer.size, config.buffer.walkers or config.buffer.size))
         if ladder is not None:
-            walkers = ladder.whole(header["walkers"] * len(rings) // ranks.size)
             size = ladder.whole(size) if config.buffer.walkers else len(own.u)
-            walkers = min(walkers, size)
+            walkers = ladder.whole(header["walkers"] * len(rings) // ranks.size) if config.buffer.walkers else size
+            walkers = min(max(walkers, len(ladder)), size)
         here = ChainState(own.x.to(device), own.u.to(device), own.f.to(device))
         buffer = RingBuffer(here, size, walkers, next)
         seconds, calls = header["filled"]
@@ -246,8 +246,25 @@ def load_state(
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
 
 
+def run_config(folder: Path) -> TrainingConfig:
+    """The configuration of a run that has begun.
+
+    Raises
+    ------
+    FileFormatError
+        No state, or a damaged one.
+    """
+    path = Path(folder) / "state.safetensors"
+    _, header = read_tensors(path, "state")
+    try:
+        return TrainingConfig.parse(header["config"], str(path))
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
+
+
 def run_samples(folder: Path) -> torch.Tensor:
-    """The replay buffer of a run: samples of its system as far as the run has got, shape (n, N, D), float32."""
+    """The replay buffer of a run: samples of its system as far as the run has got, shape (n, N, D), float32; with a
+    ladder of temperatures those of all rungs in turn, the coldest first."""
     path = Path(folder) / "state.safetensors"
     tensors, _ = read_tensors(path, "state")
     if "buffer.x" not in tensors:

@@ -51,8 +51,7 @@ def add_elastic_network(
     checkpoint : Checkpoint
         Its network is not changed.
     samples : torch.Tensor, shape (n, N, D), float32
-        A tenth is held out, to measure the gain. Of a checkpoint for a range of temperatures: those of all rungs, in
-        turn.
+        A tenth is held out, to measure the gain. For a range of temperatures give those of all rungs in turn.
     settings : HeadTraining, optional
     on_step : callable (step)
 

@@ -50,9 +50,9 @@ SHARE_POWERS = 3.0, 16.0
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
 LEVELS_LEFT = 4
-# No level is tried above so many, one after the other, that are worth less than the best although paths to them have no
-# more than this variance. Where they have more a higher level may still be better: a cluster that freezes on the way
-# down costs its paths most at the levels where it does, so that worth has a trough there.
+# No level is tried above so many that are worth less than the best although paths to them have no more than this
+# variance. Where paths have more a higher level may still be better: a cluster that freezes on the way down costs them
+# most at the levels where it does, and there worth has a trough.
 WORSE_LEVELS, GOOD_PATHS = 2, 1.0
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
 OTHER_CALLS = (1 / 16, 1 / 4, 4.0)

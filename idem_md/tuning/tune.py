@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import Checkpoint, Rung, load_checkpoint, save_checkpoint
+from ..checkpoint import Checkpoint, Rung, load_checkpoint, refuse_part, save_checkpoint
 from ..diffusion import SamplingPlan
 from ..energies import Energy
 from ..energies.foreign import ForeignEnergy
-from ..errors import TrainingWarning
+from ..errors import TrainingWarning, UsageError
 from ..nets import HasFeatures
 from ..systems import System
 from ..torch_state import own_torch
@@ -76,8 +76,8 @@ class _Planning:
         return tune_plans(checkpoint, energy, evenly_spread(samples, self.pilot), self.nfes, self.seed, self.on_plan)
 
     def planned_by_rung(self, checkpoint: Checkpoint, samples: torch.Tensor, system: System) -> tuple[Checkpoint, int]:
-        """A checkpoint for a range of temperatures with plans for every other rung, the ends and its own, by samples of
-        all rungs in turn; the next one below serves those between. And the energy calls."""
+        """A checkpoint for a range of temperatures with plans for every other rung, both ends and the own one, by
+        samples of all rungs in turn; and the energy calls. A rung between takes the plans of the next colder one."""
         known, rungs, calls = checkpoint.rungs, list[Rung](), 0
         for k, rung in enumerate(known):
             energy = system.at(rung.kelvin).energy()
@@ -86,7 +86,8 @@ class _Planning:
             if anew and self.nfes:
                 self.on_rung(rung.kelvin)
             here = planning.planned(checkpoint.at(rung.kelvin), samples[k :: len(known)], energy)
-            rungs.append(replace(rung, plans=here.plans if anew else rungs[-1].plans, expensive=here.expensive))
+            plans, planned_at = (here.plans, rung.kelvin) if anew else (rungs[-1].plans, rungs[-1].planned_at)
+            rungs.append(replace(rung, plans=plans, planned_at=planned_at, expensive=here.expensive))
             calls += energy.calls
         own = rungs[checkpoint.own_rung]
         return replace(checkpoint, rungs=tuple(rungs), plans=own.plans, expensive=own.expensive), calls
@@ -114,8 +115,8 @@ def tune(
     ----------
     checkpoint : Checkpoint
     samples : torch.Tensor, shape (n, N, D)
-        Of the system, in equilibrium; by the run's replay buffer or a baseline. Of a checkpoint for a range of
-        temperatures: those of all rungs, in turn, as they lie in the buffer.
+        Of the system, in equilibrium; by the run's replay buffer or a baseline. For a range of temperatures give those
+        of all rungs in turn, as they lie in the buffer.
     out : Path
         The model file.
     system : System, optional
@@ -132,11 +133,21 @@ def tune(
     on_step, on_plan, on_rung : callable
         For progress displays; the last one with a temperature (K) whose plans come next.
 
+    Raises
+    ------
+    UsageError
+        A checkpoint at one temperature of its range, or samples that are not those of all rungs.
+
     Notes
     -----
     Plans for a number of evaluations spend energy calls in thousands a sample: a potential of foreign code gets none.
     """
     heads, system = heads or HeadTraining(), system or checkpoint.system
+    refuse_part(checkpoint)
+    if checkpoint.rungs and len(samples) % len(checkpoint.rungs):
+        raise UsageError(
+            f"samples: expected those of {len(checkpoint.rungs)} rungs in turn, a multiple of that, got {len(samples)}"
+        )
     if nfes is None:
         nfes = dict.fromkeys(default_nfes(), RUNG_NFES) if checkpoint.rungs else default_nfes()
     energy = system.energy()  # before the work: it may not be known
