@@ -311,7 +311,10 @@ def test_atoms_of_one_kind_have_nothing_to_exchange(config, system):
 
 def test_presets_take_a_range():
     config = preset("lj13", "frugal", temperatures=(20.0, 70.0))
-    assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0) and config.buffer.weighted == 0
+    assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0, moves=13) and config.buffer.weighted == 0
+    assert Ladder((1.0, 0.5), config.ladder.moves).rounds(config.buffer.refine_steps) == 2
+    assert config.optimizer.iterations == 2 * preset("lj13", "frugal").optimizer.iterations
+    assert preset("lj13", temperatures=(20.0, 70.0)).ladder.moves == 10
     assert preset("lj13").ladder is None
     assert preset("lj13", "frugal").buffer.exchanges == 0 < preset("binary", "frugal").buffer.exchanges
 

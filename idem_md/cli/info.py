@@ -17,8 +17,7 @@ __all__ = ["info"]
 def _of_checkpoint(source: str) -> dict[str, Any]:
     from ..sampler import load_sampler
 
-    sampler = load_sampler(source)
-    checkpoint = sampler.checkpoint
+    checkpoint = load_sampler(source).checkpoint
     # Lists are long: losses, errors by level.
     heads = {
         name: {key: value for key, value in record.items() if isinstance(value, int | float) or key == "gain_nats"}
@@ -30,7 +29,7 @@ def _of_checkpoint(source: str) -> dict[str, Any]:
         "digest": checkpoint.digest,
         "network": checkpoint.config["network"]["name"],
         "noise": list(checkpoint.noise_range),
-        "temperatures_K": sampler.temperatures_K,
+        "temperatures_K": [rung.kelvin for rung in checkpoint.rungs] or None,
         "training": {k: v for k, v in checkpoint.provenance.items() if k not in ("heads", "versions")},
         "heads": {name: heads.get(name, {}) for name in checkpoint.denoiser.heads},
         "plans": plan_tables(checkpoint),

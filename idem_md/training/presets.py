@@ -74,5 +74,9 @@ def preset(
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
     if temperatures is None:
         return config
-    longer = {"iterations": RANGE_ITERATIONS * config.optimizer.iterations}
-    return config.model_copy(update={"optimizer": config.optimizer.model_copy(update=longer)})
+    assert config.ladder is not None
+    longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})
+    steps, ladder = config.buffer.refine_steps, config.ladder
+    if steps < 4 * ladder.moves:  # two rounds, of half of the steps each
+        ladder = ladder.model_copy(update={"moves": max(-(-steps // 2), 1)})
+    return config.model_copy(update={"optimizer": longer, "ladder": ladder})
