@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from command import run as command
 
 import idem_md
 from idem_md import ConfigError, UsageError
@@ -335,3 +336,22 @@ def test_molecules_start_at_their_geometry(config, system):
     x = init(starting("auto"), molecule, system.energy()).buffer.samples.x
     apart = (x - torch.tensor(system.geometry)).pow(2).mean().sqrt()
     assert 0.05 < apart < 0.15 and x.mean(1).abs().max() < 1e-6  # sigma_min is 0.1
+
+
+@pytest.mark.slow
+def test_on_the_command_line(tmp_path, tiny_toml):
+    (tmp_path / "tiny.toml").write_text(tiny_toml(2) + "\n[ladder]\ncoldest = 40.0\nhottest = 70.0\n")
+    command("train", "tiny.toml", "--out", "run", "--elastic-network-steps", 0, cwd=tmp_path)
+    kelvins = json.loads(command("info", "run", "--json", cwd=tmp_path).stdout)["temperatures_K"]
+    assert kelvins[0] == 40.0 and kelvins[-1] == 70.0 and kelvins == sorted(kelvins)
+    asked = ("scan", "run", "-n", 8, "--nfe", 4, "--json")
+    found = json.loads(command(*asked, "--temperatures", "45,60", "--out", "f.dcd", cwd=tmp_path).stdout)[
+        "temperatures"
+    ]
+    assert [entry["temperature_K"] for entry in found] == [45.0, 60.0] and (tmp_path / "f-45K.dcd").exists()
+    assert "from 40 to 70 K" in command("sample", "run", "-n", 8, "--temperature", 80, cwd=tmp_path, code=2).stderr
+    words = ("train", "lj13", "--out", "other", "--temperatures")
+    assert "the lowest and the highest, got '20,30,40'" in command(*words, "20,30,40", cwd=tmp_path, code=2).stderr
+    assert "the system's own 59.9 K in it, got 20 to 30" in command(*words, "20,30", cwd=tmp_path, code=2).stderr
+    both = ("train", "tiny.toml", "--out", "other", "--temperatures", "40,70")
+    assert "temperatures: expected a range in the table [ladder]" in command(*both, cwd=tmp_path, code=2).stderr
