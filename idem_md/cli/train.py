@@ -122,6 +122,7 @@ def train(
         from ..training import load_config
         from ..training import train as run_training
         from .training_display import TrainingDisplay
+        from .tune import expectation
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
@@ -164,22 +165,23 @@ def train(
         _plot(folder)
         budgeted = minutes is not None or max_energy_calls is not None
         if not stop.asked:
-            _tune(work, checkpoint, folder, elastic_network_steps, budgeted, settings.seed, own)
+            checkpoint = _tune(work, checkpoint, folder, elastic_network_steps, budgeted, settings.seed, own)
     p, model = checkpoint.provenance, folder / "model.safetensors"
     if as_json:
         keys = ("finished", "iterations", "planned", "seconds", "energy_calls")
         print_json({"model": str(model)} | {key: p[key] for key in keys})
     else:
         state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
-        typer.echo(f"{state}: {model}, {p['seconds']:.0f} s, {p['energy_calls']} energy calls")
+        cost = f"{p['seconds']:.0f} s, {p['energy_calls']} energy calls"
+        typer.echo(f"{state}: {model}, {cost}{expectation(checkpoint)}")
     if stop.asked:
         raise typer.Exit(stop.code)
 
 
 def _tune(
     work: Work, checkpoint: Checkpoint, folder: Path, steps: int | None, budgeted: bool, seed: int, own: System | None
-) -> None:
-    """Elastic network and plans, unless they are there or a budget says otherwise."""
+) -> Checkpoint:
+    """The checkpoint with elastic network and plans, unless they are there or a budget says otherwise."""
     from ..training import run_samples
     from .tune import add_heads_and_plans
 
@@ -191,7 +193,8 @@ def _tune(
     steps = 4000 if steps is None else steps
     if steps and checkpoint.provenance["finished"]:
         model = folder / "model.safetensors"
-        add_heads_and_plans(work, checkpoint, run_samples(folder), model, steps, seed, system=own)
+        return add_heads_and_plans(work, checkpoint, run_samples(folder), model, steps, seed, system=own)
+    return checkpoint
 
 
 def _plot(folder: Path) -> None:

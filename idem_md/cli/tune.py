@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..diffusion import SamplingPlan
     from ..systems import System
 
-__all__ = ["add_heads_and_plans", "model_folder", "plan_line", "plan_tables", "shipped_samples", "tune"]
+__all__ = ["add_heads_and_plans", "expectation", "model_folder", "plan_line", "plan_tables", "shipped_samples", "tune"]
 
 
 PLANS = "noise levels and plans"
@@ -52,6 +52,17 @@ def plan_line(plan: SamplingPlan) -> str:
         f"with {plan.build_last_step().calls:,} energy calls, "
         f"{100 * (plan.ess_fraction or 0):.0f}% effective, {1e3 * (plan.seconds or 0):.2g} ms a sample"
     )
+
+
+def expectation(checkpoint: Checkpoint) -> str:
+    """What samples by the default plan should be worth, to end a line with; nothing if that was not measured."""
+    from ..sampler import Sampler
+
+    plan = Sampler(checkpoint).plan()
+    if plan.ess_fraction is None or plan.seconds is None:
+        return ""
+    share, ms = 100 * plan.ess_fraction, 1e3 * plan.seconds
+    return f"; by default {share:.0f}% of the samples should be effective, {ms:.2g} ms each"
 
 
 def plan_tables(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -154,4 +165,4 @@ def tune(
     if as_json:
         print_json({"model": str(model), "plans": plan_tables(tuned)})
     else:
-        typer.echo(f"{model}")
+        typer.echo(f"{model}{expectation(tuned)}")
