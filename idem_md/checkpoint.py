@@ -163,7 +163,8 @@ class Checkpoint:
     def log_betas(self) -> torch.Tensor:
         """Logarithm of the inverse temperature of each rung, relative to the system's own; float32."""
         own = self.system.units.temperature_kelvin
-        return torch.tensor([math.log(own / rung.kelvin) for rung in self.rungs], dtype=torch.float32)
+        log_betas = [math.log(own / rung.kelvin) for rung in self.rungs]
+        return torch.tensor(log_betas, dtype=torch.float32, device="cpu")
 
     @property
     def own_rung(self) -> int:

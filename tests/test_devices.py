@@ -18,7 +18,10 @@ from idem_md.systems import get_system
 from idem_md.targets import TARGETS, dem_scores
 from idem_md.testing import loose_lattice
 from idem_md.training.accuracy import measure_accuracy
+from idem_md.training.config import LadderConfig
+from idem_md.training.ladder import respaced
 from idem_md.training.loop import init, outer_iteration
+from idem_md.training.ranks import ALONE
 
 run_tempering, dem_scores = run_tempering.__wrapped__, dem_scores.__wrapped__  # which see to torch's defaults
 PLANS = {"plain": None, "nested": 3, "annealed": 20}
@@ -97,3 +100,16 @@ def test_training(name, tiny):
         for _ in range(2):  # the second renews the buffer by samples of the model
             assert outer_iteration(config, energy, state).loss > 0
         measure_accuracy(config, state, levels=3, samples=4)
+
+
+def test_training_for_several_temperatures(tiny):
+    system, buffer = get_system("binary"), tiny.buffer.model_copy(update={"exchanges": 1})
+    ladder = LadderConfig(coldest=50.0, hottest=60.0)
+    config = tiny.model_copy(update={"system": "binary", "buffer": buffer, "ladder": ladder})
+    state = init(config, system, system.energy())
+    with torch.device("meta"):
+        for _ in range(2):
+            assert outer_iteration(config, system.energy(), state).loss > 0
+        measure_accuracy(config, state, levels=3, samples=4, rung=1)
+        state.ema.at(0.3)(here(2, 13, 3).float(), here(2).float())
+        respaced(state.ladder, state.buffer.samples, ALONE)

@@ -62,7 +62,7 @@ class Exchange:
     @own_torch
     def step(self, energy: Energy, state: ChainState, n: int, seed: int) -> tuple[ChainState, ExchangeRun]:
         """See `Move`."""
-        kinds = torch.tensor(self.kinds)
+        kinds = torch.tensor(self.kinds, device="cpu")
         first, second = torch.nonzero(kinds[:, None] < kinds[None], as_tuple=True)
         x, generator = state.x, torch.Generator().manual_seed(seed)
         chains, accepted = torch.arange(len(x), device=x.device), x.new_zeros(len(x))
@@ -70,7 +70,7 @@ class Exchange:
         u, f = energy(x)
         beta = chain_numbers("beta", self.beta, len(x), x).to(u.dtype)
         for _ in range(n):
-            pair = torch.randint(len(first), (len(chains),), generator=generator)
+            pair = torch.randint(len(first), (len(chains),), generator=generator, device="cpu")
             a, b = first[pair].to(x.device), second[pair].to(x.device)
             y = x.clone()
             y[chains, a], y[chains, b] = x[chains, b], x[chains, a]

@@ -59,12 +59,14 @@ class Denoiser(nn.Module):
         """Make the temperature an input of the network, which has to be a `nets.TakesTemperature`; it begins at that of
         the system."""
         cast(TakesTemperature, self.net).add_temperature()
-        self.log_beta = torch.zeros((), dtype=torch.float32)
+        self.log_beta = torch.zeros((), dtype=torch.float32, device="cpu")
 
     def at(self, log_beta: float | torch.Tensor) -> Denoiser:
         """The same network, its weights shared, at another temperature, or at one for each configuration (B,)."""
         other = copy.copy(self)
-        other.log_beta = torch.as_tensor(log_beta, dtype=torch.float32)
+        if not isinstance(log_beta, torch.Tensor):
+            log_beta = torch.tensor(log_beta, dtype=torch.float32, device="cpu")
+        other.log_beta = log_beta.float()
         return other
 
     def _inputs(self, x: torch.Tensor, sigma: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:

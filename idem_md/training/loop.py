@@ -193,7 +193,7 @@ def refinement(config: TrainingConfig, state: TrainingState) -> Move:
     move = MALA(state.mala_step) if ladder is None else ladder.move(state.mala_step)
     if not config.buffer.exchanges:
         return move
-    beta = 1.0 if ladder is None else ladder.beta(torch.arange(n))
+    beta = 1.0 if ladder is None else ladder.beta(torch.arange(n, device=state.device))
     return WithExchanges(move, Exchange(state.system.kinds, beta), config.buffer.exchanges)
 
 
