@@ -117,10 +117,14 @@ def _digest(*what: Any) -> str:
 
 
 def _settings(config: TrainingConfig) -> dict[str, Any]:
-    """The configuration without an option that is off in rows of before there was one: they stay valid."""
+    """The configuration without options that are off, where there are rows of before there were any: they stay
+    valid."""
     table = config.model_dump()
-    if not table["buffer"]["weighted"]:
-        del table["buffer"]["weighted"]
+    for name, off in (("weighted", 0), ("exchanges", 0), ("start", "auto")):
+        if table["buffer"][name] == off:
+            del table["buffer"][name]
+    if table["ladder"] is None:  # without which ``auto`` is what there was
+        del table["ladder"]
     return table
 
 
