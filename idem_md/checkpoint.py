@@ -275,6 +275,11 @@ def _parsed(table: Mapping[str, Any]) -> tuple[DenoiserAccuracy, Plans, Sampling
     return accuracy, plans, None if table.get("expensive") is None else SamplingPlan.of(table["expensive"])
 
 
+def _parsed_rung(table: Mapping[str, Any]) -> Rung:
+    planned_at = table.get("planned_at")
+    return Rung(float(table["kelvin"]), *_parsed(table), None if planned_at is None else float(planned_at))
+
+
 def checkpoint_path(source) -> Path:
     """Where the checkpoint of a named system, a run folder or a file lies.
 
@@ -319,10 +324,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not 0 < lo < hi:
             raise ValueError(f"noise levels {lo} to {hi}")
         provenance, (accuracy, plans, expensive) = dict(header["provenance"]), _parsed(header)
-        rungs = tuple(
-            Rung(float(table["kelvin"]), *_parsed(table), planned_at=table.get("planned_at"))
-            for table in header.get("rungs", ())
-        )
+        rungs = tuple(map(_parsed_rung, header.get("rungs", ())))
         if len(rungs) == 1 or [rung.kelvin for rung in rungs] != sorted({rung.kelvin for rung in rungs}):
             raise ValueError("rungs: expected several, from the coldest to the hottest")
         system_name = config["system"]

@@ -16,6 +16,7 @@ __all__ = [
     "check_fits",
     "check_float",
     "check_int",
+    "check_range",
     "check_positions",
     "energies_agree",
 ]

@@ -11,7 +11,7 @@ import torch
 from command import run as command
 
 import idem_md
-from idem_md import ConfigError, UsageError
+from idem_md import ConfigError, FileFormatError, UsageError
 from idem_md.chains import ChainState
 from idem_md.checkpoint import Checkpoint, Rung, build_denoiser, load_checkpoint, save_checkpoint
 from idem_md.diffusion import DenoiserAccuracy, SamplingPlan
@@ -186,6 +186,11 @@ def test_a_checkpoint_knows_its_range(system, config, tmp_path):
         message = f"temperature_K: expected one from 50 to 200 K, for which the network was trained, got {kelvin:g}"
         with pytest.raises(UsageError, match=message):
             found.at(kelvin)
+    save_checkpoint(
+        tmp_path / "foreign.safetensors", replace(known, rungs=(replace(rungs[0], planned_at="x"), rungs[1]))
+    )
+    with pytest.raises(FileFormatError, match="does not describe a model"):
+        load_checkpoint(tmp_path / "foreign.safetensors")
     with pytest.raises(UsageError, match="expected a network for a range of temperatures"):
         idem_md.load_sampler("lj13").checkpoint.at(60.0)
 
