@@ -25,6 +25,7 @@ from idem_md.training.config import LadderConfig
 from idem_md.training.ladder import Ladder, first_ladder, respaced
 from idem_md.training.loop import init, refinement, starts_at_geometry
 from idem_md.training.ranks import ALONE
+from idem_md.training.resampling import renewed_by_weight, weighted_paths
 from idem_md.tuning import HeadTraining, tune
 
 TUNE = sys.modules["idem_md.tuning.tune"]  # the package has a function of that name
@@ -111,9 +112,45 @@ def test_the_first_buffer_is_in_equilibrium_at_every_rung(config, system):
         z = (u.mean() - DIMENSION / 2 / beta) / ((DIMENSION / 2) ** 0.5 / beta / len(u) ** 0.5)
         assert abs(float(z)) < 5, (beta, z)
         assert scales[k] == pytest.approx((K / beta) ** -0.5, rel=0.15)
-    assert [ladder.rounds(n) for n in (0, 1, 5, 10, 11, 40)] == [2, 2, 2, 2, 4, 8]  # of five moves; even pairs and odd
+    # Of about five moves; even pairs and odd.
+    assert [ladder.rounds(n) for n in (0, 1, 5, 14, 16, 40)] == [(2, 1), (2, 1), (2, 3), (2, 7), (4, 4), (8, 5)]
     index = torch.arange(7)
     assert ladder.beta(index).tolist() == pytest.approx([ladder.betas[i % len(ladder)] for i in range(7)])
+
+
+class Exact:
+    """The denoiser of a harmonic cluster at an inverse temperature."""
+
+    def __init__(self, log_beta=0.0):
+        self.beta = math.exp(log_beta)
+
+    def at(self, log_beta):
+        return Exact(log_beta)
+
+    def __call__(self, x, sigma):
+        return x / (1 + self.beta * K * sigma**2)[:, None, None]
+
+
+def test_weights_renew_the_walkers_of_a_rung(config, system):
+    """With its shares of equilibrium, whatever the buffer holds; all other samples stay."""
+    buffer = config.buffer.model_copy(update={"size": 2048, "walkers": 1024})
+    config, energy = config.model_copy(update={"buffer": buffer}), system.energy()
+    state = init(config, system, energy)
+    state.ema, s, rungs = Exact(), state.buffer.samples, len(state.ladder)
+    shifted = 1.3 * s.x
+    state.buffer.samples = ChainState(shifted, *energy(shifted))
+    for rung in (0, rungs - 1):
+        before, beta = state.buffer.samples.u.clone(), state.ladder.betas[rung]
+        paths = weighted_paths(config, energy, state, 4000, rung)
+        share = renewed_by_weight(energy, paths, state.buffer.walkers // rungs, state, rung)
+        assert share.ess > 400 and abs(share.mean_energy - DIMENSION / 2 / beta) < 4.5 * share.error
+        s = state.buffer.samples
+        changed = torch.nonzero(s.u != before).flatten()
+        assert set(changed.tolist()) == set(state.buffer.newest[rung::rungs].tolist()), (rung, len(changed))
+        assert torch.allclose(energy(s.x)[0], s.u)
+        u, expected = s.u[changed].double(), DIMENSION / 2 / beta
+        error = (DIMENSION / 2) ** 0.5 / beta * (1 / len(u) + 1 / share.ess) ** 0.5
+        assert abs(float(u.mean()) - expected) < 5 * error
 
 
 @pytest.mark.parametrize("kind", [BufferTarget, PosteriorTarget])
@@ -294,7 +331,10 @@ def test_ranges_must_hold_the_own_temperature(config, system):
     [
         ({"ladder": {"coldest": 70.0, "hottest": 70.0}}, "ladder.coldest: expected less than ladder.hottest = 70"),
         ({"target": {"name": "dem", "n_samples": 8}}, "target.name: expected one of buffer, posterior with a ladder"),
-        ({"buffer": {"fresh": 4, "size": 64, "weighted": 128}}, "weighted = 0 with a ladder, got 'buffer' and 128"),
+        (
+            {"buffer": {"train_on": "prior"}, "target": {"name": "buffer"}},
+            "buffer.train_on: expected 'buffer'",
+        ),
     ],
 )
 def test_settings_that_a_ladder_would_ignore_are_errors(change, message):
@@ -317,8 +357,8 @@ def test_atoms_of_one_kind_have_nothing_to_exchange(config, system):
 
 def test_presets_take_a_range():
     config = preset("lj13", "frugal", temperatures=(20.0, 70.0))
-    assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0, moves=13) and config.buffer.weighted == 0
-    assert Ladder((1.0, 0.5), config.ladder.moves).rounds(config.buffer.refine_steps) == 2
+    assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0, moves=10) and config.buffer.weighted == 1024
+    assert Ladder((1.0, 0.5), config.ladder.moves).rounds(config.buffer.refine_steps) == (2, 13)
     assert config.optimizer.iterations == 2 * preset("lj13", "frugal").optimizer.iterations
     assert preset("lj13", temperatures=(20.0, 70.0)).ladder.moves == 10
     assert preset("lj13").ladder is None

@@ -133,7 +133,11 @@ def same(a, b):
         ({}, {}, None),
         ({"name": "muon", "precision": "bf16"}, {}, LadderConfig(coldest=40.0, hottest=70.0)),
         ({}, {"size": 40, "walkers": 16}, None),
-        ({}, {"size": 40, "walkers": 16, "exchanges": 2}, LadderConfig(coldest=40.0, hottest=59.9, moves=3)),
+        (
+            {},
+            {"size": 40, "walkers": 16, "exchanges": 2, "weighted": 128},
+            LadderConfig(coldest=40.0, hottest=59.9, moves=3),
+        ),
         ({}, {"size": 40, "walkers": 16, "weighted": 128}, None),
     ],
     ids=["adam", "ladder, muon", "walkers", "ladder, walkers", "weighted"],

@@ -27,13 +27,9 @@ def measure_accuracy(
     generator = torch.Generator().manual_seed(config.seed + 1)
     lowest, highest = math.log(config.noise.sigma_min), math.log(config.noise.sigma_max)
     grid = torch.exp(torch.linspace(lowest, highest, levels, dtype=torch.float32, device="cpu"))
-    mse, denoiser, rungs = [], state.ema, 1
-    if state.ladder is not None:
-        denoiser, rungs = denoiser.at(math.log(state.ladder.betas[rung])), len(state.ladder)
+    mse, denoiser = [], state.average_at(rung)
     for sigma in grid:
-        idx = state.buffer.drawn(samples, generator)
-        idx = idx - idx % rungs + rung
-        x_0 = state.buffer.samples.x[idx]
+        x_0 = state.buffer.samples.x[state.drawn(samples, rung, generator)]
         x_t = x_0 + sigma * standard_normal(x_0.shape, generator, torch.float32, x_0.device)
         d = denoiser(x_t, sigma.expand(samples).to(x_0.device))
         squared = ((d - x_0).double() ** 2).sum((1, 2))

@@ -46,7 +46,8 @@ class BufferConfig(Table):
     for each that is taken: as many as there are walkers, or ``fresh`` where all samples are walkers, but no more than
     four times as many as are effective. So shares of basins of attraction come to be those of equilibrium, which chains
     alone would keep as they were. Where hardly any are effective in a process, ``fresh`` of them are added without
-    regard to weights.
+    regard to weights. With a ladder they are those of one rung an outer iteration, from the hottest to the coldest and
+    again, and take the places of walkers of that rung, as far as they are effective.
 
     With ``exchanges`` so many pairs of unlike atoms are tried in each other's place before every refinement of a
     walker, for an energy call each and one more. Solid alloys need that; in molecules no such exchange is accepted.
@@ -75,10 +76,10 @@ class BufferConfig(Table):
 class LadderConfig(Table):
     """A range of temperatures (K), from the coldest to the hottest, all of which one network learns.
 
-    The replay buffer is then one of ladders of replicas, whose rungs exchange places after so many Langevin ``moves``,
-    and are as many and spaced so that about half of the swaps between neighbours are accepted. ``buffer.size`` and
-    ``walkers`` count the samples of all rungs together; ``buffer.fresh`` samples of the network are drawn at the
-    system's own temperature, only to measure.
+    The replay buffer is then one of ladders of replicas, whose rungs exchange places after about so many Langevin
+    ``moves``, and are as many and spaced so that about half of the swaps between neighbours are accepted.
+    ``buffer.size`` and ``walkers`` count the samples of all rungs together. Without ``buffer.weighted``,
+    ``buffer.fresh`` samples of the network are drawn at the system's own temperature, only to measure.
     """
 
     coldest: float = Field(gt=0)
@@ -166,11 +167,8 @@ class TrainingConfig(Table):
         if not TARGETS[self.target.name].takes_temperatures:
             able = ", ".join(name for name, target in TARGETS.items() if target.takes_temperatures)
             raise ValueError(f"target.name: expected one of {able} with a ladder, got {self.target.name!r}")
-        if self.buffer.train_on == "prior" or self.buffer.weighted:
-            raise ValueError(
-                "buffer: expected train_on = 'buffer' and weighted = 0 with a ladder, got "
-                f"{self.buffer.train_on!r} and {self.buffer.weighted}"
-            )
+        if self.buffer.train_on == "prior":
+            raise ValueError("buffer.train_on: expected 'buffer' with a ladder, got 'prior'")
 
     @classmethod
     def parse(cls, table: Mapping[str, Any], source: str) -> TrainingConfig:

@@ -36,7 +36,7 @@ class Ladder:
     betas : tuple of float
         Inverse temperatures relative to the system's own; they fall.
     moves : int
-        Langevin steps between two swaps.
+        Langevin steps between two swaps, about.
     """
 
     betas: tuple[float, ...]
@@ -50,10 +50,11 @@ class Ladder:
         """The rung whose temperature is nearest to the system's own."""
         return min(range(len(self)), key=lambda rung: abs(math.log(self.betas[rung])))
 
-    def rounds(self, n_steps: int) -> int:
-        """Rounds of at least so many Langevin steps: an even number, or one half of the pairs of rungs would be tried
-        less often."""
-        return 2 * max(-(-n_steps // (2 * self.moves)), 1)
+    def rounds(self, n_steps: int) -> tuple[int, int]:
+        """How many rounds of how many Langevin steps make ``n_steps`` or few more. Rounds are an even number, or one
+        half of the pairs of rungs would be tried less often."""
+        rounds = 2 * max(round(n_steps / (2 * self.moves)), 1)
+        return rounds, max(-(-n_steps // rounds), 1)
 
     def whole(self, n: int) -> int:
         """The largest number up to ``n`` of samples that are whole ladders."""
@@ -81,13 +82,13 @@ class _Replicas:
         return MALA(self.step_size).init(energy, x)
 
     def step(self, energy: Energy, state: ChainState, n: int, seed: int):
-        """See `Move`; see `Ladder.rounds` for how many Langevin steps are made."""
+        """See `Move`; see `Ladder.rounds` for how many Langevin steps are made and between which swaps."""
         ladder = self.ladder
         betas = torch.tensor(ladder.betas, dtype=state.x.dtype, device=state.x.device)
         shape = len(state.x) // len(ladder), len(ladder)
         by_rung = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (state.x, state.u, state.f)))
-        move = Tempering(self.step_size / betas, betas, ladder.moves)
-        end, run = move.step(energy, by_rung, ladder.rounds(n), seed)
+        rounds, moves = ladder.rounds(n)
+        end, run = Tempering(self.step_size / betas, betas, moves).step(energy, by_rung, rounds, seed)
         return ChainState(*(a.flatten(0, 1) for a in (end.x, end.u, end.f))), run
 
 

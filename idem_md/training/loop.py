@@ -55,7 +55,8 @@ class IterationReport:
 
     Energies by weight are NaN where too few samples of a process are effective to renew the buffer; ``raw_failed`` and
     ``weighted_ess`` are then those of an eighth of the paths. With a ladder energies are those of the rung nearest to
-    the system's own temperature; ``swaps`` is the accepted share of swaps of neighbouring rungs.
+    the system's own temperature, ``raw_failed`` and ``weighted_ess`` those of the rung whose turn it is; ``swaps`` is
+    the accepted share of swaps of neighbouring rungs.
     """
 
     iteration: int
@@ -117,7 +118,7 @@ def init(
     legs = [rounds] if ladder is None else [rounds // 3, rounds // 3, rounds - 2 * (rounds // 3)]
     if ladder is not None:
         walkers = ladder.whole(walkers)
-        steps_a_round = ladder.rounds(steps_a_round) * ladder.moves
+        steps_a_round = math.prod(ladder.rounds(steps_a_round))
     needed = walkers * ((0 if at_geometry else b.relax_steps) + 1 + rounds * (steps_a_round + 1))
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
         raise BudgetExhausted(
@@ -231,12 +232,16 @@ def _renew_part(
     """Renew this process's part of the buffer."""
     b, buffer = config.buffer, state.buffer
     if state.iteration > 0:
-        fresh, share = ranks.part(b.fresh), None
+        fresh, share, rung, own = ranks.part(b.fresh), None, 0, 0
         if b.weighted:
-            paths = weighted_paths(config, energy, state, ranks.part(b.weighted))
-            share = renewed_by_weight(energy, paths, fresh if buffer.walkers == buffer.size else buffer.walkers, state)
+            most = fresh if buffer.walkers == buffer.size else buffer.walkers
+            if state.ladder is not None:  # one rung after the other, from the hottest down
+                rungs, own = len(state.ladder), state.ladder.own
+                rung, most = -state.iteration % rungs, buffer.walkers // rungs
+            paths = weighted_paths(config, energy, state, ranks.part(b.weighted), rung)
+            share = renewed_by_weight(energy, paths, most, state, rung)
             report.weighted_ess = share.ess
-            if share.enough:
+            if share.enough and rung == own:
                 report.weighted_mean_energy, report.weighted_mean_energy_err = share.mean_energy, share.error
         else:
             grid = noise_grid(config.noise.sigma_min, config.noise.sigma_max, b.sampling_steps)
@@ -244,7 +249,8 @@ def _renew_part(
             sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
             (paths,) = sampler.sample([energy], fresh, state.generator)
         report.raw_failed = paths.failed
-        report.raw_median_energy = float(paths.energies.median())
+        if rung == own:
+            report.raw_median_energy = float(paths.energies.median())
         if state.ladder is None and (share is None or not share.enough):
             ok = torch.isfinite(paths.positions).flatten(1).all(1)
             ceiling = float(buffer.samples.u.max())

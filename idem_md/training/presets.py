@@ -68,15 +68,9 @@ def preset(
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)
-        # Replicas that exchange places bring the shares of equilibrium, as weights would.
-        buffer = {**table.get("buffer", {}), "weighted": 0}
-        table = {**table, "buffer": buffer, "ladder": {"coldest": coldest, "hottest": hottest}}
+        table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
     if temperatures is None:
         return config
-    assert config.ladder is not None
     longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})
-    steps, ladder = config.buffer.refine_steps, config.ladder
-    if steps < 4 * ladder.moves:  # two rounds, of half of the steps each
-        ladder = ladder.model_copy(update={"moves": max(-(-steps // 2), 1)})
-    return config.model_copy(update={"optimizer": longer, "ladder": ladder})
+    return config.model_copy(update={"optimizer": longer})

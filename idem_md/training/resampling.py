@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from ..chains import ChainState
 from ..diffusion import Paths, PathSampler, PlainLastStep, level_density, noise_grid
 from ..diffusion.kernels import Analytic
-from ..energies import Energy
+from ..energies import Energy, Scaled
 from ..geometry import uniform
 from ..seeds import draw_seed
 from ..systematic import systematic_indices
@@ -69,32 +69,41 @@ class WeightedShare:
 
 
 @torch.no_grad()
-def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState, n: int) -> Paths:
+def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState, n: int, rung: int = 0) -> Paths:
     """Draw ``n`` weighted paths of the averaged network, one energy call each, at noise levels that suit its present
-    state; or the first eighth of them alone, if fewer than three of it are effective."""
+    state; or the first eighth of them alone, if fewer than three of it are effective.
+
+    Weights are those of the temperature of the ``rung``, energies in kT of the system's own.
+    """
     lowest, highest = config.noise.sigma_min, config.noise.sigma_max
-    kernel = Analytic(state.ema, measure_accuracy(config, state, ACCURACY_LEVELS, ACCURACY_SAMPLES))
-    x_0 = state.buffer.samples.x[state.buffer.drawn(LEVEL_SAMPLES, state.generator)].double()
+    beta = 1.0 if state.ladder is None else state.ladder.betas[rung]
+    accuracy = measure_accuracy(config, state, ACCURACY_LEVELS, ACCURACY_SAMPLES, rung)
+    kernel = Analytic(state.average_at(rung), accuracy)
+    x_0 = state.buffer.samples.x[state.drawn(LEVEL_SAMPLES, rung, state.generator)].double()
     density = level_density(kernel, x_0, lowest, highest, draw_seed(state.generator))
     grid = noise_grid(lowest, highest, config.buffer.sampling_steps, density=density)
     sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
+    energy = energy if state.ladder is None else Scaled(energy, beta)
     first = -(-n // PILOT)
     (pilot,) = sampler.sample([energy], first, state.generator)
     if first == n or WeightedShare.of(pilot).ess < LEAST_OF_PILOT:
-        return pilot
+        return replace(pilot, energies=pilot.energies / beta)
     (rest,) = sampler.sample([energy], n - first, state.generator)
     return Paths(
         torch.cat([pilot.positions, rest.positions]),
-        torch.cat([pilot.energies, rest.energies]),
+        torch.cat([pilot.energies, rest.energies]) / beta,
         torch.cat([pilot.log_weights, rest.log_weights]),
         pilot.nfe,
         pilot.failed + rest.failed,
     )
 
 
-def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingState) -> WeightedShare:
+def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingState, rung: int = 0) -> WeightedShare:
     """Put end points of the paths into the buffer, drawn by weight, ``most`` at most. Each distinct one costs an energy
-    call."""
+    call.
+
+    With a ladder they take the places of walkers of the ``rung``, drawn at random; replica exchange carries them on.
+    """
     share = WeightedShare.of(paths)
     if share.enough:
         weights, n = torch.softmax(paths.log_weights, 0), min(most, int(COPIES * share.ess))
@@ -104,21 +113,31 @@ def renewed_by_weight(energy: Energy, paths: Paths, most: int, state: TrainingSt
         x, copies = paths.positions[chosen].float().to(state.device), copies.to(state.device)
         u, f = energy(x)
         copies = copies[torch.isfinite(u)[copies]]  # in single precision
-        state.buffer.append(ChainState(x[copies], u[copies], f[copies]))
+        new = ChainState(x[copies], u[copies], f[copies])
+        if state.ladder is None:
+            state.buffer.append(new)
+        else:
+            places = state.buffer.newest[rung :: len(state.ladder)]
+            order = torch.randperm(len(places), generator=state.generator)[: len(copies)]
+            state.buffer.replace(places[order.to(places.device)], new)
     return share
 
 
 def out_of_equilibrium(log: Sequence[Mapping[str, Any]]) -> str | None:
-    """A sentence if in the last quarter of a run the mean energies of the buffer and of weighted samples differ by more
-    than four times the error of the latter and the fluctuation of the former together.
+    """A sentence if in the last quarter (or half, with a ladder) of a run the mean energies of the buffer and of
+    weighted samples differ by more than four times the error of the latter and the fluctuation of the former together.
 
     Parameters
     ----------
     log : sequence of dict
         Entries of ``log.jsonl``, one an outer iteration.
     """
-    late = [entry for entry in log[-(len(log) // 4) :] if entry.get("weighted_mean_energy") is not None]
-    if len(late) < LEAST_ROUNDS:
+    rungs_take_turns = any(entry.get("swaps") is not None for entry in log)
+    for share in (4, 2) if rungs_take_turns else (4,):
+        late = [entry for entry in log[-(len(log) // share) :] if entry.get("weighted_mean_energy") is not None]
+        if len(late) >= LEAST_ROUNDS:
+            break
+    else:
         return None
     names = ("weighted_mean_energy", "weighted_mean_energy_err", "buffer_mean_energy")
     mean, error, buffer = (np.array([entry[name] for entry in late], float) for name in names)

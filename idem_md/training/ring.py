@@ -48,7 +48,7 @@ class RingBuffer:
             pairs = ((s.x, new.x), (s.u, new.u), (s.f, new.f))
             self.samples = s = ChainState(*(torch.cat([old, more[:free]]) for old, more in pairs))
         where = (self.next + torch.arange(len(new.u[free:]), device=s.x.device)) % len(self)
-        s.x[where], s.u[where], s.f[where] = new.x[free:], new.u[free:], new.f[free:]
+        self.replace(where, ChainState(new.x[free:], new.u[free:], new.f[free:]))
         self.next = int((self.next + len(where)) % len(self))
 
     def put(self, energy: Energy, x: torch.Tensor) -> int:
@@ -58,14 +58,23 @@ class RingBuffer:
         self.append(ChainState(x[ok], u[ok], f[ok]))
         return int(ok.sum())
 
+    @property
+    def newest(self) -> torch.Tensor:
+        """Indices of the walkers, in the order in which they came."""
+        return (self.next - self.walkers + torch.arange(self.walkers, device=self.samples.x.device)) % len(self)
+
+    def replace(self, where: torch.Tensor, new: ChainState) -> None:
+        """Put samples in the place of those of these indices."""
+        s = self.samples
+        s.x[where], s.u[where], s.f[where] = new.x, new.u, new.f
+
     def refine(self, energy: Energy, move: Move[Any], n_steps: int, seed: int) -> Any:
         """Steps of a move on the true energy for the walkers; returns what happened."""
         s = self.samples
         if self.walkers == self.size:
             self.samples, run = move.step(energy, s, n_steps, seed)
         else:
-            # In the order in which they came, and so they go back: those that come next replace the oldest.
-            newest = (self.next - self.walkers + torch.arange(self.walkers, device=s.x.device)) % len(self)
+            newest = self.newest  # in their order, and so they go back: those that come next replace the oldest
             state, run = move.step(energy, ChainState(s.x[newest], s.u[newest], s.f[newest]), n_steps, seed)
             self.append(state)
         return run

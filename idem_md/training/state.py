@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ class TrainingState:
         """Energies of the samples at the system's own temperature, or that which is nearest."""
         u = self.buffer.samples.u
         return u if self.ladder is None else u[self.ladder.own :: len(self.ladder)]
+
+    def average_at(self, rung: int) -> Denoiser:
+        """The averaged network at the temperature of a rung; without a ladder there is one rung, number 0."""
+        return self.ema if self.ladder is None else self.ema.at(math.log(self.ladder.betas[rung]))
+
+    def drawn(self, n: int, rung: int, generator: torch.Generator) -> torch.Tensor:
+        """``n`` indices of samples of a rung, each drawn from all."""
+        index, rungs = self.buffer.drawn(n, generator), 1 if self.ladder is None else len(self.ladder)
+        return index - index % rungs + rung
 
     @property
     def device(self) -> torch.device:
