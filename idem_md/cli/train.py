@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -119,7 +119,7 @@ def train(
     with working() as work:
         from ..errors import BudgetExhausted, Interrupted, UsageError
         from ..files import locked
-        from ..training import load_config
+        from ..training import how_it_ended, load_config
         from ..training import train as run_training
         from .training_display import TrainingDisplay
         from .tune import expectation
@@ -162,7 +162,7 @@ def train(
         if not place.first:
             return
         work.held.enter_context(locked(folder))  # heads and plans go there, too
-        _plot(folder)
+        log = _plotted_log(folder)
         budgeted = minutes is not None or max_energy_calls is not None
         if not stop.asked:
             checkpoint = _tune(work, checkpoint, folder, elastic_network_steps, budgeted, settings.seed, own)
@@ -174,6 +174,9 @@ def train(
         state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
         cost = f"{p['seconds']:.0f} s, {p['energy_calls']} energy calls"
         typer.echo(f"{state}: {model}, {cost}{expectation(checkpoint)}")
+        o = settings.optimizer
+        if sentence := how_it_ended(log, o.iterations, o.decay_fraction):
+            typer.echo(sentence)
     if stop.asked:
         raise typer.Exit(stop.code)
 
@@ -197,8 +200,8 @@ def _tune(
     return checkpoint
 
 
-def _plot(folder: Path) -> None:
-    """training.png, beside the log that it shows."""
+def _plotted_log(folder: Path) -> list[dict[str, Any]]:
+    """The log, with training.png beside it."""
     import json
 
     from ..report import plot_training
@@ -206,3 +209,4 @@ def _plot(folder: Path) -> None:
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     with picture("out", folder / "training.png") as target:
         plot_training(log, target)
+    return log

@@ -60,6 +60,8 @@ def _table(r: IterationReport, calls: int) -> Table:
         facts.add_row("MALA acceptance", f"{r.acceptance:.2f}")
     if not math.isnan(r.swaps):
         facts.add_row("swaps of neighbouring temperatures", f"{r.swaps:.2f}")
+    if r.gain is not None:
+        facts.add_row("gain of the last third", f"{r.gain.nats:.2f} ± {r.gain.error:.2f} nats")
     facts.add_row("energy calls", f"{calls:.3g}")
     facts.add_row("step size", f"{r.learning_rate:.2g}")
     both = Table.grid(padding=(0, 4))

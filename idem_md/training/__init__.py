@@ -2,6 +2,7 @@
 
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainingConfig, load_config
+from .gain import how_it_ended
 from .presets import PRESETS, preset
 from .run import recover, train
 from .state import run_config, run_samples
@@ -10,6 +11,7 @@ __all__ = [
     "PRESETS",
     "Checkpoint",
     "TrainingConfig",
+    "how_it_ended",
     "load_checkpoint",
     "load_config",
     "preset",

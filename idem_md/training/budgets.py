@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..checks import check_float, check_int
 from ..errors import BudgetExhausted, Interrupted
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "decaying_now"]
 
 # Part of a budget kept back for the last measurements, and for a machine that slows down.
 MARGIN = 0.96
@@ -74,9 +74,13 @@ class Budget:
         decay_fraction : float
             Share of the iterations in which the step size falls.
         """
-        each = (used - first) / iteration
-        kept = 1 - decay_fraction
-        if 1 - used <= each * iteration * decay_fraction / kept and iteration < kept * total:
-            # Rounded up: no step taken so far may lie in the decay of the shortened schedule.
-            return math.ceil(iteration / kept - 1e-9)
-        return total
+        decay = (used - first) * decay_fraction / (1 - decay_fraction)
+        return decaying_now(iteration, total, decay_fraction) if 1 - used <= decay else total
+
+
+def decaying_now(iteration: int, total: int, decay_fraction: float) -> int:
+    """How many outer iterations to plan if the final decay of the step size is to begin after this one; as many as were
+    planned if it has begun."""
+    kept = 1 - decay_fraction
+    # Rounded up: no step taken so far may lie in the decay of the shortened schedule.
+    return math.ceil(iteration / kept - 1e-9) if iteration < kept * total else total

@@ -116,7 +116,12 @@ def parse_target(table: Mapping[str, Any], source: str) -> TargetOptions:
 
 
 class TrainingConfig(Table):
-    """Everything that decides a training run, with its seed."""
+    """Everything that decides a training run, with its seed.
+
+    With ``least_gain`` the final decay of the step size begins once a third of the outer iterations has gained less
+    than so many nats over the third before, as the loss tells; see `gain`. With 0 all ``optimizer.iterations`` are
+    made.
+    """
 
     system: str
     seed: int = Field(0, ge=0, lt=2**31)
@@ -126,6 +131,7 @@ class TrainingConfig(Table):
     buffer: BufferConfig = BufferConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ladder: LadderConfig | None = None
+    least_gain: float = Field(0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -34,6 +34,7 @@ from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
 from .elements import COVALENT
+from .gain import Gain
 from .ladder import first_ladder, respaced
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
@@ -73,6 +74,7 @@ class IterationReport:
     swaps: float = field(default=math.nan, init=False)
     learning_rate: float = math.nan
     skipped: int = 0
+    gain: Gain | None = field(default=None, init=False)
 
 
 def init(

@@ -58,7 +58,8 @@ def preset(
         table = dict(PRESETS["refined"].get(system.name, {}))
         for key, ours in tables["any"].items():
             own = table.get(key, {})
-            table[key] = ours if ours.get("name", own.get("name")) != own.get("name") else {**own, **ours}
+            alike = isinstance(ours, dict) and ours.get("name", own.get("name")) == own.get("name")
+            table[key] = {**own, **ours} if alike else ours
     else:
         raise UsageError(
             f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(tables)}"

@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..checkpoint import Checkpoint, Rung, load_checkpoint, save_checkpoint, wei
 from ..energies import Energy, Scaled
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
 from ..files import own_folder, write_atomic
+from ..geometry import subspace_dimension
 from ..native import check_device
 from ..provenance import hardware, versions
 from ..systems import System, get_system, system_described
@@ -26,20 +27,18 @@ from ..systems.exchanges import refuse_unlike
 from ..tensor_files import read_tensors
 from ..torch_state import own_torch
 from .accuracy import measure_accuracy
-from .budgets import Budget
+from .budgets import Budget, decaying_now
 from .config import TrainingConfig
+from .gain import LEAST_ITERATIONS, enough, gain
+from .journal import Journal, forget_calls
 from .loop import IterationReport, init, outer_iteration
-from .ranks import ALONE, ProcessGroup, Ranks, part_of
+from .ranks import ALONE, ProcessGroup, Ranks
 from .resampling import out_of_equilibrium
 from .state import SavedRun, TrainingState, load_state, save_state
 
 __all__ = ["recover", "train"]
 
 STATE, MODEL, LOG, CONFIG = "state.safetensors", "model.safetensors", "log.jsonl", "config.json"
-# Energy calls of the iteration that is going on.
-CALLS = ".energy-calls"
-NOTED_EVERY = 1.0  # seconds
-
 # With the energy calls so far, in all processes.
 OnIteration = Callable[[IterationReport, TrainingState, int], None]
 
@@ -108,50 +107,6 @@ def recover(folder: Path) -> Checkpoint:
     return replace(checkpoint, digest=weights_digest(state.ema))
 
 
-class _Journal:
-    """Energy calls of an iteration that may never be complete, noted now and then: a kill does not make them free.
-
-    A process notes its own; those of the last state count as shared out evenly.
-    """
-
-    def __init__(self, folder: Path, ranks: Ranks):
-        self.folder, self.path, self._noted = folder, self._of(folder, ranks.rank), -math.inf
-
-    @staticmethod
-    def _of(folder: Path, rank: int) -> Path:
-        return folder / (f"{CALLS}-{rank}" if rank else CALLS)
-
-    def note(self, calls: int) -> None:
-        """So many so far."""
-        if (now := time.monotonic()) - self._noted >= NOTED_EVERY:
-            self._noted = now
-            with suppress(OSError):  # on a full disk the state says so
-                self.path.write_text(f"{calls:20d}")
-
-    def lost(self, calls: int, processes: int) -> int:
-        """How many more were noted than the ``calls`` of the last state, by so many processes."""
-        lost = 0
-        for rank in range(processes):
-            with suppress(OSError, ValueError):
-                noted = int(self._of(self.folder, rank).read_text())
-                lost += max(noted - part_of(calls, rank, processes), 0)
-        return lost
-
-    def restart(self, calls: int) -> None:
-        """With this process's part of those of the last state."""
-        self._noted = -math.inf
-        self.note(calls)
-
-    def close(self) -> None:
-        """All is in the state."""
-        _forget_calls(self.folder)
-
-
-def _forget_calls(folder: Path) -> None:
-    for path in folder.glob(f"{CALLS}*"):
-        path.unlink(missing_ok=True)
-
-
 def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite: bool) -> None:
     """Raise `UsageError` if there is a run and none is expected, or the other way round."""
     path = folder / STATE
@@ -174,7 +129,7 @@ def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite:
     if overwrite:
         for name in (STATE, MODEL, LOG, CONFIG):
             (folder / name).unlink(missing_ok=True)
-        _forget_calls(folder)
+        forget_calls(folder)
     write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
 
 
@@ -329,7 +284,7 @@ def _begin(run: _Run, stop: Callable[[], bool]) -> TrainingState:
     return state
 
 
-def _go_on(run: _Run, journal: _Journal) -> tuple[TrainingState, list[dict]]:
+def _go_on(run: _Run, journal: Journal) -> tuple[TrainingState, list[dict]]:
     """The last state of a run, and its log."""
     ranks = run.ranks
     state, calls, log, processes = run.load()
@@ -350,7 +305,7 @@ def _go_on(run: _Run, journal: _Journal) -> tuple[TrainingState, list[dict]]:
 
 def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iteration: OnIteration) -> Checkpoint:
     config, folder, energy, budget, ranks = run.config, run.folder, run.energy, run.budget, run.ranks
-    journal = _Journal(folder, ranks)
+    journal = Journal(folder, ranks)
     start = time.perf_counter()
     state, log = _go_on(run, journal) if resume else (_begin(run, stop), [])
     earlier, calls = state.seconds, sum(ranks.gather(energy.calls))
@@ -373,8 +328,14 @@ def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iterat
             state.iteration, state.total, used, budget.used(*state.filled), config.optimizer.decay_fraction
         )
         entry = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(report).items()}
-        entry |= {"seconds": round(seconds, 2), "energy_calls": calls, "planned": state.total}
+        entry |= {"seconds": round(seconds, 2), "energy_calls": calls}
         log.append(entry)
+        if len(log) >= LEAST_ITERATIONS:
+            report.gain = gain(log, state.denoiser, subspace_dimension(energy.n_atoms, energy.n_dims))
+            if enough(report.gain, config.least_gain):
+                state.total = decaying_now(state.iteration, state.total, config.optimizer.decay_fraction)
+            entry |= {"gain": report.gain.nats, "gain_err": report.gain.error}
+        entry["planned"] = state.total
         run.save(state, calls, log)
         if ranks.size > 1:
             journal.restart(energy.calls)

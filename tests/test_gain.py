@@ -1,0 +1,80 @@
+"""When training has gained what it will gain."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import idem_md
+from idem_md.checkpoint import build_denoiser
+from idem_md.training import how_it_ended, preset, train
+from idem_md.training.budgets import decaying_now
+from idem_md.training.gain import Gain, enough, gain
+
+EDGES = np.geomspace(0.01, 1.0, 9).tolist()
+
+
+def entries(*losses):
+    return [{"loss_by_sigma": [loss] * 8, "sigma_edges": EDGES} for loss in losses]
+
+
+def test_gain_is_the_divergence_that_the_loss_took_away():
+    """A loss that fell by 0.01 in units of c_out^2: numbers * 0.01 * integral of (c_out / sigma)^2 d ln sigma."""
+    denoiser = build_denoiser(preset("lj13").network, idem_md.get_system("lj13"), False)
+    found = gain(entries(9.0, 9.0, 9.0, 0.31, 0.31, 0.31, 0.30, 0.30, 0.30), denoiser, 36)
+    s = denoiser.sigma_data**2
+    exact = 0.5 * (math.log(1e-4 / (1e-4 + s)) - math.log(1 / (1 + s)))
+    assert found.nats == pytest.approx(-36 * 0.01 * exact, rel=0.02) and found.error == pytest.approx(0, abs=1e-9)
+    noisy = gain(entries(*[1.0] * 3, 0.4, 0.3, 0.2, 0.4, 0.3, 0.2), denoiser, 36)
+    assert abs(noisy.nats) < 1e-9 and noisy.error > 1.0
+
+
+@pytest.mark.parametrize(
+    "found,least,expected",
+    [
+        (Gain(0.1, 0.05), 0.2, True),
+        (Gain(0.3, 0.05), 0.2, False),
+        (Gain(-0.05, 0.05), 0.2, True),
+        (Gain(-0.3, 0.05), 0.2, False),  # the buffer still changes
+        (Gain(-0.05, 0.05), 0.0, False),
+        (Gain(math.nan, math.nan), 0.2, False),
+    ],
+)
+def test_enough(found, least, expected):
+    assert enough(found, least) is expected
+
+
+def test_the_decay_begins_now_unless_it_has_begun():
+    assert decaying_now(6, 100, 0.4) == 10 and decaying_now(59, 100, 0.4) == 99
+    assert decaying_now(60, 100, 0.4) == 100 and decaying_now(80, 100, 0.4) == 100
+
+
+def test_what_is_said_of_an_end():
+    def log(total, nats, error=0.05):
+        return [{"planned": total, "gain": nats if k >= 17 else None, "gain_err": error} for k in range(total)]
+
+    assert "ended after 40 of 110 iterations" in how_it_ended(log(40, 0.1), 110, 0.4)
+    assert how_it_ended(log(110, 0.1), 110, 0.4) is None
+    for total in (40, 110):
+        assert "still gaining when its step size began to fall (0.5 nats" in how_it_ended(log(total, 0.5), 110, 0.4)
+    assert "hardly" in how_it_ended(log(40, 0.5, error=0.4), 110, 0.4)
+    assert how_it_ended(log(10, 0.5), 110, 0.4) is None  # too few to say
+    assert how_it_ended(log(40, 0.5)[:30], 110, 0.4) is None  # stopped
+
+
+def test_training_ends_when_it_gains_no_more(tiny, tmp_path, monkeypatch):
+    """And goes on to the same end after an interruption."""
+    monkeypatch.setattr("idem_md.training.run.LEAST_ITERATIONS", 3)
+    optimizer = tiny.optimizer.model_copy(update={"iterations": 20, "inner_steps": 2})
+    config = tiny.model_copy(update={"optimizer": optimizer, "least_gain": 1e9})
+    monkeypatch.setattr("idem_md.training.run.gain", lambda log, denoiser, numbers: Gain(float(10 - len(log)), 100.0))
+    checkpoint = train(config, tmp_path / "whole")
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert [entry["planned"] for entry in log] == [20, 20, 5, 5, 5] and log[2]["gain"] == 7.0
+    assert checkpoint.provenance["iterations"] == 5 and checkpoint.provenance["finished"]
+    seen = []
+    train(config, tmp_path / "stopped", stop=lambda: len(seen) > 7, on_step=lambda: seen.append(1))
+    again = train(config, tmp_path / "stopped", resume=True).denoiser.state_dict()
+    assert all(torch.equal(a, again[k]) for k, a in checkpoint.denoiser.state_dict().items())
