@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         ResultError,
         UsageError,
     )
+    from .progress import quiet
     from .sampler import Sampler, load_sampler
     from .systems import SYSTEMS, System, get_system
     from .training import TrainingConfig, preset, train
@@ -89,6 +90,7 @@ __all__ = [
     "native",
     "nets",
     "preset",
+    "quiet",
     "report",
     "sampler",
     "systems",
@@ -114,6 +116,7 @@ _HOME = {
         "ResultError",
         "UsageError",
     ),
+    "progress": ("quiet",),
     "sampler": ("Sampler", "load_sampler"),
     "systems": ("SYSTEMS", "System", "get_system"),
     "training": ("TrainingConfig", "preset", "train"),

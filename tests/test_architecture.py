@@ -41,6 +41,7 @@ BASE = {
     "rows": {"errors"},
     "tables": {"errors"},
     "extras": {"errors"},
+    "progress": set(),
 }
 # Package or module -> others that it may import.
 EDGES = {

@@ -454,9 +454,9 @@ def test_what_somebody_else_has_written_is_not_overwritten(tmp_path, monkeypatch
     run("sample", "gmm40", "-n", 20, "--nfe", 6, "--last-step", "plain", "--out", "a.dcd", cwd=tmp_path)
     extend = idem_md.Sampler.extend
 
-    def while_another_writes(self, ensemble, *rest):
+    def while_another_writes(self, ensemble, *rest, **options):
         ensemble.save(tmp_path / "a.dcd")
-        return extend(self, ensemble, *rest)
+        return extend(self, ensemble, *rest, **options)
 
     monkeypatch.setattr(idem_md.Sampler, "extend", while_another_writes)
     refused = run("sample", "gmm40", "-n", 20, "--append", "--out", "a.dcd", cwd=tmp_path, code=2)

@@ -728,7 +728,7 @@ def test_a_run_that_was_killed_can_be_sampled_and_goes_on(going, tmp_path, tiny_
 
 def test_energy_calls_that_a_kill_took_are_booked(tiny, tmp_path, monkeypatch):
     """Those of refining the buffer, where no optimiser step is taken."""
-    monkeypatch.setattr("idem_md.training.run.NOTED_EVERY", 0.0)
+    monkeypatch.setattr("idem_md.training.journal.NOTED_EVERY", 0.0)
 
     class Killed(BaseException):
         pass

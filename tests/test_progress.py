@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import idem_md
+from idem_md import load_sampler, progress
 from idem_md.baselines import ENGINES
-from idem_md.cli import progress
-from idem_md.cli.progress import by_share, working
+from idem_md.baselines.base import telling
+from idem_md.progress import working
+from idem_md.training import run_samples, train
+from idem_md.tuning import HeadTraining, tune
 
 pytestmark = pytest.mark.slow
 
@@ -81,8 +85,8 @@ def test_lines_say_what_is_done_and_how_much_is_left(monkeypatch, capfd):
     monkeypatch.setattr(progress, "SILENCE", 0.2)
     with working("loading") as work:
         assert work.line() == "loading: 0 s"
-        tell = by_share(work, "openmm")
-        tell(0.256, "40 independent")
+        with telling("openmm", None) as tell:
+            tell(0.256, "40 independent")
         assert work.line() == "openmm: 25 of 100 %, 40 independent, 0 s, about 0 s left"
         work.phase("sampling", 300, "samples")
         work.advance(100)
@@ -93,3 +97,28 @@ def test_lines_say_what_is_done_and_how_much_is_left(monkeypatch, capfd):
             print("result")
     out, err = capfd.readouterr()
     assert out == "result\n" and "sampling: 100 of 300 samples" in err
+
+
+def test_functions_say_what_they_do_unless_told_not_to(tiny, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(progress, "SILENCE", 0.05)
+    train(tiny, tmp_path / "run")
+    assert "iteration 5/5" in capfd.readouterr().err
+    sampler = load_sampler(tmp_path / "run")
+    sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False)
+    ENGINES["mala"].run("lj13", 100, 2000)
+    said = capfd.readouterr().err
+    assert "sampling: " in said and " of 3000 samples" in said and "mala: " in said
+    model, heads = tmp_path / "m.safetensors", HeadTraining(steps=3)
+    tune(sampler.checkpoint, run_samples(tmp_path / "run"), model, heads=heads, nfes={})
+    assert "noise levels and plans" in capfd.readouterr().err
+    with pytest.raises(ZeroDivisionError):  # those who show it themselves
+        sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False, progress=lambda _: 1 / 0)
+    idem_md.quiet()
+    try:
+        train(tiny, tmp_path / "other")
+        sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False)
+    finally:
+        idem_md.quiet(False)
+    monkeypatch.setenv("IDEM_MD_QUIET", "1")
+    sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False)
+    assert capfd.readouterr().err == ""

@@ -12,7 +12,7 @@ from idem_md.cli.bench import Batch, Repeats, Seed, System, json_lines
 from idem_md.cli.console import folder_option, picture, print_json
 from idem_md.cli.main import run_app
 from idem_md.cli.potential import cores
-from idem_md.cli.progress import working
+from idem_md.progress import working
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of Markdown.")]
 

@@ -14,8 +14,9 @@ from ..checks import check_float, check_int, check_range
 from ..energies import HasWorkers
 from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import FileFormatError, UsageError
+from ..progress import reporting
 from ..provenance import Provenance
-from ..sampler import Sampler, load_sampler
+from ..sampler import Sampler, expectation, load_sampler
 from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of, train_once
 
 __all__ = ["BoltzmannSampler"]
@@ -172,8 +173,10 @@ class BoltzmannSampler(Dynamics):
         """The `Sampler`, trained now if it has to be."""
         if self._sampler is None:
             assert self._folder is not None
-            train_once(self._trained_for, self.atoms.positions, self._folder, self._budget, self.seed, self._range)
-            self._sampler = load_sampler(self._folder, self.system)
+            with reporting(f"looking for a sampler in {self._folder}") as work:
+                train_once(self._trained_for, self.atoms.positions, self._folder, self._budget, self.seed, self._range)
+                self._sampler = load_sampler(self._folder, self.system)
+                work.say(f"sampler in {self._folder}; {expectation(self._sampler.checkpoint)}".removesuffix("; "))
         return self._sampler
 
     @property

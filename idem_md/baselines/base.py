@@ -6,7 +6,8 @@ import inspect
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..energies import Energy, ExactSamples
 from ..ensemble import WeightedEnsemble, warn
 from ..ensemble.estimators import Source
 from ..errors import UsageError
+from ..progress import reporting
 from ..provenance import provenance
 from ..registry import Registry
 from ..seeds import draw_seed
@@ -33,6 +35,7 @@ __all__ = [
     "reference_engine",
     "register_engine",
     "silent",
+    "telling",
     "tuned_chains",
     "tuning_calls",
 ]
@@ -105,6 +108,24 @@ def silent(share: float, note: str) -> None:
     """A `Progress` that says nothing."""
 
 
+@contextmanager
+def telling(engine: str, progress: Progress | None) -> Iterator[Progress]:
+    """``progress``, or by default a display of the share that is done."""
+    if progress is not None:
+        yield progress
+        return
+    with reporting(engine) as work:
+        work.phase(engine, 100, "%")
+        shown = 0
+
+        def tell(share: float, note: str) -> None:
+            nonlocal shown
+            work.advance(int(100 * share) - shown, note)
+            shown = int(100 * share)
+
+        yield tell
+
+
 class Engine(ABC):
     """EngineSamples equilibrium samples of a system without a network.
 
@@ -130,7 +151,7 @@ class Engine(ABC):
         seed: int = 0,
         seconds: float | None = None,
         energy_calls: int | None = None,
-        progress: Progress = silent,
+        progress: Progress | None = None,
     ) -> WeightedEnsemble:
         """Equally weighted samples, energies evaluated in double precision.
 
@@ -143,7 +164,8 @@ class Engine(ABC):
         seconds, energy_calls : float, int, optional
             As many steps as fit instead; see `Budget`.
         progress : callable (share, note), optional
-            Called now and then with the share of the work that is done, and what there is to say.
+            Called now and then with the share of the work that is done, and what there is to say; by default see
+            `idem_md.quiet`.
 
         Returns
         -------
@@ -184,7 +206,8 @@ class Engine(ABC):
             return WeightedEnsemble(x.numpy(), u.numpy(), np.zeros(len(x)), target, record, kind, source)
 
         self._so_far, self._ensemble = None, ensemble
-        found = ensemble(self.draw(target, energy, n, self.planned(target, n, budget, seed), generator, progress))
+        with telling(self.name, progress) as tell:
+            found = ensemble(self.draw(target, energy, n, self.planned(target, n, budget, seed), generator, tell))
         self._so_far = self._ensemble = None
         warn(found)
         return found

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..progress import working
 from .console import check_png, picture, print_json
 from .drawing import plot_by_temperature
 from .outputs import PlotOption
-from .progress import working
 from .results import spread
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..progress import working
 from .console import OVERWRITE, print_json
 from .outputs import claim_outputs, keeping
 from .potential import CalculatorOption, LabelsOption, XmlOption, cores, own_system
-from .progress import by_share, working
 from .results import print_table, result
 
 __all__ = ["baseline"]
@@ -87,7 +87,7 @@ def baseline(
             target = target if temperature is None else target.at(temperature)
         seconds = None if minutes is None else 60 * minutes
         with keeping(work, lambda: outputs.keep(chosen.so_far())):
-            ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls, by_share(work, engine))
+            ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls)
         mean = ensemble.mean_energy
         found = result(ensemble, mean, outputs.save([ensemble])[0])
     facts = {key: value for key, value in ensemble.provenance.items() if key in CHAIN_FACTS}

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..progress import working
 from .console import DEVICE, print_json
-from .progress import working
 
 __all__ = ["Batch", "Repeats", "Seed", "System", "app", "json_lines"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..progress import working
 from .console import check_png, picture, print_json
 from .drawing import network_of
 from .potential import CalculatorOption, XmlOption, system_of_network
-from .progress import working
 
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble

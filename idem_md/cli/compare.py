@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..progress import working
 from .console import folder_option, print_json
-from .progress import working
 
 __all__ = ["compare"]
 

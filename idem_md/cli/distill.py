@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import Work, working
 from .console import Stop, folder_option, print_json
-from .progress import Work, working
-from .tune import model_folder, plan_line, shipped_samples
+from .tune import model_folder, shipped_samples
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def distill(
         checkpoint = _distilled(work, sampler.checkpoint, state, settings, resume, minutes)
         save_checkpoint(model, checkpoint)
         if energy is not None and tunable:
-            samples = shipped_samples(source, n, seed + 1, work) if buffer is None else buffer
+            samples = shipped_samples(source, n, seed + 1) if buffer is None else buffer
             save_checkpoint(model, _planned(work, checkpoint, energy, samples, seed))
         state.unlink()
     records = checkpoint.provenance["heads"]
@@ -126,8 +126,8 @@ def _planned(work: Work, checkpoint: Checkpoint, energy: Energy, samples: torch.
     """The checkpoint with plans for consistency; others stay."""
     from ..diffusion.kernels import Consistency
     from ..tuning import default_nfes, tune_plans, with_tuning_cost
+    from ..tuning.display import TuningDisplay
 
-    work.phase("plans")
     start, wanted = time.perf_counter(), {Consistency.method: default_nfes()[Consistency.method]}
-    planned = tune_plans(checkpoint, energy, samples, wanted, seed, lambda plan: work.say(plan_line(plan)))
+    planned = tune_plans(checkpoint, energy, samples, wanted, seed, TuningDisplay(work, 0).plan)
     return with_tuning_cost(planned, energy.calls, time.perf_counter() - start)

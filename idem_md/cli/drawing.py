@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..progress import Work, working
 from .console import print_json
 from .outputs import Outputs, keeping
 from .potential import OWN, cores, system_of_network
-from .progress import Work, working
 from .results import print_scan, print_table, result, thermal
 
 if TYPE_CHECKING:

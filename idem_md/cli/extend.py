@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..progress import working
 from .console import DEVICE
 from .drawing import draw, network_of, potential_words, report, sampler_of, show
 from .outputs import PlotOption, claim_outputs
 from .potential import CalculatorOption, XmlOption
-from .progress import sampling, working
 
 __all__ = ["extend", "extend_file"]
 
@@ -73,14 +73,13 @@ def extend_file(
         outputs = claim_outputs(work, [file], True, plot, name)  # before the work, not after it
         before = load_ensemble(file)
         sampler = sampler_of(source or network_of(before), calculator, xml, workers, device)
-        tell = sampling(work, n, before.kind != "raw")
         named = f" --sampler {source}" if source not in (None, network_of(before)) else ""
 
         def again(count: int) -> str:
             return f"go on with idem-md extend{named}{potential_words(calculator, xml)} -n {n + len(before) - count}"
 
         ensembles = draw(
-            work, sampler, outputs, lambda _: [sampler.extend(before, n, ess, seed, tell, workers)], again, before
+            work, sampler, outputs, lambda _: [sampler.extend(before, n, ess, seed, executor=workers)], again, before
         )
         results = report(outputs, ensembles)
     show(ensembles, results, False, as_json)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..progress import working
 from .console import print_json
-from .progress import working
 from .tune import plan_tables
 
 __all__ = ["info"]

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..progress import working
 from .console import OVERWRITE, print_json
 from .outputs import claim_outputs
-from .progress import working
 from .results import print_table, result
 
 __all__ = ["merge"]

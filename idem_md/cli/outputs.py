@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import Work
 from .console import check_png, picture
-from .progress import Work
 
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..progress import working
 from .console import DEVICE, OVERWRITE
 from .drawing import (
     NfeOption,
@@ -24,7 +25,6 @@ from .drawing import (
 from .extend import MAX_SAMPLES, extend_file
 from .outputs import claim_outputs
 from .potential import CalculatorOption, XmlOption
-from .progress import sampling, working
 from .scan import scan_temperatures
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _sample(
             raise UsageError("shard: expected none beside --append and --ess, got both")
         outputs = claim_outputs(work, [out], overwrite, plot)  # before the work, not after it
         sampler = sampler_of(system, calculator, xml, workers, device)
-        most, tell = n, sampling(work, n, options.get("weighted", True))
+        most = n
 
         def again(count: int) -> str:
             if shard is not None:
@@ -173,14 +173,13 @@ def _sample(
                 most if ess is None else min(most, PILOT),
                 seed=seed,
                 temperature_K=kelvin,
-                progress=tell,
                 executor=workers,
                 shard=_shard(shard),
                 **options,
             )
             drawn.append(first)
             left = 0 if ess is None else most - len(first)
-            return [sampler.extend(first, left, ess, seed, tell, workers) if left else first]
+            return [sampler.extend(first, left, ess, seed, executor=workers) if left else first]
 
         ensembles = draw(work, sampler, outputs, how, again)
         if shard is not None and out is not None and not ensembles[0].alive.any():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import working
 from .console import DEVICE, OVERWRITE
 from .drawing import (
     NfeOption,
@@ -22,7 +23,6 @@ from .drawing import (
 )
 from .outputs import PlotOption, claim_outputs
 from .potential import CalculatorOption, XmlOption
-from .progress import sampling, working
 
 if TYPE_CHECKING:
     from ..sampler import PlanOptions
@@ -82,13 +82,11 @@ def scan_temperatures(
         outs = [at_temperature(out, kelvin) for kelvin in temperatures]
         outputs = claim_outputs(work, outs, overwrite, plot)  # before the work, not after it
         sampler = sampler_of(system, calculator, xml, None, device)
-        # A network for a range of temperatures has paths for each.
-        tell = sampling(work, n * len(temperatures) if sampler.temperatures_K else n, True)
         ensembles = draw(
             work,
             sampler,
             outputs,
-            lambda _: sampler.scan(n, temperatures, seed=seed, progress=tell, **options),
+            lambda _: sampler.scan(n, temperatures, seed=seed, **options),
             lambda k: f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n - k}",
         )
         results = report(outputs, ensembles)

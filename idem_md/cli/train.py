@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import Work, working
 from .console import DEVICE, Stop, folder_option, picture, print_json
 from .drawing import kelvins, note
 from .potential import CalculatorOption, LabelsOption, XmlOption, own_system
 from .processes import launched, placed
-from .progress import Work, working
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -119,10 +119,9 @@ def train(
     with working() as work:
         from ..errors import BudgetExhausted, Interrupted, UsageError
         from ..files import locked
-        from ..training import how_it_ended, load_config
+        from ..sampler import expectation
+        from ..training import load_config
         from ..training import train as run_training
-        from .training_display import TrainingDisplay
-        from .tune import expectation
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
@@ -135,7 +134,7 @@ def train(
             )
         settings = _settings(config, seed, preset_name, iterations, own, several)
         folder = Path("runs") / settings.system if out is None else out
-        display, stop = TrainingDisplay(work, settings.optimizer.inner_steps, resume), Stop()
+        stop = Stop()
         try:
             with stop.listening(work.say), placed(device, distributed) as place:
                 if not place.first:
@@ -151,8 +150,6 @@ def train(
                     device=place.device,
                     group=place.group,
                     stop=lambda: stop.asked,
-                    on_step=display.step,
-                    on_iteration=display.iteration,
                 )
         except (BudgetExhausted, Interrupted) as error:
             if not stop.asked:
@@ -162,7 +159,7 @@ def train(
         if not place.first:
             return
         work.held.enter_context(locked(folder))  # heads and plans go there, too
-        log = _plotted_log(folder)
+        _plot(folder)
         budgeted = minutes is not None or max_energy_calls is not None
         if not stop.asked:
             checkpoint = _tune(work, checkpoint, folder, elastic_network_steps, budgeted, settings.seed, own)
@@ -173,10 +170,7 @@ def train(
     else:
         state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
         cost = f"{p['seconds']:.0f} s, {p['energy_calls']} energy calls"
-        typer.echo(f"{state}: {model}, {cost}{expectation(checkpoint)}")
-        o = settings.optimizer
-        if sentence := how_it_ended(log, o.iterations, o.decay_fraction):
-            typer.echo(sentence)
+        typer.echo("; ".join(filter(None, (f"{state}: {model}, {cost}", expectation(checkpoint)))))
     if stop.asked:
         raise typer.Exit(stop.code)
 
@@ -186,22 +180,21 @@ def _tune(
 ) -> Checkpoint:
     """The checkpoint with elastic network and plans, unless they are there or a budget says otherwise."""
     from ..training import run_samples
-    from .tune import add_heads_and_plans
+    from ..tuning import HeadTraining, tune
 
     if steps is None and checkpoint.expensive is not None:
         steps = 0  # they are there, and of this network
     if steps is None and budgeted:
         work.say(f"no elastic network and plans within the budget; for them: idem-md tune {folder}")
         steps = 0
-    steps = 4000 if steps is None else steps
-    if steps and checkpoint.provenance["finished"]:
-        model = folder / "model.safetensors"
-        return add_heads_and_plans(work, checkpoint, run_samples(folder), model, steps, seed, system=own)
+    heads = HeadTraining(steps=4000 if steps is None else steps, seed=seed)
+    if heads.steps and checkpoint.provenance["finished"]:
+        return tune(checkpoint, run_samples(folder), folder / "model.safetensors", system=own, heads=heads)
     return checkpoint
 
 
-def _plotted_log(folder: Path) -> list[dict[str, Any]]:
-    """The log, with training.png beside it."""
+def _plot(folder: Path) -> None:
+    """training.png, beside the log that it shows."""
     import json
 
     from ..report import plot_training
@@ -209,4 +202,3 @@ def _plotted_log(folder: Path) -> list[dict[str, Any]]:
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     with picture("out", folder / "training.png") as target:
         plot_training(log, target)
-    return log

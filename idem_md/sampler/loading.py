@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from ..checkpoint import checkpoint_path, load_checkpoint
+from ..checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 from ..errors import FileFormatError
+from ..progress import current
 from ..systems import System
 from ..torch_state import own_torch
 from .sampler import Sampler
 
-__all__ = ["load_sampler"]
+__all__ = ["expectation", "load_sampler"]
 
 
 @own_torch
@@ -35,6 +36,8 @@ def load_sampler(source, system: System | None = None, device: torch.device | st
         Not a checkpoint.
     """
     path = checkpoint_path(source)
+    if (work := current()) is not None:
+        work.phase(f"loading {source}")
     if not path.exists() and (path.parent / "state.safetensors").exists():
         from ..training import recover  # a run that was killed
 
@@ -42,3 +45,12 @@ def load_sampler(source, system: System | None = None, device: torch.device | st
     if not path.exists():
         raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
     return Sampler(load_checkpoint(path), system, device)
+
+
+def expectation(checkpoint: Checkpoint) -> str:
+    """What samples by the default plan should be worth, for people; empty if that was not measured."""
+    plan = Sampler(checkpoint).plan()
+    if plan.ess_fraction is None or plan.seconds is None:
+        return ""
+    share, ms = 100 * plan.ess_fraction, 1e3 * plan.seconds
+    return f"by default {share:.0f}% of the samples should be effective, {ms:.2g} ms each"

@@ -19,11 +19,13 @@ from ..energies import NativeAnnealing
 from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk, warn
 from ..errors import UsageError
 from ..native import check_device
+from ..progress import reported
 from ..rows import check_room
 from ..systems import System
 from ..torch_state import own_torch
 from .assembly import Assembly, SoFar, origin_of
 from .chunks import Drawing, Wanted, gather, rounds
+from .display import sampling
 from .planning import PathOptions, PlanOptions, choose_plan, plan_of, with_move_step
 
 if TYPE_CHECKING:
@@ -178,7 +180,7 @@ class Sampler:
         temperature_K : float, optional
             Sample the same potential at another temperature, in kT of that temperature; see `at`.
         progress : callable (log weights), optional
-            Called with the log weights of the samples finished since the last call.
+            Called with the log weights of the samples finished since the last call; by default see `idem_md.quiet`.
         executor : concurrent.futures.Executor or int, optional
             Where chunks are drawn: ``Client.get_executor()`` of Dask, ``mpi4py.futures.MPIPoolExecutor``, a pool of
             yours, or so many processes that are started for this call. Every chunk has random numbers of its own, so
@@ -289,6 +291,7 @@ class Sampler:
         return done
 
     @own_torch
+    @reported("weights of paths from samples")
     def forward(
         self,
         samples: WeightedEnsemble,
@@ -375,11 +378,6 @@ class Sampler:
         size = drawing.paths.block(systems[0].energy())
         wanted = None if ess is None else Wanted(check_float("ess", ess, above=0.0), sums)
 
-        def tell(log_weights: np.ndarray) -> None:
-            sums.add(log_weights)
-            if progress is not None:
-                progress(log_weights)
-
         def check(count: int) -> None:
             check_fits("n", count, BYTES_A_SAMPLE * len(systems))
             check_room("n", count * len(systems), (self.system.n_atoms, self.system.n_dims))
@@ -387,7 +385,8 @@ class Sampler:
         closing: dict[str, object] = {"shards": [[seed, k, m, n]]} if m > 1 else {}
         closing |= {} if ess is None else {"stopped_at_ess": float(ess)}
         work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing), done or ())
-        gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
+        with sampling(n, plan.weighted, sums, progress) as tell:
+            gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
         ensembles = work.ensembles()
         if done is None:
             self._so_far.end(work)

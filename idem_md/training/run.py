@@ -21,6 +21,7 @@ from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageErr
 from ..files import own_folder, write_atomic
 from ..geometry import subspace_dimension
 from ..native import check_device
+from ..progress import reporting
 from ..provenance import hardware, versions
 from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
@@ -29,6 +30,7 @@ from ..torch_state import own_torch
 from .accuracy import measure_accuracy
 from .budgets import Budget, decaying_now
 from .config import TrainingConfig
+from .display import TrainingDisplay
 from .gain import LEAST_ITERATIONS, enough, gain
 from .journal import Journal, forget_calls
 from .loop import IterationReport, init, outer_iteration
@@ -146,8 +148,8 @@ def train(
     device: torch.device | str = "cpu",
     group: distributed.ProcessGroup | None = None,
     stop: Callable[[], bool] = lambda: False,
-    on_step: Callable[[], None] = lambda: None,
-    on_iteration: OnIteration = lambda *_: None,
+    on_step: Callable[[], None] | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> Checkpoint:
     """Train in ``folder``; leaves ``model.safetensors``, ``state.safetensors``, ``log.jsonl`` and ``config.json``.
 
@@ -177,7 +179,7 @@ def train(
         Asked before every step, and now and then while the first buffer is made; if true the run ends at its last saved
         state.
     on_step, on_iteration : callable
-        For progress displays; called in every process of a group.
+        Called in every process of a group; by default see `idem_md.quiet`.
 
     Raises
     ------
@@ -223,8 +225,11 @@ def train(
                 problem = error
         if problem := ranks.broadcast(problem):
             raise problem
+        silent = not ranks.first or on_step is not None or on_iteration is not None
+        work = stack.enter_context(reporting("training", silent))
+        display = TrainingDisplay(work, config.optimizer.inner_steps, resume)
         try:
-            return _train(run, resume, stop, on_step, on_iteration)
+            return _train(run, resume, stop, display, on_step or display.step, on_iteration or display.iteration)
         except BaseException:
             if ranks.first and not (folder / STATE).exists():  # nothing to go on from
                 (folder / CONFIG).unlink(missing_ok=True)
@@ -303,7 +308,14 @@ def _go_on(run: _Run, journal: Journal) -> tuple[TrainingState, list[dict]]:
     return state, log
 
 
-def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iteration: OnIteration) -> Checkpoint:
+def _train(
+    run: _Run,
+    resume: bool,
+    stop: Callable[[], bool],
+    display: TrainingDisplay,
+    on_step: Callable[[], None],
+    on_iteration: OnIteration,
+) -> Checkpoint:
     config, folder, energy, budget, ranks = run.config, run.folder, run.energy, run.budget, run.ranks
     journal = Journal(folder, ranks)
     start = time.perf_counter()
@@ -352,6 +364,7 @@ def _train(run: _Run, resume: bool, stop: Callable[[], bool], on_step, on_iterat
         whole = state if ranks.size == 1 else replace(run, ranks=ALONE).load().state
         _write_outputs(folder, _checkpoint(config, whole, calls, finished, ranks.size), log)
         journal.close()
+    display.ended(config, log)
     ranks.broadcast(None)  # it is there
     if ranks.first and (sentence := out_of_equilibrium(log)):
         warnings.warn(sentence, TrainingWarning, stacklevel=4)

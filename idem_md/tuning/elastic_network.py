@@ -15,7 +15,7 @@ from ..checks import check_int
 from ..diffusion import Denoiser, DenoiserAccuracy, Elastic, stratified_log_uniform
 from ..geometry import gaussian_log_density, standard_normal
 from ..nets import ELASTIC_NETWORK, build_elastic_network
-from ..training.heads import fit_head
+from ..training.heads import FitState, fit_head
 from .heads import HeadTraining, register_head_training
 
 __all__ = ["add_elastic_network", "elastic_network_gain"]
@@ -88,7 +88,8 @@ def add_elastic_network(
         return _negative_log_likelihood(here, *noised)[0]
 
     rate, ema = settings.learning_rate, settings.ema
-    fitted = fit_head("the elastic network", network, loss, settings.steps, rate, ema, on_step)
+    state = None if settings.state is None else FitState(*settings.state, generator)
+    fitted = fit_head("the elastic network", network, loss, settings.steps, rate, ema, on_step, state)
     denoiser.heads[ELASTIC_NETWORK] = fitted
     denoiser.eval().requires_grad_(False)
     record: dict[str, Any] = {

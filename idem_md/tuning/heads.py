@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,8 @@ class HeadTraining:
     seed : int
     options : dict of dict
         Options of heads by name; by default their own.
+    state : tuple of Path and str, optional
+        A file in which to keep a fit that may be interrupted, and a key of its input; see `training.heads.FitState`.
     """
 
     steps: int = 3000
@@ -33,6 +36,7 @@ class HeadTraining:
     ema: float = 0.995
     seed: int = 0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    state: tuple[Path, str] | None = field(default=None, compare=False, repr=False)
 
 
 # (checkpoint, samples (n, N, D) float32, settings, on_step) -> the checkpoint with the head, and a record of its

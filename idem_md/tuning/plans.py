@@ -70,6 +70,7 @@ def tune_plans(
     nfes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
+    known: Mapping[str, Mapping[int, SamplingPlan]] | None = None,
 ) -> Checkpoint:
     """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second times
     the square of their share, or a higher power of it for many evaluations, as who asks for more of them asks for
@@ -94,6 +95,8 @@ def tune_plans(
         By method, by default `default_nfes`; plans for others stay as they are.
     seed : int
     on_plan : callable (SamplingPlan)
+    known : dict of dict, optional
+        Plans by method and number of evaluations that an interrupted call had found, which are not sought again.
     """
     nfes = default_nfes() if nfes is None else nfes
     fourth = torch.arange(len(samples)) % 4 == 3
@@ -104,8 +107,8 @@ def tune_plans(
     plans = dict(checkpoint.plans)
     for method, names in methods().items():
         tried_kernels = [name for name in names if KERNELS[name].tuned and KERNELS[name].suits(checkpoint.denoiser)]
-        wanted = sorted(nfes.get(method, ())) if tried_kernels else []
-        found: dict[int, SamplingPlan] = {}
+        found: dict[int, SamplingPlan] = dict((known or {}).get(method, {}))
+        wanted = sorted(set(nfes.get(method, ())) - found.keys()) if tried_kernels else []
         # Which levels are worth trying hardly depends on the number of evaluations.
         worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others[::3]) if wanted else []
         for nfe in wanted:
@@ -113,7 +116,7 @@ def tune_plans(
             if not tried:
                 raise ResultError(f"tune: no path of {nfe} evaluations had a weight; the network has not learnt enough")
             # More evaluations are not to be worse than fewer.
-            least = max((plan.ess_fraction or 0.0 for plan in found.values()), default=0.0)
+            least = max((plan.ess_fraction or 0.0 for n, plan in found.items() if n < nfe), default=0.0)
             plan = _most_worth([one.plan() for one in tried], least)
             other = [one.plan() for one in _by_calls(tried, plan)]
             other = [one for one in other if (one.kernel, one.sigma_1) != (plan.kernel, plan.sigma_1)]

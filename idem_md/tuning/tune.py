@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,14 @@ from ..energies import Energy
 from ..energies.foreign import ForeignEnergy
 from ..errors import TrainingWarning, UsageError
 from ..nets import HasFeatures
+from ..progress import reporting
 from ..systems import System
 from ..torch_state import own_torch
+from .display import TuningDisplay
 from .heads import HEAD_TRAININGS, HeadTraining
 from .levels import tune_expensive_plan
 from .plans import default_nfes, tune_plans
+from .so_far import SoFar
 
 __all__ = ["evenly_spread", "tune", "with_tuning_cost"]
 
@@ -66,6 +68,7 @@ class _Planning:
     seed: int
     on_plan: Callable[[SamplingPlan], None]
     on_rung: Callable[[float], None]
+    so_far: SoFar
 
     def planned(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy) -> Checkpoint:
         """A checkpoint with plans, by samples of its temperature."""
@@ -73,13 +76,15 @@ class _Planning:
         checkpoint = tune_expensive_plan(checkpoint, few, energy, self.candidates, self.seed)
         if not self.nfes:
             return checkpoint
-        return tune_plans(checkpoint, energy, evenly_spread(samples, self.pilot), self.nfes, self.seed, self.on_plan)
+        few = evenly_spread(samples, self.pilot)
+        return tune_plans(checkpoint, energy, few, self.nfes, self.seed, self.on_plan, self.so_far.plans)
 
     def planned_by_rung(self, checkpoint: Checkpoint, samples: torch.Tensor, system: System) -> tuple[Checkpoint, int]:
         """A checkpoint for a range of temperatures with plans for every other rung, both ends and the own one, by
         samples of all rungs in turn; and the energy calls. A rung between takes the plans of the next colder one."""
-        known, rungs, calls = checkpoint.rungs, list[Rung](), 0
-        for k, rung in enumerate(known):
+        known, calls = checkpoint.rungs, self.so_far.energy_calls
+        rungs = list[Rung](known[: self.so_far.rungs])
+        for k, rung in enumerate(known[len(rungs) :], len(rungs)):
             energy = system.at(rung.kelvin).energy()
             anew = k % PLANNED_EVERY == 0 or k in (checkpoint.own_rung, len(known) - 1)
             planning = self if anew else replace(self, nfes={})
@@ -89,6 +94,7 @@ class _Planning:
             plans, planned_at = (here.plans, rung.kelvin) if anew else (rungs[-1].plans, rungs[-1].planned_at)
             rungs.append(replace(rung, plans=plans, planned_at=planned_at, expensive=here.expensive))
             calls += energy.calls
+            self.so_far.save(replace(checkpoint, rungs=(*rungs, *known[k + 1 :])), calls, len(rungs))
         own = rungs[checkpoint.own_rung]
         return replace(checkpoint, rungs=tuple(rungs), plans=own.plans, expensive=own.expensive), calls
 
@@ -104,9 +110,9 @@ def tune(
     candidates: int = 1,
     nfes: Mapping[str, Sequence[int]] | None = None,
     pilot: int = 1000,
-    on_step: Callable[[int], None] = lambda _: None,
-    on_plan: Callable[[SamplingPlan], None] = lambda _: None,
-    on_rung: Callable[[float], None] = lambda _: None,
+    on_step: Callable[[int], None] | None = None,
+    on_plan: Callable[[SamplingPlan], None] | None = None,
+    on_rung: Callable[[float], None] | None = None,
 ) -> Checkpoint:
     """Train heads where the network can carry them, then find a plan for expensive potentials and, unless the system's
     own is one, for each of ``nfes``; writes ``out``.
@@ -131,7 +137,7 @@ def tune(
     pilot : int
         Samples on which plans are tried.
     on_step, on_plan, on_rung : callable
-        For progress displays; the last one with a temperature (K) whose plans come next.
+        By default see `idem_md.quiet`; the last one with a temperature (K) whose plans come next.
 
     Raises
     ------
@@ -151,17 +157,34 @@ def tune(
     if nfes is None:
         nfes = dict.fromkeys(default_nfes(), RUNG_NFES) if checkpoint.rungs else default_nfes()
     energy = system.energy()  # before the work: it may not be known
-    if heads.steps and isinstance(checkpoint.denoiser.net, HasFeatures):
-        for train in HEAD_TRAININGS.values():
-            checkpoint = train(checkpoint, samples.float(), heads, on_step)
-        checkpoint = _without_stale_plans(checkpoint, nfes)
-    start = time.perf_counter()
-    planning = _Planning(
-        {} if isinstance(energy, ForeignEnergy) else nfes, candidates, pilot, heads.seed, on_plan, on_rung
-    )
-    if checkpoint.rungs:
-        checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)
-    else:
-        checkpoint, calls = planning.planned(checkpoint, samples, energy), energy.calls
-    save_checkpoint(out, with_tuning_cost(checkpoint, calls, time.perf_counter() - start))
+    silent = not (on_step is on_plan is on_rung is None)
+    so_far = SoFar(out, checkpoint, samples, (heads, candidates, nfes, pilot))
+    energy.calls, trained = so_far.energy_calls, heads.steps > 0 and isinstance(checkpoint.denoiser.net, HasFeatures)
+    with reporting("tuning", silent) as work:
+        to_do = 0 if so_far.checkpoint or not trained else heads.steps * len(HEAD_TRAININGS)
+        display = TuningDisplay(work, to_do)
+        if so_far.checkpoint is not None:
+            checkpoint = so_far.checkpoint
+        elif trained:
+            for name, train in HEAD_TRAININGS.items():
+                settings = replace(heads, state=(so_far.head, f"{name} {so_far.key}"))
+                checkpoint = train(checkpoint, samples.float(), settings, on_step or display.step)
+            checkpoint = _without_stale_plans(checkpoint, nfes)
+        so_far.begin_plans()
+        so_far.save(checkpoint, so_far.energy_calls, so_far.rungs)
+        tell = on_plan or display.plan
+
+        def found(plan: SamplingPlan) -> None:
+            if not checkpoint.rungs:
+                so_far.add(plan, energy.calls)
+            tell(plan)
+
+        nfes = {} if isinstance(energy, ForeignEnergy) else nfes
+        planning = _Planning(nfes, candidates, pilot, heads.seed, found, on_rung or display.rung, so_far)
+        if checkpoint.rungs:
+            checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)
+        else:
+            checkpoint, calls = planning.planned(checkpoint, samples, energy), energy.calls
+    save_checkpoint(out, with_tuning_cost(checkpoint, calls, so_far.total_seconds))
+    so_far.remove()
     return load_checkpoint(out)

@@ -1,36 +1,47 @@
-"""What a command says on stderr while it works: a live view in a terminal, plain lines elsewhere."""
+"""What commands and functions say on stderr while they work: a live view in a terminal or a notebook, plain lines
+elsewhere."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from functools import wraps
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.console import RenderableType
 
-    from ..baselines.base import Progress as Tell
+__all__ = ["Work", "current", "quiet", "reported", "reporting", "working"]
 
-__all__ = ["Work", "by_share", "sampling", "working"]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Without a terminal: after so many seconds without a word there is a line.
 SILENCE = 1.5
+# Functions say nothing if this variable is set; see also `quiet`.
+QUIET = "IDEM_MD_QUIET"
+
+_current: ContextVar[Work | None] = ContextVar("current", default=None)
+_quiet = False
 
 
 class Work:
     """One thing after the other, each with a label and, if it is known how much there is to do, an amount; made by
-    `working`."""
+    `working` or `reporting`; ``silent`` says nothing."""
 
-    def __init__(self, label: str):
+    def __init__(self, label: str, silent: bool = False):
         from rich.console import Console
         from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.console = Console(stderr=True)
         self.terminal = self.console.is_terminal and not self.console.is_dumb_terminal
+        if self.console.is_jupyter and find_spec("ipywidgets"):  # without which lines have to do
+            self.terminal = True
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,7 +64,7 @@ class Work:
         )
         self._lock, self._over = threading.RLock(), threading.Event()
         self._heard = time.monotonic()
-        self._silent = False
+        self._silent = silent
         self.phase(label)
 
     def _view(self) -> RenderableType:
@@ -133,6 +144,9 @@ class Work:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Within it there is something to see."""
+        if self._silent:
+            yield
+            return
         if self.terminal:
             with self.live:
                 yield
@@ -147,36 +161,51 @@ class Work:
 
 
 @contextmanager
-def working(label: str = "loading") -> Iterator[Work]:
-    """Never silent for long within it."""
-    work = Work(label)
-    with work.held, work.shown():
+def working(label: str = "loading PyTorch", silent: bool = False) -> Iterator[Work]:
+    """Never silent for long within it, unless it is to be; functions that work within it say so there."""
+    work = Work(label, silent)
+    token = _current.set(work)
+    try:
+        with work.held, work.shown():
+            yield work
+    finally:
+        _current.reset(token)
+
+
+def current() -> Work | None:
+    """What is going on, if anything is."""
+    return _current.get()
+
+
+@contextmanager
+def reporting(label: str, silent: bool = False) -> Iterator[Work]:
+    """A phase of what is going on, or else of work of its own, silent if it is to be or after `quiet`."""
+    if (work := current()) is not None:
+        work.phase(label)
         yield work
+    else:
+        with working(label, silent or _quiet or bool(os.environ.get(QUIET))) as work:
+            yield work
 
 
-def sampling(work: Work, total: int, weighted: bool = True) -> Callable[[np.ndarray], None]:
-    """For `Sampler.sample`: effective samples so far, if there are weights, and samples a second."""
-    from ..ensemble import WeightSums
+def reported(label: str) -> Callable[[Function], Function]:
+    """Decorator: a function that works within `reporting`."""
 
-    sums, start = WeightSums(), time.perf_counter()
-    work.phase("sampling", total, "samples")
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def wrapped(*args, **kwargs):
+            with reporting(label):
+                return function(*args, **kwargs)
 
-    def tell(log_weights: np.ndarray) -> None:
-        sums.add(log_weights)
-        rate = f"{sums.n / (time.perf_counter() - start):.3g} a second"
-        work.advance(len(log_weights), f"{sums.ess:.0f} effective, {rate}" if weighted else rate)
+        return cast(Function, wrapped)
 
-    return tell
+    return decorate
 
 
-def by_share(work: Work, label: str) -> Tell:
-    """For engines of `idem_md.baselines`, which tell the share that is done."""
-    work.phase(label, 100, "%")
-    shown = 0
+def quiet(silent: bool = True) -> None:
+    """Let functions say nothing of their progress from now on, or something again with ``False``; commands always do.
 
-    def tell(share: float, note: str) -> None:
-        nonlocal shown
-        work.advance(int(100 * share) - shown, note)
-        shown = int(100 * share)
-
-    return tell
+    The environment variable ``IDEM_MD_QUIET`` does the same, for worker processes and batch jobs.
+    """
+    global _quiet
+    _quiet = silent

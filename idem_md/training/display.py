@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+from ..progress import Work
+from .config import TrainingConfig
+from .gain import how_it_ended
+from .loop import IterationReport
+from .state import TrainingState
 
 if TYPE_CHECKING:
-    from ..training.loop import IterationReport
-    from ..training.state import TrainingState
-    from .progress import Work
+    from rich.table import Table
 
 __all__ = ["TrainingDisplay"]
 
@@ -21,6 +24,12 @@ class TrainingDisplay:
     def __init__(self, work: Work, inner_steps: int, resume: bool = False):
         self.work, self.inner_steps, self.total = work, inner_steps, 0
         work.phase("first iteration after the last state" if resume else "first buffer")
+
+    def ended(self, config: TrainingConfig, log: Sequence[Mapping[str, Any]]) -> None:
+        """After the last iteration."""
+        self.work.detail = ""
+        if sentence := how_it_ended(log, config.optimizer.iterations, config.optimizer.decay_fraction):
+            self.work.say(sentence)
 
     def step(self) -> None:
         """After every optimiser step."""
@@ -46,6 +55,8 @@ class TrainingDisplay:
 
 
 def _table(r: IterationReport, calls: int) -> Table:
+    from rich.table import Table
+
     loss = Table("noise level σ", "loss", box=None)
     for lo, hi, value in zip(r.sigma_edges, r.sigma_edges[1:], r.loss_by_sigma):
         loss.add_row(f"{lo:.3f} – {hi:.3f}", f"{value:.4f}")

@@ -1,0 +1,36 @@
+"""How far sampling is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+
+from ..ensemble import WeightSums
+from ..progress import reporting
+
+__all__ = ["sampling"]
+
+Tell = Callable[[np.ndarray], None]
+
+
+@contextmanager
+def sampling(total: int, weighted: bool, sums: WeightSums, progress: Tell | None) -> Iterator[Tell]:
+    """What to call with the log weights of samples that are finished: adds them to the sums, and tells ``progress`` or,
+    by default, shows how many samples there are, how many of them are effective, and how many a second."""
+    before, start = sums.n, time.perf_counter()
+    with reporting("sampling") if progress is None else nullcontext() as work:
+        if work is not None:
+            work.phase("sampling", total, "samples")
+
+        def tell(log_weights: np.ndarray) -> None:
+            sums.add(log_weights)
+            if progress is not None:
+                progress(log_weights)
+            elif work is not None:
+                rate = f"{(sums.n - before) / (time.perf_counter() - start):.3g} a second"
+                work.advance(len(log_weights), f"{sums.ess:.0f} effective, {rate}" if weighted else rate)
+
+        yield tell
