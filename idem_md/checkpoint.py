@@ -104,6 +104,8 @@ class Checkpoint:
         What `at` gives: the temperature (K) that the plans were tuned for.
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
+    path : str
+        The file that it was read from, as it was named then, if it is not a shipped one.
     """
 
     denoiser: Denoiser
@@ -116,6 +118,7 @@ class Checkpoint:
     expensive: SamplingPlan | None = None
     rungs: tuple[Rung, ...] = ()
     planned_at: float | None = None
+    path: str = field(default="", compare=False)
 
     @property
     def tuned_here(self) -> bool:
@@ -347,4 +350,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     denoiser.eval().requires_grad_(False)
-    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, expensive, rungs)
+    where = "" if SHIPPED in path.parents else os.path.normpath(path)
+    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, expensive, rungs, path=where)

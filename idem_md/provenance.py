@@ -22,10 +22,11 @@ class Provenance(TypedDict, total=False):
     """The record, as it stands in files: JSON. What statistics depend on is not in here but in the ensemble itself.
 
     ``seconds``, ``nfe`` (network evaluations a sample) and ``energy_calls`` are the cost, ``failed`` the number of
-    samples that failed, ``checkpoint`` the digest of the network; ``shards`` (seed, k, m, n) are there while others of
-    their set are missing, ``stopped_at_ess`` if so many effective samples were waited for. ``expected_ess_fraction``
-    is the share of effective samples that the plan was tuned to give, for the system that it was tuned for. Engines add
-    facts of their own (``steps``, ``acceptance``, ...).
+    samples that failed, ``checkpoint`` the digest of the network and ``checkpoint_file`` where it was, if it is not a
+    shipped one; ``shards`` (seed, k, m, n) are there while others of their set are missing, ``stopped_at_ess`` if so
+    many effective samples were waited for. ``expected_ess_fraction`` is the share of effective samples that the plan
+    was tuned to give, for the system that it was tuned for. Engines add facts of their own (``steps``, ``acceptance``,
+    ...).
     """
 
     system: str
@@ -35,6 +36,7 @@ class Provenance(TypedDict, total=False):
     last_step: str
     plan: dict[str, Any]
     checkpoint: str
+    checkpoint_file: str
     training: dict[str, float]
     seed: int
     seeds: list[int]

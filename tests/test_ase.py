@@ -171,13 +171,17 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
         make is argon
     )  # EMT's calls are expensive
     assert np.isfinite(dyn.log_weights).all()
-    # From the files alone: the geometry and units are known, the potential is not.
+    # From the files alone: the geometry and units are known, the potential is if it is native.
     dyn.ensemble.save(tmp_path / "a.dcd")
     loaded = idem_md.load_ensemble(tmp_path / "a.dcd")
     assert (
         loaded.system.elements == tuple(make().get_chemical_symbols())
         and loaded.to_ase()[0].symbols.get_chemical_formula() == make().get_chemical_formula()
     )
+    if make is argon:
+        assert np.allclose(loaded.system.energy()(torch.tensor(loaded.positions))[0], loaded.energies)
+        assert len(idem_md.load_sampler(folder).sample(2, nfe=2)) == 2
+        return
     with pytest.raises(UsageError, match="in Python as system="):
         idem_md.load_sampler(folder).sample(2, nfe=2)
 
@@ -240,7 +244,7 @@ def test_stopped_while_heads_are_trained_it_goes_on_there(tiny_presets, tmp_path
         patched.setattr("idem_md.ase.cache.tune", stopped)
         with pytest.raises(KeyboardInterrupt):
             sampler()
-    trained = load_checkpoint(tmp_path / "c" / "run" / "model.safetensors")
+    trained = load_checkpoint(tmp_path / "c" / "model.safetensors")
     found = sampler().checkpoint
     assert found.provenance["energy_calls"] == trained.provenance["energy_calls"]
     assert found.denoiser.has("elastic_network") and not trained.denoiser.has("elastic_network")
@@ -261,7 +265,7 @@ def test_low_call_training_makes_no_calls_for_targets(tiny_presets, tmp_path):
     )
     with pytest.raises(BudgetExhausted, match="first buffer takes 816"):
         BoltzmannSampler(copper(), temperature_K=900, cache=tmp_path / "d", nfe=4, max_energy_calls=815).run(1)
-    first = (tmp_path / "c" / "run" / "log.jsonl").read_text().splitlines()[0]
+    first = (tmp_path / "c" / "log.jsonl").read_text().splitlines()[0]
     assert json.loads(first)["energy_calls"] == filling + iteration
 
 

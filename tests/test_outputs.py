@@ -473,8 +473,9 @@ print(len(sampler.sample(300, nfe=4, executor=2)))
 @pytest.mark.slow
 def test_potentials_of_a_notebook(tmp_path):
     """One line each, that names the class; what can be imported works."""
+    quiet = os.environ | {"IDEM_MD_QUIET": "1"}
     done = subprocess.run(
-        [sys.executable, "-"], input=NOTEBOOK, capture_output=True, text=True, cwd=tmp_path, timeout=100
+        [sys.executable, "-"], input=NOTEBOOK, capture_output=True, text=True, cwd=tmp_path, timeout=100, env=quiet
     )
     assert done.returncode == 0 and not done.stderr, done.stderr
     first, second, third = done.stdout.splitlines()

@@ -15,14 +15,13 @@ import torch
 from ase import Atoms
 
 from ..checks import check_float, energies_agree
-from ..energies import ASE, Energy, NativeChains
-from ..energies.foreign import DEFAULT_TRAP
+from ..energies import ASE
+from ..energies.native_ase import added_trap, native_energy
 from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
 from ..systems import System, nearest_neighbour_distance
-from ..training import preset, run_config, run_samples, train
+from ..training import default_preset, load_checkpoint, preset, run_config, run_samples, train
 from ..tuning import HeadTraining, tune
-from .calculator import NativePotential
 
 __all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of", "train_once"]
 
@@ -53,8 +52,7 @@ def name_and_trap(atoms: Atoms, temperatures_K: Sequence[float], trap: float | N
     if trap is not None:
         added = check_float("trap", trap, minimum=0.0)
     else:
-        confined = isinstance(atoms.calc, NativePotential) and atoms.calc.has_trap()
-        added = 0.0 if confined else DEFAULT_TRAP
+        added = added_trap(atoms)
     name, kelvins = getattr(atoms.calc, "name", None), "-".join(f"{kelvin:g}" for kelvin in temperatures_K)
     calculator = name if isinstance(name, str) else type(atoms.calc).__name__
     label = f"{atoms.get_chemical_formula()}-{calculator}-{kelvins}K-trap{added:.3g}"
@@ -73,14 +71,10 @@ def system_of(
 ) -> System:
     """The atoms' potential in units of kT and of a length, by default the distance of nearest neighbours (r_min for
     Lennard-Jones)."""
-    energy: Energy
-    if isinstance(atoms.calc, NativePotential):
-        if workers is not None:
-            raise UsageError("workers: expected none for the native potential, which has its own threads")
-        if atoms.pbc.any() or atoms.constraints:
-            raise UsageError("atoms: expected neither periodic boundary conditions nor constraints")
-        energy = atoms.calc.reduced(atoms.get_chemical_symbols(), temperature_K, trap)
-    else:
+    energy = native_energy(atoms, temperature_K, trap, length_angstrom)
+    if energy is not None and workers is not None:
+        raise UsageError("workers: expected none for the native potential, which has its own threads")
+    if energy is None:
         length = nearest_neighbour_distance(atoms.positions) if length_angstrom is None else length_angstrom
         energy = ASE(atoms, temperature_K=temperature_K, length_angstrom=length, trap=trap, workers=workers)
     return System.of_energy(energy, atoms.positions, name, labels)
@@ -146,19 +140,20 @@ def train_once(
                 }
             ).encode(),
         )
-    model, run = folder / "model.safetensors", folder / "run"
-    if not model.exists():
-        # Energies with chains in native code cost next to nothing.
-        name = "refined" if isinstance(energy, NativeChains) else "frugal"
-        resume = (run / "state.safetensors").exists()
-        # What was begun goes on with the settings that it began with.
-        config = run_config(run) if resume else preset(system, name, seed, temperatures)
-        checkpoint = train(config, run, system=system, resume=resume, **budget)
-        tune(
-            checkpoint,
-            run_samples(run),
-            model,
-            system=system,
-            heads=HeadTraining(steps=ELASTIC_NETWORK_STEPS),
-            nfes=None if budget["max_energy_calls"] is None else {},
-        )
+    model = folder / "model.safetensors"
+    # Earlier versions trained in a folder of its own and wrote only the tuned model here.
+    run = folder / "run" if (folder / "run").is_dir() else folder
+    if model.exists() and (run != folder or load_checkpoint(model).expensive is not None):
+        return
+    resume = (run / "state.safetensors").exists()
+    # What was begun goes on with the settings that it began with.
+    config = run_config(run) if resume else preset(system, default_preset(system), seed, temperatures)
+    checkpoint = train(config, run, system=system, resume=resume, **budget)
+    tune(
+        checkpoint,
+        run_samples(run),
+        model,
+        system=system,
+        heads=HeadTraining(steps=ELASTIC_NETWORK_STEPS),
+        nfes=None if budget["max_energy_calls"] is None else {},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from ase import Atoms
@@ -11,6 +11,7 @@ from ase import units as ase_units
 from ase.calculators.calculator import Calculator, all_changes
 
 from ..energies import Energy, LennardJones
+from ..energies.native_ase import NativePotential, reduced_lennard_jones
 from ..errors import UsageError
 from ..units import Units
 
@@ -18,27 +19,6 @@ __all__ = ["LennardJonesCluster", "NativePotential"]
 
 # Argon (Rahman): epsilon/k_B = 119.8 K, sigma = 3.405 Å.
 ARGON_EPSILON, ARGON_R_MIN = 119.8 * ase_units.kB, 3.8220
-
-
-@runtime_checkable
-class NativePotential(Protocol):
-    """A calculator whose potential this package evaluates by itself."""
-
-    def has_trap(self) -> bool:
-        """Whether the potential confines the atoms."""
-        ...
-
-    def reduced(self, elements: Sequence[str], temperature_K: float, trap: float) -> Energy:
-        """The potential as an energy with ``units`` and ``elements``, with a trap in kT / Å^2 added."""
-        ...
-
-
-class PhysicalLennardJones(LennardJones):
-    """`LennardJones` of known atoms at a physical scale."""
-
-    def __init__(self, units: Units, elements: tuple[str, ...], epsilon: float, r_min: float, trap: float):
-        super().__init__(len(elements), epsilon, r_min, trap)
-        self.units, self.elements = units, elements
 
 
 class LennardJonesCluster(Calculator):
@@ -86,13 +66,10 @@ class LennardJonesCluster(Calculator):
         """See `NativePotential`."""
         return self.parameters["trap"] > 0
 
-    def reduced(self, elements: Sequence[str], temperature_K: float, trap: float) -> Energy:
-        """See `NativePotential`; in units of r_min."""
+    def reduced(
+        self, elements: Sequence[str], temperature_K: float, trap: float, length_angstrom: float | None = None
+    ) -> Energy:
+        """See `NativePotential`; by default in units of r_min."""
         kT, p = Units(1.0, temperature_K).kT_eV, self.parameters
         total = p["trap"] / kT + trap
-        if total == 0:
-            raise UsageError(
-                "trap: expected a positive stiffness (kT / Å^2), got 0: without a trap a cluster evaporates"
-            )
-        units = Units(p["r_min"], temperature_K)
-        return PhysicalLennardJones(units, tuple(elements), p["epsilon"] / kT, 1.0, total * p["r_min"] ** 2)
+        return reduced_lennard_jones(elements, p["epsilon"], p["r_min"], temperature_K, total, length_angstrom)

@@ -72,6 +72,7 @@ def baseline(
     """
     with working() as work:
         from ..baselines import ENGINES
+        from ..sampler import load_sampler
         from ..systems import get_system
 
         chosen = ENGINES.find(engine)
@@ -83,7 +84,7 @@ def baseline(
         outputs = claim_outputs(work, [out], overwrite)
         target = own_system(system, calculator, xml, temperature, labels=labels)
         if target is None:
-            target = get_system(system)
+            target = load_sampler(system).system if Path(system).is_dir() else get_system(system)
             target = target if temperature is None else target.at(temperature)
         seconds = None if minutes is None else 60 * minutes
         with keeping(work, lambda: outputs.keep(chosen.so_far())):

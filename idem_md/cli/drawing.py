@@ -89,7 +89,10 @@ def sampler_of(
 
 
 def network_of(e: WeightedEnsemble) -> str:
-    """The name of the shipped network that samples were drawn with, if they were."""
+    """The network that samples were drawn with: its file if it is still there, or the name of a shipped one."""
+    file = e.provenance.get("checkpoint_file")
+    if file and Path(file).exists():
+        return file
     return e.system.name.removesuffix(f"-{e.system.units.temperature_kelvin:g}K").removesuffix(OWN)
 
 

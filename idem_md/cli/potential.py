@@ -180,10 +180,14 @@ def own_system(
     workers = share if share > 1 else None
     if calculator is not None:
         from ..energies import ASE
+        from ..energies.native_ase import added_trap, native_energy
 
         atoms = atoms_of(calculator)
-        length = units.length_angstrom if units is not None else nearest_neighbour_distance(atoms.positions)
-        energy: Any = ASE(atoms, Factory(calculator), temperature_K=kelvin, length_angstrom=length, workers=workers)
+        length = None if units is None else units.length_angstrom
+        energy: Any = native_energy(atoms, kelvin, added_trap(atoms), length)
+        if energy is None:
+            length = nearest_neighbour_distance(atoms.positions) if length is None else length
+            energy = ASE(atoms, Factory(calculator), temperature_K=kelvin, length_angstrom=length, workers=workers)
         return System.of_energy(energy, atoms.positions, name, alike)
     assert xml is not None
     from openmm import app, unit

@@ -33,10 +33,10 @@ def _settings(
     from ..checks import check_int
     from ..errors import UsageError
     from ..systems import SYSTEMS
-    from ..training import load_config, preset
+    from ..training import default_preset, load_config, preset
 
     if own is not None and not config.endswith(".toml"):
-        settings = preset(own, preset_name or "frugal", seed or 0, temperatures)
+        settings = preset(own, preset_name or default_preset(own), seed or 0, temperatures)
     elif config in SYSTEMS:
         settings = preset(config, preset_name or "refined", seed or 0, temperatures)
     elif config.endswith(".toml"):

@@ -81,6 +81,8 @@ def origin_of(drawing: Drawing, checkpoint: Checkpoint, device: torch.device) ->
         "plan": plan.table(),
         "nfe": plan.nfe,
     }
+    if checkpoint.path:
+        facts["checkpoint_file"] = checkpoint.path
     own = checkpoint.tuned_here and all(system is checkpoint.system for system in drawing.systems)
     if plan.weighted and plan.ess_fraction is not None and own:
         facts["expected_ess_fraction"] = plan.ess_fraction  # it was tuned for no other system or temperature

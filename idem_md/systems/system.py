@@ -161,9 +161,15 @@ class System:
         return openmm_topology(self.elements)
 
     def describe(self) -> dict[str, Any]:
-        """All but the energy, as JSON: what checkpoints and ensembles carry. The inverse is `System.described`."""
+        """What checkpoints and ensembles carry, as JSON: all but the energy, and that too if it is native
+        Lennard-Jones. The inverse is `System.described`."""
+        from ..energies import LennardJones
+
+        energy = self.make_energy() if self.has_energy else None
+        potential = {"lennard_jones": energy.parameters} if isinstance(energy, LennardJones) else None
         return {
             "name": self.name,
+            "potential": potential,
             "description": self.description,
             "elements": list(self.elements),
             "length_angstrom": self.units.length_angstrom,
@@ -175,23 +181,34 @@ class System:
 
     @classmethod
     def described(cls, table: Mapping[str, Any]) -> System:
-        """A system from `describe`; asked for its energy it raises `UsageError`.
+        """A system from `describe`; asked for an energy that is not in there it raises `UsageError`.
 
         Raises
         ------
         KeyError, TypeError, ValueError
             Not such a table.
         """
-        name = str(table["name"])
+        name, elements, n_dims = str(table["name"]), tuple(map(str, table["elements"])), int(table.get("n_dims", 3))
+        make: Callable[[], Energy] = _Unknown(name)
+        parameters: Mapping[str, Any] = {}
+        # Versions before had neither potential nor number of dimensions.
+        if (potential := table.get("potential")) is not None:
+            arguments = {"n_atoms": len(elements), "n_dims": n_dims, **potential["lennard_jones"]}
+            make = Potential("LennardJones", arguments)
+            try:
+                parameters = make().parameters
+            except UsageError as error:
+                raise ValueError(str(error)) from None
         return cls(
             name,
             str(table["description"]),
-            _Unknown(name),
-            tuple(map(str, table["elements"])),
+            make,
+            elements,
             Units(float(table["length_angstrom"]), float(table["temperature_kelvin"])),
             float(table["sigma_data"]),
             labels=None if table["labels"] is None else tuple(map(int, table["labels"])),
-            n_dims=int(table.get("n_dims", 3)),  # the first version did not say
+            n_dims=n_dims,
+            parameters=parameters,
         )
 
     @classmethod

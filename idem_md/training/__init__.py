@@ -3,7 +3,7 @@
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainingConfig, load_config
 from .gain import how_it_ended
-from .presets import PRESETS, preset
+from .presets import PRESETS, default_preset, preset
 from .run import recover, train
 from .state import run_config, run_samples
 
@@ -11,6 +11,7 @@ __all__ = [
     "PRESETS",
     "Checkpoint",
     "TrainingConfig",
+    "default_preset",
     "how_it_ended",
     "load_checkpoint",
     "load_config",

@@ -9,14 +9,15 @@ from importlib.resources import files
 from typing import Any
 
 from ..checks import check_range
+from ..energies import NativeChains
 from ..errors import UsageError
 from ..registry import Registry
-from ..systems import System, get_system
+from ..systems import SYSTEMS, System, get_system
 from ..tables import tomllib
 from .config import TrainingConfig
 from .elements import COVALENT
 
-__all__ = ["PRESETS", "preset"]
+__all__ = ["PRESETS", "default_preset", "preset"]
 
 # How many times as many iterations a network for a range of temperatures takes.
 RANGE_ITERATIONS = 2
@@ -27,6 +28,13 @@ PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
 for _name in ("refined", "frugal", "idem", "pdem"):
     _text = (files(__package__) / "presets" / f"{_name}.toml").read_text(encoding="utf-8")
     PRESETS.register(_name)(tomllib.loads(_text))
+
+
+def default_preset(system: System) -> str:
+    """``refined``, or ``frugal`` for a potential that is not built in, unless it has chains in native code: energies
+    then cost next to nothing."""
+    known = system.name in SYSTEMS or isinstance(system.energy(), NativeChains)
+    return "refined" if known else "frugal"
 
 
 def preset(
