@@ -20,7 +20,7 @@ CONTRIBUTING = Path(__file__).parent.parent / "CONTRIBUTING.md"
 
 # What CONTRIBUTING promises, and is read from there by a test.
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_BODY = 400, 80
-MOST_PARAMETERS, MOST_OPTIONS = 14, 14
+MOST_PARAMETERS, MOST_OPTIONS = 15, 14
 # What is called most has fewer.
 FEWER_PARAMETERS = {idem_md.Sampler.sample: 9, idem_md.Sampler.scan: 6}
 FEWER_PARAMETERS |= {method: 5 for name, method in vars(PathSampler).items() if inspect.isfunction(method)}

@@ -189,11 +189,11 @@ def test_a_budget_is_not_overrun_by_heads_and_plans(trained):
 
 @pytest.mark.slow
 def test_training_and_tuning_end_with_what_samples_should_be_worth(lj13_sampler):
-    from idem_md.cli.tune import expectation
+    from idem_md.sampler import expectation
 
     plan = lj13_sampler.plan()
     share, ms = 100 * plan.ess_fraction, 1e3 * plan.seconds
-    said = f"; by default {share:.0f}% of the samples should be effective, {ms:.2g} ms each"
+    said = f"by default {share:.0f}% of the samples should be effective, {ms:.2g} ms each"
     assert expectation(lj13_sampler.checkpoint) == said
     assert expectation(replace(lj13_sampler.checkpoint, plans={})) == ""
 

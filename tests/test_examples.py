@@ -111,7 +111,7 @@ def test_own_clusters(tmp_path, monkeypatch, capsys):
     example = load("own_clusters")
     monkeypatch.setattr("idem_md.ase.cache.ELASTIC_NETWORK_STEPS", 5)
     monkeypatch.setattr(
-        "idem_md.ase.cache.preset",
+        "idem_md.ase.dynamics.preset",
         lambda system, *_: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
     )
     (_, error), (_, other), row = example.main("cu8au5", tmp_path, seed=3, samples=20, chains=6, steps=250)

@@ -9,9 +9,13 @@ import torch
 
 import idem_md
 from idem_md.checkpoint import build_denoiser
+from idem_md.errors import BudgetExhausted
 from idem_md.training import how_it_ended, preset, train
-from idem_md.training.budgets import decaying_now
+from idem_md.training.budgets import Budget, decaying_now
+from idem_md.training.config import LadderConfig
+from idem_md.training.first_buffer import FirstBuffer, calls_an_iteration
 from idem_md.training.gain import Gain, enough, gain
+from idem_md.training.ranks import ALONE
 
 EDGES = np.geomspace(0.01, 1.0, 9).tolist()
 
@@ -78,3 +82,41 @@ def test_training_ends_when_it_gains_no_more(tiny, tmp_path, monkeypatch):
     train(config, tmp_path / "stopped", stop=lambda: len(seen) > 7, on_step=lambda: seen.append(1))
     again = train(config, tmp_path / "stopped", resume=True).denoiser.state_dict()
     assert all(torch.equal(a, again[k]) for k, a in checkpoint.denoiser.state_dict().items())
+
+
+def test_the_first_buffer_of_frugal_suits_the_budget():
+    """Most of a budget is left for iterations, and there are enough of them."""
+    system = idem_md.get_system("lj13")
+    whole = preset(system, "frugal")
+    for calls in (1_000_000, 500_000):
+        assert preset(system, "frugal", max_energy_calls=calls) == whole
+    for calls, least in ((200_000, 20), (20_000, 20), (6000, 5)):
+        config = preset(system, "frugal", max_energy_calls=calls)
+        plan = FirstBuffer.of(config, system, ALONE)
+        each = calls_an_iteration(config, plan.walkers)
+        assert plan.calls < 0.6 * calls and least <= (calls - plan.calls) / each < 80
+    assert preset(system, max_energy_calls=20_000) == preset(system)
+
+
+@pytest.mark.parametrize("buffer", [{}, {"walkers": 16, "weighted": 128}, {"walkers": 16}])
+@pytest.mark.parametrize("ladder", [None, LadderConfig(coldest=40.0, hottest=70.0, moves=3)])
+def test_energy_calls_are_foretold(tiny, tmp_path, buffer, ladder):
+    config = tiny.model_copy(update={"buffer": tiny.buffer.model_copy(update=buffer), "ladder": ladder})
+    train(config, tmp_path / "run")
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    first, *later = (json.loads(line)["energy_calls"] for line in log)
+    plan = FirstBuffer.of(config, idem_md.get_system("lj13"), ALONE)
+    each = calls_an_iteration(config, plan.walkers)
+    assert first >= plan.calls
+    assert 0 < np.diff([first, *later]).max() <= 1.2 * each
+
+
+def test_a_budget_of_minutes_that_will_not_hold_the_first_buffer_ends_at_once(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr("idem_md.training.budgets.time.perf_counter", lambda: next(clock))
+    done = iter([0.01, 0.02])
+    check = Budget(minutes=2.0).guard(lambda: False, lambda: next(done))
+    check_later = Budget(minutes=2.0).guard(lambda: False, lambda: 0.5)
+    check_later()
+    with pytest.raises(BudgetExhausted, match="first buffer takes about .* minutes, more than the budget of 2"):
+        check()

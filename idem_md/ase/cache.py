@@ -6,7 +6,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..energies.native_ase import added_trap, native_energy
 from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
 from ..systems import System, nearest_neighbour_distance
-from ..training import default_preset, load_checkpoint, preset, run_config, run_samples, train
+from ..training import TrainingConfig, load_checkpoint, run_config, run_samples, train
 from ..tuning import HeadTraining, tune
 
 __all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of", "train_once"]
@@ -104,10 +104,15 @@ def read_card(folder: Path) -> dict[str, Any] | None:
 
 
 def train_once(
-    system: System, positions, folder: Path, budget: dict, seed: int, temperatures: tuple[float, float] | None
+    system: System,
+    positions,
+    folder: Path,
+    budget: dict,
+    temperatures: tuple[float, float] | None,
+    settings: Callable[[], TrainingConfig],
 ) -> None:
-    """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch; then
-    with an elastic network and, if energy calls have no budget, plans."""
+    """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch with
+    the ``settings``; then with an elastic network and, if energy calls have no budget, plans."""
     energy, length = system.energy(), system.units.length_angstrom
 
     def evaluate(x: np.ndarray) -> np.ndarray:
@@ -147,7 +152,7 @@ def train_once(
         return
     resume = (run / "state.safetensors").exists()
     # What was begun goes on with the settings that it began with.
-    config = run_config(run) if resume else preset(system, default_preset(system), seed, temperatures)
+    config = run_config(run) if resume else settings()
     checkpoint = train(config, run, system=system, resume=resume, **budget)
     tune(
         checkpoint,

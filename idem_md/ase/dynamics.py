@@ -10,13 +10,14 @@ import numpy as np
 from ase import Atoms
 from ase.optimize.optimize import Dynamics
 
-from ..checks import check_float, check_int, check_range
+from ..checks import check_choice, check_float, check_int, check_range
 from ..energies import HasWorkers
 from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import FileFormatError, UsageError
 from ..progress import reporting
 from ..provenance import Provenance
 from ..sampler import Sampler, expectation, load_sampler
+from ..training import PRESETS, TrainingConfig, default_preset, preset
 from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of, train_once
 
 __all__ = ["BoltzmannSampler"]
@@ -70,6 +71,9 @@ class BoltzmannSampler(Dynamics):
         Budgets of that training; 20 minutes by default. The elastic network takes a few minutes more and no energy
         calls;
         plans, for a `LennardJonesCluster` without ``max_energy_calls``, do, and take ten minutes or more.
+    preset : str, optional
+        Settings of that training, see `training.preset`: by default ``refined``, or ``frugal`` for a calculator whose
+        potential is not native, which makes its buffer smaller if ``max_energy_calls`` asks for it.
     nfe : int, optional
         Network evaluations a sample; by default as for `Sampler.plan`.
     batch, seed : int
@@ -105,6 +109,7 @@ class BoltzmannSampler(Dynamics):
         cache=None,
         minutes: float | None = 20.0,
         max_energy_calls: int | None = None,
+        preset: str | None = None,
         nfe: int | None = None,
         batch: int = 250,
         seed: int = 0,
@@ -120,7 +125,8 @@ class BoltzmannSampler(Dynamics):
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
         self.nfe, self.batch = None if nfe is None else check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
-        self._budget = {"minutes": minutes, "max_energy_calls": max_energy_calls}
+        self._preset = None if preset is None else check_choice("preset", preset, tuple(PRESETS))
+        self._budget: dict[str, Any] = {"minutes": minutes, "max_energy_calls": max_energy_calls}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
         self._range = _checked_range(self.temperature_K, temperatures)
         if self._range and checkpoint is not None:
@@ -174,10 +180,17 @@ class BoltzmannSampler(Dynamics):
         if self._sampler is None:
             assert self._folder is not None
             with reporting(f"looking for a sampler in {self._folder}") as work:
-                train_once(self._trained_for, self.atoms.positions, self._folder, self._budget, self.seed, self._range)
+                positions, budget = self.atoms.positions, self._budget
+                train_once(self._trained_for, positions, self._folder, budget, self._range, self._settings)
                 self._sampler = load_sampler(self._folder, self.system)
                 work.say(f"sampler in {self._folder}; {expectation(self._sampler.checkpoint)}".removesuffix("; "))
         return self._sampler
+
+    def _settings(self) -> TrainingConfig:
+        """Of a training at first use."""
+        system, name = self._trained_for, self._preset
+        calls = self._budget["max_energy_calls"]
+        return preset(system, name or default_preset(system), self.seed, self._range, calls)
 
     @property
     def ensemble(self) -> WeightedEnsemble:

@@ -29,6 +29,7 @@ def _settings(
     iterations: int | None,
     own: System | None,
     temperatures: tuple[float, float] | None,
+    max_energy_calls: int | None,
 ) -> TrainingConfig:
     from ..checks import check_int
     from ..errors import UsageError
@@ -36,9 +37,9 @@ def _settings(
     from ..training import default_preset, load_config, preset
 
     if own is not None and not config.endswith(".toml"):
-        settings = preset(own, preset_name or default_preset(own), seed or 0, temperatures)
+        settings = preset(own, preset_name or default_preset(own), seed or 0, temperatures, max_energy_calls)
     elif config in SYSTEMS:
-        settings = preset(config, preset_name or "refined", seed or 0, temperatures)
+        settings = preset(config, preset_name or "refined", seed or 0, temperatures, max_energy_calls)
     elif config.endswith(".toml"):
         if temperatures is not None:
             raise UsageError("temperatures: expected a range in the table [ladder] of the TOML file, got an option")
@@ -132,7 +133,7 @@ def train(
                 "temperature: expected none for a built-in system, whose network is for its own, or two with a comma, "
                 "got one"
             )
-        settings = _settings(config, seed, preset_name, iterations, own, several)
+        settings = _settings(config, seed, preset_name, iterations, own, several, max_energy_calls)
         folder = Path("runs") / settings.system if out is None else out
         stop = Stop()
         try:

@@ -14,6 +14,9 @@ __all__ = ["Budget", "decaying_now"]
 
 # Part of a budget kept back for the last measurements, and for a machine that slows down.
 MARGIN = 0.96
+# Seconds from which on it is foreseen how long the first buffer takes, and by how much more than the budget that has to
+# be for the run to end at once.
+FORESEEN_FROM, FORESEEN_MARGIN = 0.5, 1.3
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,18 @@ class Budget:
             shares.append(calls / self.energy_calls)
         return max(shares) / MARGIN
 
-    def guard(self, stop: Callable[[], bool]) -> Callable[[], None]:
+    def guard(self, stop: Callable[[], bool], done: Callable[[], float] = lambda: 0.0) -> Callable[[], None]:
         """A function to call now and then until the first buffer is made; it raises if the time is up, counted from
-        now, or if a stop is asked for."""
+        now, or will be, going by the share of the buffer that is ``done``, or if a stop is asked for."""
         start, limit = time.perf_counter(), math.inf if self.minutes is None else 60 * self.minutes
 
         def check() -> None:
-            if time.perf_counter() - start > limit:
+            seconds, share = time.perf_counter() - start, done()
+            foreseen = seconds / share if share > 0 and seconds > FORESEEN_FROM else seconds
+            if seconds > limit or foreseen > FORESEEN_MARGIN * limit:
                 raise BudgetExhausted(
-                    "minutes: the time was up before the first buffer was made; allow more time or a smaller buffer"
+                    f"minutes: the first buffer takes about {max(foreseen, seconds) / 60:.1f} minutes, more than the "
+                    f"budget of {limit / 60:g}; allow several times as many, or take a smaller buffer"
                 )
             if stop():
                 raise Interrupted("stopped before the first buffer was made, nothing was kept")

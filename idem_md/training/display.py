@@ -25,6 +25,18 @@ class TrainingDisplay:
         self.work, self.inner_steps, self.total = work, inner_steps, 0
         work.phase("first iteration after the last state" if resume else "first buffer")
 
+    def cost(self, first: int, each: int, iterations: int) -> None:
+        """Before the first energy call: those of the first buffer, and of each iteration."""
+        self.work.phase("first buffer", first, "energy calls")
+        self.work.say(
+            f"the first buffer takes {first:,} energy calls, each of up to {iterations} iterations about {each:,} more"
+        )
+
+    def first_buffer(self, calls: int) -> None:
+        """After so many energy calls."""
+        total = self.work.bar.tasks[0].total
+        self.work.resize(max(total or 0.0, calls), calls)
+
     def ended(self, config: TrainingConfig, log: Sequence[Mapping[str, Any]]) -> None:
         """After the last iteration."""
         self.work.detail = ""

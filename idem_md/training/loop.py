@@ -33,9 +33,9 @@ from ..seeds import draw_seed
 from ..systems import System
 from ..targets import TARGETS, Batch, Target
 from .config import TrainingConfig
-from .elements import COVALENT
+from .first_buffer import FirstBuffer, calls_an_iteration
 from .gain import Gain
-from .ladder import first_ladder, respaced
+from .ladder import respaced
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
 from .resampling import renewed_by_weight, weighted_paths
@@ -45,7 +45,6 @@ from .state import TrainingState
 __all__ = ["IterationReport", "init", "outer_iteration"]
 
 LOSS_BINS = 8
-WARMUP_ROUNDS = 20
 # Share of the steps of an outer iteration whose gradient may overflow before the training counts as diverged.
 MAX_SKIPPED = 0.02
 
@@ -110,21 +109,15 @@ def init(
     check_fits("buffer.size", b.size, 32 * numbers)
     # At the very least: features of every atom in every layer.
     check_fits("optimizer.batch", config.optimizer.batch, 1024 * system.n_atoms)
-    size, walkers = ranks.part(b.size), ranks.part(b.walkers or b.size)
-    rounds = WARMUP_ROUNDS if b.warmup_steps else 0
-    steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
-    ladder, at_geometry = first_ladder(config, system, walkers), starts_at_geometry(config, system)
+    plan = FirstBuffer.of(config, system, ranks)
+    size, walkers, ladder, at_geometry, legs, steps_a_round, needed = plan
     if b.exchanges and len(set(system.kinds)) < 2:
         raise UsageError(f"buffer.exchanges: expected 0 for {system.name!r}, all of one kind, got {b.exchanges}")
-    # Rungs are set anew where a third and two thirds of the rounds are done.
-    legs = [rounds] if ladder is None else [rounds // 3, rounds // 3, rounds - 2 * (rounds // 3)]
-    if ladder is not None:
-        walkers = ladder.whole(walkers)
-        steps_a_round = math.prod(ladder.rounds(steps_a_round))
-    needed = walkers * ((0 if at_geometry else b.relax_steps) + 1 + rounds * (steps_a_round + 1))
+    least = needed + calls_an_iteration(config, walkers)
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
         raise BudgetExhausted(
-            f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}"
+            f"energy calls: the first buffer takes {needed}, more than the budget of {energy.max_calls}; "
+            f"{least} are enough for it and one iteration"
         )
     generator = ranks.generator(config.seed)
     with torch.random.fork_rng(devices=[]):
@@ -173,21 +166,6 @@ def init(
         system,
         ladder=ladder,
     )
-
-
-def starts_at_geometry(config: TrainingConfig, system: System) -> bool:
-    """Whether walkers start at the geometry of the system.
-
-    Raises
-    ------
-    UsageError
-        They are to, and it has none.
-    """
-    start = config.buffer.start
-    if start == "geometry" and system.geometry is None:
-        raise UsageError(f"buffer.start: expected 'noise' for {system.name!r}, which has no geometry, got 'geometry'")
-    molecule = system.geometry is not None and not COVALENT.isdisjoint(system.elements)
-    return start == "geometry" or (start == "auto" and molecule and config.ladder is not None)
 
 
 def refinement(config: TrainingConfig, state: TrainingState) -> Move:

@@ -5,10 +5,11 @@ Each table lists departures from the defaults of `TrainingConfig`.
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 from typing import Any
 
-from ..checks import check_range
+from ..checks import check_int, check_range
 from ..energies import NativeChains
 from ..errors import UsageError
 from ..registry import Registry
@@ -16,6 +17,8 @@ from ..systems import SYSTEMS, System, get_system
 from ..tables import tomllib
 from .config import TrainingConfig
 from .elements import COVALENT
+from .first_buffer import FirstBuffer, calls_an_iteration
+from .ranks import ALONE
 
 __all__ = ["PRESETS", "default_preset", "preset"]
 
@@ -23,6 +26,10 @@ __all__ = ["PRESETS", "default_preset", "preset"]
 RANGE_ITERATIONS = 2
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
 EXCHANGES = 2
+
+# Share of the energy calls of all iterations below which ``frugal`` is made smaller, and what is left at least.
+ENOUGH_CALLS = 2 / 3
+LEAST_WALKERS, LEAST_RELAXING, LEAST_WARMUP, LEAST_REFINING, LEAST_WEIGHTED = 32, 20, 60, 4, 128
 
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
 for _name in ("refined", "frugal", "idem", "pdem"):
@@ -38,7 +45,11 @@ def default_preset(system: System) -> str:
 
 
 def preset(
-    system: str | System, name: str = "refined", seed: int = 0, temperatures: tuple[float, float] | None = None
+    system: str | System,
+    name: str = "refined",
+    seed: int = 0,
+    temperatures: tuple[float, float] | None = None,
+    max_energy_calls: int | None = None,
 ) -> TrainingConfig:
     """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``idem`` and
     ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
@@ -51,6 +62,8 @@ def preset(
     temperatures : tuple of float, optional
         The lowest and the highest one (K), for a network of all temperatures between, which takes twice as many
         iterations; see `LadderConfig`. By default one network for the system's own.
+    max_energy_calls : int, optional
+        Budget of the training, for which ``frugal`` makes fewer walkers with fewer steps.
 
     Raises
     ------
@@ -79,7 +92,27 @@ def preset(
         coldest, hottest = check_range("temperatures", temperatures)
         table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
+    if max_energy_calls is not None and name == "frugal":
+        config = _within(config, system, check_int("max_energy_calls", max_energy_calls, 1))
     if temperatures is None:
         return config
     longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})
     return config.model_copy(update={"optimizer": longer})
+
+
+def _within(config: TrainingConfig, system: System, budget: int) -> TrainingConfig:
+    """The settings with a buffer of which so many energy calls leave most of the iterations; as they are if they are
+    enough for two thirds of them."""
+    plan, b = FirstBuffer.of(config, system, ALONE), config.buffer
+    share = budget / (plan.calls + config.optimizer.iterations * calls_an_iteration(config, plan.walkers))
+    if share >= ENOUGH_CALLS:
+        return config
+    root = math.sqrt(share)
+    smaller = {
+        "walkers": max(round(root * plan.walkers), LEAST_WALKERS),
+        "relax_steps": max(round(root * b.relax_steps), LEAST_RELAXING),
+        "warmup_steps": max(round(root * b.warmup_steps), LEAST_WARMUP),
+        "refine_steps": max(round(root * b.refine_steps), LEAST_REFINING),
+        "weighted": max(round(share * b.weighted), LEAST_WEIGHTED),
+    }
+    return config.model_copy(update={"buffer": b.model_copy(update=smaller)})

@@ -31,6 +31,7 @@ from .accuracy import measure_accuracy
 from .budgets import Budget, decaying_now
 from .config import TrainingConfig
 from .display import TrainingDisplay
+from .first_buffer import FirstBuffer, calls_an_iteration
 from .gain import LEAST_ITERATIONS, enough, gain
 from .journal import Journal, forget_calls
 from .loop import IterationReport, init, outer_iteration
@@ -276,10 +277,15 @@ def _unlike_atoms(run: _Run, state: TrainingState) -> UsageError | None:
     return None
 
 
-def _begin(run: _Run, stop: Callable[[], bool]) -> TrainingState:
+def _begin(run: _Run, stop: Callable[[], bool], display: TrainingDisplay) -> TrainingState:
     """The first state of a run, saved."""
     start = time.perf_counter()
-    state = init(run.config, run.system, run.energy, run.budget.guard(stop), run.device, run.ranks)
+    plan, energy = FirstBuffer.of(run.config, run.system, run.ranks), run.energy
+    if energy.max_calls is None or energy.calls + plan.calls <= energy.max_calls:  # or there is no run
+        display.cost(plan.calls, calls_an_iteration(run.config, plan.walkers), run.config.optimizer.iterations)
+    energy.on_count = display.first_buffer
+    guard = run.budget.guard(stop, lambda: energy.calls / max(plan.calls, 1))
+    state = init(run.config, run.system, energy, guard, run.device, run.ranks)
     problem = _unlike_atoms(run, state) if run.ranks.first else None
     if problem := run.ranks.broadcast(problem):
         raise problem
@@ -319,7 +325,7 @@ def _train(
     config, folder, energy, budget, ranks = run.config, run.folder, run.energy, run.budget, run.ranks
     journal = Journal(folder, ranks)
     start = time.perf_counter()
-    state, log = _go_on(run, journal) if resume else (_begin(run, stop), [])
+    state, log = _go_on(run, journal) if resume else (_begin(run, stop, display), [])
     earlier, calls = state.seconds, sum(ranks.gather(energy.calls))
     finished = True
     energy.on_count = journal.note
