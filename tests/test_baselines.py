@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -312,3 +313,24 @@ def test_forward_paths_start_from_chains_by_their_weights(lj13_sampler):
     forward = lj13_sampler.forward(chain, lj13_sampler.plan(6, last_step="plain"), n=80)
     worst = lj13_sampler.forward(md, lj13_sampler.plan(6, last_step="plain"), n=80).log_weights.min()
     assert forward.log_weights.min() > worst - 30
+
+
+def test_tempering_makes_fewer_ladders_for_a_budget_of_an_expensive_potential():
+    told = []
+    e = ENGINES["pt"].run(harmonic(), 60, energy_calls=250_000, seed=1, progress=lambda *a: told.append(a))
+    p = e.provenance
+    assert p["energy_calls"] <= 250_000 and 2 <= p["ladders"] < 30 and p["steps"] >= 1000 and len(e) == 60
+    mean, error = e.mean_energy
+    assert abs(mean - 4.5) < 5 * error
+    with pytest.raises(UsageError, match="energy_calls: expected at least .* energy calls for 60 samples by"):
+        ENGINES["pt"].run(harmonic(), 60, energy_calls=9000)
+    with pytest.raises(UsageError, match="seconds: expected at least .* energy calls for 60 samples by"):
+        ENGINES["pt"].run(harmonic(), 60, seconds=0.001)
+    assert ENGINES["pt"].calls(60, 1000) > 250_000  # of all ladders again
+
+
+@pytest.mark.slow
+def test_tempering_keeps_to_seconds():
+    start = time.perf_counter()
+    e = ENGINES["pt"].run(harmonic(), 60, seconds=6.0, seed=1)
+    assert e.provenance["ladders"] < 60 and time.perf_counter() - start < 30.0  # by a machine that may be busy

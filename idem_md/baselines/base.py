@@ -126,6 +126,19 @@ def telling(engine: str, progress: Progress | None) -> Iterator[Progress]:
         yield tell
 
 
+def _by_calls(tell: Progress, total: int) -> Callable[[int], None]:
+    """What tells the share of energy calls that are done, where there are many counts of few."""
+    told = time.perf_counter()
+
+    def count(calls: int) -> None:
+        nonlocal told
+        if (now := time.perf_counter()) - told > 0.5:
+            told = now
+            tell(min(calls / total, 1.0), f"{calls:,} energy calls")
+
+    return count
+
+
 class Engine(ABC):
     """EngineSamples equilibrium samples of a system without a network.
 
@@ -207,7 +220,10 @@ class Engine(ABC):
 
         self._so_far, self._ensemble = None, ensemble
         with telling(self.name, progress) as tell:
-            found = ensemble(self.draw(target, energy, n, self.planned(target, n, budget, seed), generator, tell))
+            planned = self.planned(target, n, budget, seed)
+            if planned.steps is not None:
+                energy.on_count = _by_calls(tell, self.calls(n, planned.steps))
+            found = ensemble(self.draw(target, energy, n, planned, generator, tell))
         self._so_far = self._ensemble = None
         warn(found)
         return found

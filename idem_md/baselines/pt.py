@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
 
-from ..chains import ChainState, Tempering
+from ..chains import ChainState, Tempering, noise_start
 from ..checks import check_float
-from ..energies import Energy
+from ..energies import Energy, NativeChains
 from ..errors import UsageError
 from ..seeds import draw_seed
 from ..systems import System
@@ -25,6 +26,8 @@ BETAS = (1.0, 0.92, 0.85, 0.78, 0.72)
 MOVES = 10
 LADDERS = 1000
 TUNING_STEPS = 2000
+# Share of seconds that is planned with, and configurations by which a call is timed.
+BUDGET_SHARE, TIMED = 0.85, 16
 
 
 @register_engine("pt")
@@ -45,15 +48,51 @@ class TemperingEngine(Engine):
     """
 
     minimum_steps: ClassVar[int] = 1000
+    # Of the run that is under way; see `planned`.
+    _ladders: int | None = None
 
     def __init__(self, betas: Sequence[float] = BETAS):
         self.betas = tuple(check_float("betas", beta, above=0.0) for beta in betas)
         if len(self.betas) < 2 or self.betas[0] != 1.0:
             raise UsageError(f"betas: expected two or more that fall from one, got {list(betas)}")
 
+    def planned(self, system: System, n: int, budget: Budget, seed: int) -> Budget:
+        """See `Engine`; a budget of a potential without native chains makes fewer ladders before it makes shorter
+        ones."""
+        self._ladders, energy = None, system.energy()
+        if budget.steps is not None or budget == Budget() or isinstance(energy, NativeChains):
+            return super().planned(system, n, budget, seed)
+        calls = budget.energy_calls
+        if budget.seconds is not None:
+            calls = int(BUDGET_SHARE * budget.seconds / _seconds_a_call(system, energy, seed))
+        assert calls is not None
+        ladders = min(n, LADDERS)
+        while ladders:
+            steps = self._steps(n, calls, ladders)
+            if steps >= max(self.minimum_steps, 4 * MOVES * -(-n // ladders)):
+                self._ladders = ladders
+                return Budget(steps)
+            ladders //= 2
+        name, value = ("seconds", budget.seconds) if budget.energy_calls is None else ("energy_calls", calls)
+        needed = min(
+            self._calls(n, max(self.minimum_steps, 4 * MOVES * -(-n // k)), k) for k in range(1, min(n, 64) + 1)
+        )
+        raise UsageError(
+            f"{name}: expected at least {needed:,} energy calls for {n} samples by the engine 'pt', got {value:g}"
+            + (f", which are about {calls:,} calls" if name == "seconds" else "")
+        )
+
+    def _steps(self, n: int, calls: int, ladders: int) -> int:
+        """Steps a replica of so many ladders for so many energy calls, without more than there are calls for."""
+        spare = calls - self._calls(n, 0, ladders)
+        return max(2 * (spare // (2 * ladders * len(self.betas) * MOVES)) * MOVES, 0)
+
     def calls(self, n: int, n_steps: int) -> int:
         """See `Engine`."""
-        ladders, steps = min(n, LADDERS), n_steps // 2 // MOVES * MOVES
+        return self._calls(n, n_steps, self._ladders or min(n, LADDERS))
+
+    def _calls(self, n: int, n_steps: int, ladders: int) -> int:
+        steps = n_steps // 2 // MOVES * MOVES
         return ladders * len(self.betas) * (tuning_calls(TUNING_STEPS) + 1 + 2 * steps + -(-n // ladders)) + n
 
     def draw(
@@ -61,7 +100,7 @@ class TemperingEngine(Engine):
     ) -> EngineSamples:
         """See `Engine`."""
         n_steps = cast(int, budget.steps)
-        ladders = min(n, LADDERS)
+        ladders, self._ladders = self._ladders or min(n, LADDERS), None
         draws = -(-n // ladders)
         rounds = n_steps // 2 // MOVES
         # Two rounds at least, or only every other pair of rungs would ever be tried: each draw begins with the first.
@@ -107,3 +146,12 @@ class TemperingEngine(Engine):
             return EngineSamples(x, facts, None, energies)
         g = statistical_inefficiency(list(u.numpy().T))
         return EngineSamples(x, facts | {"draw_inefficiency": g}, len(x) / g, energies)
+
+
+def _seconds_a_call(system: System, energy: Energy, seed: int) -> float:
+    """Seconds of an energy call, by relaxing a few configurations, which costs calls."""
+    generator = torch.Generator().manual_seed(seed)
+    noise_start(energy, system.sigma_data, TIMED, 1, generator)  # the first call may build something
+    start, before = time.perf_counter(), energy.calls
+    noise_start(energy, system.sigma_data, TIMED, 4, generator)
+    return (time.perf_counter() - start) / (energy.calls - before)
