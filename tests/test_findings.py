@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from ase.cluster import Icosahedron
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
@@ -22,14 +24,19 @@ from idem_md.analysis import (
     distribution,
     free_energy_profile,
     heat_capacity,
+    potential_energies,
     radial_distribution,
     register_analysis,
     register_observable,
     reweighted,
     steinhardt,
+    trap_energies,
 )
+from idem_md.ase import LennardJonesCluster
 from idem_md.baselines import ENGINES
+from idem_md.cli.results import _energies, figures
 from idem_md.energies import Harmonic
+from idem_md.energies.native_ase import native_energy
 from idem_md.ensemble.estimators import Source
 from idem_md.geometry import centred
 from idem_md.systems import System
@@ -200,9 +207,16 @@ def test_too_few_samples_are_refused_with_the_reason():
     raw = WeightedEnsemble(few.positions, few.energies, np.zeros(60), SYSTEM, kind="raw")
     assert all("got raw ones" in f.refused for f in analyse(raw))
     flat = ENGINES["pt"].run("dw4", 200, 1000)
-    assert {f.name for f in analyse(flat)} == {"energy", "heat-capacity", "rdf", "rg", "pair-distances"}
+    assert {f.name for f in analyse(flat)} == {
+        "energy",
+        "potential_energy",
+        "heat-capacity",
+        "rdf",
+        "rg",
+        "pair-distances",
+    }
     for names, profiles, message in (
-        (["magic"], [], "observable: expected some of energy, heat-capacity, rdf, rg"),
+        (["magic"], [], "observable: expected some of energy, potential_energy, heat-capacity, rdf, rg"),
         (["q6"], [], "three dimensions"),
         ([], ["pair-distances"], "profile: expected an observable of one value a sample"),
         ([], ["magic"], "observable: expected one of"),
@@ -264,3 +278,38 @@ def test_analyse_command(tmp_path, capsys, monkeypatch):
     command(tmp_path / "a.dcd", "", "", 40.0, False)
     text = capsys.readouterr()
     assert "refused" in text.out and "lj13-40K at 40 K" in text.out
+
+
+def test_energies_without_the_trap():
+    """As the calculator gives them, at the temperature that they were made for and at another."""
+    atoms = Icosahedron("Ar", 2, latticeconstant=5.4)
+    atoms.calc = LennardJonesCluster(epsilon=0.0103, r_min=3.8)
+    native = native_energy(atoms, 60.0, 0.05)
+    foreign = idem_md.energies.ASE(atoms, temperature_K=60.0, length_angstrom=3.8, trap=0.05)
+    x = np.array(idem_md.System.of_energy(native, atoms.positions).geometry)[None]
+    for energy in (native, foreign):
+        system = idem_md.System.of_energy(energy, atoms.positions, "ar13")
+        for here in (system, system.at(30.0)):
+            u = here.energy()(torch.from_numpy(x))[0].numpy()
+            e = idem_md.WeightedEnsemble(x.repeat(60, 0), u.repeat(60), np.zeros(60), here)
+            expected = atoms.get_potential_energy() / here.units.kT_eV
+            assert potential_energies(e) == pytest.approx(np.full(60, expected), rel=1e-6)
+            (found,) = analyse(e, ["potential_energy"])
+            assert found.unit == "eV" and found.value == pytest.approx(atoms.get_potential_energy(), rel=1e-6)
+            rows = dict(_energies(e, e.mean_energy))
+            assert "without the trap" in rows and f"{atoms.get_potential_energy():.5g} ± 0.00 eV" in str(rows)
+    assert trap_energies(replace(e, system=idem_md.System.described(here.describe()))) is None
+
+
+@pytest.mark.parametrize(
+    "value,error,expected",
+    [
+        (-78.4567, 0.2012, "-78.46 ± 0.20"),
+        (-0.40572, 0.00104, "-0.4057 ± 0.0010"),
+        (12345.6, 12.3, "12346 ± 12"),
+        (1.0, 0.0, "1 ± 0.00"),
+        (2.5, None, "2.5 ± unknown"),
+    ],
+)
+def test_numbers_have_as_many_digits_as_their_errors_allow(value, error, expected):
+    assert figures(value, error) == expected

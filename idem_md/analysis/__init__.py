@@ -24,7 +24,7 @@ from .findings import ANALYSES, Finding, analyse, register_analysis
 from .observables import OBSERVABLES, Observable, radius_of_gyration, register_observable
 from .protocols import Reference, exploded, raw_metrics, weighted_metrics
 from .steinhardt import steinhardt
-from .thermodynamics import heat_capacity, reweighted
+from .thermodynamics import heat_capacity, potential_energies, reweighted, trap_energies
 
 __all__ = [
     "ANALYSES",
@@ -51,6 +51,7 @@ __all__ = [
     "negative_log_likelihood",
     "pair_distances",
     "plain_w2",
+    "potential_energies",
     "radial_distribution",
     "radius_of_gyration",
     "raw_metrics",
@@ -59,6 +60,7 @@ __all__ = [
     "require_ess",
     "reweighted",
     "steinhardt",
+    "trap_energies",
     "total_variation",
     "weighted_metrics",
 ]

@@ -21,7 +21,7 @@ from .distributions import (
     require_ess,
 )
 from .observables import OBSERVABLES, POWERS
-from .thermodynamics import heat_capacity
+from .thermodynamics import heat_capacity, potential_energies
 
 __all__ = ["ANALYSES", "Finding", "analyse", "find", "profile", "register_analysis"]
 
@@ -67,6 +67,13 @@ def _energy(e: WeightedEnsemble) -> Finding:
     value, error = mean_of(e, e.energies[e.alive], "energy")
     curve = energy_distribution(e) if e.ess >= MIN_ESS_FOR_SHAPES else None
     return Finding("energy", "kT", value, error, curve)
+
+
+@register_analysis("potential_energy")
+def _potential_energy(e: WeightedEnsemble) -> Finding:
+    """As calculators give it: in eV, without the trap."""
+    value, error = mean_of(e, potential_energies(e)[e.alive] * e.system.units.kT_eV, "potential_energy")
+    return Finding("potential_energy", "eV", value, error)
 
 
 @register_analysis("heat-capacity")

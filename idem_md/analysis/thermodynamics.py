@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..ensemble import TRUSTED_ESS, WeightedEnsemble
 from ..ensemble.estimators import Source, vanishing, weighted_variance
 from ..errors import ResultError
 
-__all__ = ["heat_capacity", "reweighted"]
+__all__ = ["heat_capacity", "potential_energies", "reweighted", "trap_energies"]
 
 
 @vanishing
@@ -72,3 +73,24 @@ def reweighted(ensemble: WeightedEnsemble, temperature_K: float) -> WeightedEnse
         kind,
         source,
     )
+
+
+def trap_energies(ensemble: WeightedEnsemble) -> np.ndarray | None:
+    """What the harmonic trap about the centroid adds to the energies, shape (n,), kT; None without a trap. NaN where a
+    sample failed."""
+    parameters: Mapping[str, Any] = ensemble.system.parameters or ensemble.provenance.get("parameters", {})
+    k = parameters.get("trap", 0.0)
+    if "trap_kT_per_angstrom2" in parameters:
+        k = parameters["trap_kT_per_angstrom2"] * ensemble.system.units.length_angstrom**2
+    if not k:
+        return None
+    # That of a potential at another temperature than it was made for.
+    k *= parameters.get("factor", 1.0)
+    x = ensemble.positions
+    return 0.5 * k * ((x - x.mean(1, keepdims=True)) ** 2).sum((1, 2))
+
+
+def potential_energies(ensemble: WeightedEnsemble) -> np.ndarray:
+    """Energies without the trap, shape (n,), kT: what a calculator or a force field says of the atoms."""
+    trap = trap_energies(ensemble)
+    return ensemble.energies if trap is None else ensemble.energies - trap

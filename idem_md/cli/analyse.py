@@ -24,8 +24,8 @@ def analyse(
     observable: Annotated[
         str,
         typer.Option(
-            help="Some of energy, heat-capacity, rdf, rg, pair-distances, q4, q6, with commas; by default all that the "
-            "system has."
+            help="Some of energy, potential_energy (eV, without a trap), heat-capacity, rdf, rg, pair-distances, q4, "
+            "q6, with commas; by default all that the system has."
         ),
     ] = "",
     profile: Annotated[

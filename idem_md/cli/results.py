@@ -50,7 +50,8 @@ def print_table(ensemble: WeightedEnsemble, r: dict[str, Any], facts: Mapping[st
     grid = Table(show_header=False, title=f"{ensemble.system.name}: {r['n']} samples")
     if r["ess"] is not None:
         grid.add_row("effective samples", f"{r['ess']:.1f} ({100 * r['ess_fraction']:.1f}%)")
-    grid.add_row("mean energy", f"{r['mean_energy']:.2f} {spread(r['mean_energy_err'], 2)} kT")
+    for name, mean in _energies(ensemble, (r["mean_energy"], r["mean_energy_err"])):
+        grid.add_row(name, mean)
     if r["log_z"] is not None:
         grid.add_row("log Z", f"{r['log_z']:.3f} {spread(r['log_z_err'], 3)}")
     if ensemble.advice:
@@ -68,6 +69,35 @@ def print_table(ensemble: WeightedEnsemble, r: dict[str, Any], facts: Mapping[st
     if r["files"]:
         grid.add_row("files", "\n".join(r["files"]))
     Console().print(grid)
+
+
+def _energies(ensemble: WeightedEnsemble, mean: tuple[float, float | None]) -> list[tuple[str, str]]:
+    """Rows of the mean energy in three units and, for a potential of the user's, without the trap."""
+    from ..analysis import potential_energies, trap_energies
+    from ..systems import built_in_name
+
+    units = ensemble.system.units
+
+    def in_units(value: float, error: float | None) -> str:
+        factors = ((1.0, "kT"), (units.kT_eV, "eV"), (units.kT_kJ_per_mol, "kJ/mol"))
+        return "\n".join(f"{figures(f * value, None if error is None else f * error)} {unit}" for f, unit in factors)
+
+    rows = [("mean energy", in_units(*mean))]
+    trap = None if built_in_name(ensemble.system) else trap_energies(ensemble)
+    if trap is not None and ensemble.kind != "raw":
+        share, _ = ensemble.expectation(lambda _: trap[ensemble.alive])
+        rows[0] = (f"mean energy\n(with {share:.2f} kT of the trap)", rows[0][1])
+        bare = ensemble.expectation(lambda _: potential_energies(ensemble)[ensemble.alive])
+        rows.append(("without the trap", in_units(*bare)))
+    return rows
+
+
+def figures(value: float, error: float | None) -> str:
+    """A number with as many digits as its error allows, two of which are kept."""
+    if error is None or not math.isfinite(error) or error <= 1e-9 * abs(value):  # by rounding
+        return f"{value:.5g} {spread(error, 2)}"
+    digits = max(1 - math.floor(math.log10(error)), 0)
+    return f"{value:.{digits}f} {spread(error, digits)}"
 
 
 def thermal(ensemble: WeightedEnsemble) -> dict[str, Any]:
