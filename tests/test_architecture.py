@@ -42,6 +42,7 @@ BASE = {
     "tables": {"errors"},
     "extras": {"errors"},
     "progress": set(),
+    "callers": set(),
 }
 # Package or module -> others that it may import.
 EDGES = {

@@ -1,6 +1,7 @@
 """The ASE side: calculator and dynamics object."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ase.optimize import BFGS
 import idem_md
 from idem_md.ase import BoltzmannSampler, LennardJonesCluster
 from idem_md.checkpoint import build_denoiser, load_checkpoint
-from idem_md.errors import BudgetExhausted, FileFormatError, UsageError
+from idem_md.errors import BudgetExhausted, FileFormatError, UsageError, WeightWarning
 from idem_md.training import TrainingConfig
 
 KT = 59.9 * units.kB
@@ -305,3 +306,17 @@ def test_labels_set_atoms_of_one_element_apart():
 def test_a_sampler_refuses_other_kinds():
     with pytest.raises(UsageError, match="system: expected 13 atoms of kinds"):
         idem_md.load_sampler("lj13", idem_md.get_system("binary"))
+
+
+def test_boltzmann_sampler_warns_of_all_its_samples_at_the_line_of_the_user():
+    """Once a run, not of every batch, and by the names of its own arguments."""
+    atoms = argon()
+    atoms.calc = LennardJonesCluster(epsilon=2 * 59.9 * units.kB, r_min=3.822, trap=59.9 * units.kB / 3.822**2)
+    dyn = BoltzmannSampler(atoms, 59.9, checkpoint="lj13", batch=20)
+    with pytest.warns(WeightWarning, match="more samples .steps of run.") as caught:
+        dyn.run(20)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dyn.run(60)
+    assert dyn.ensemble.ess > 30

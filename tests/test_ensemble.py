@@ -256,12 +256,13 @@ def test_an_ensemble_of_an_unknown_system_is_refused(tmp_path, lj13_sampler):
 
 
 def test_a_name_of_a_built_in_system_is_not_enough(tmp_path):
-    """Krypton by the name of lj13 comes back as krypton."""
+    """Krypton by the name of lj13 comes back as krypton, with its own potential."""
     krypton = replace(get_system("lj13"), elements=("Kr",) * 13, units=Units(4.04, 85.0))
     x = np.random.default_rng(0).normal(size=(3, 13, 3))
     WeightedEnsemble(x, np.zeros(3), np.zeros(3), krypton).save(tmp_path / "kr.dcd")
     e = load_ensemble(tmp_path / "kr.dcd")
-    assert e.system.elements == krypton.elements and e.system.units == krypton.units and not e.system.has_energy
+    assert e.system.elements == krypton.elements and e.system.units == krypton.units
+    assert e.system.has_energy and e.system.parameters == krypton.parameters
     # And another temperature needs no energy.
     assert reweighted(e, 90.0).system.units.temperature_kelvin == 90.0
 

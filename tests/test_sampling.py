@@ -6,6 +6,8 @@ import pytest
 import torch
 from harmonic import SCALE, ElasticDenoiser, FlowMapDenoiser, K, exact, mse
 
+import idem_md
+from idem_md.baselines import ENGINES
 from idem_md.chains import Schedule
 from idem_md.diffusion import (
     KERNELS,
@@ -20,7 +22,7 @@ from idem_md.diffusion import (
 from idem_md.diffusion.kernels import batch_size
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.ensemble import ForwardWeights
-from idem_md.errors import UsageError
+from idem_md.errors import UsageError, WeightWarning
 from idem_md.geometry import standard_normal, subspace_dimension
 
 ENERGY = Harmonic(4, 3, K)
@@ -212,3 +214,17 @@ def test_levels_are_dense_where_steps_lose_most():
     closed = (closed / closed.max()).clamp(min=0.1)
     assert torch.allclose(torch.tensor(found, dtype=torch.float64)[2:-2], closed, atol=0.04)
     assert set(level_density(KERNELS["analytic"](ElasticDenoiser(exact), mse), x[:500], 0.05, 3.0, 0)) == {1.0}
+
+
+def test_warnings_are_at_the_line_of_the_user():
+    """And say what helps."""
+    sampler = idem_md.load_sampler("lj13")
+    for work, remedy in (
+        (lambda: sampler.sample(20, nfe=4, last_step="plain"), "the plan that is tuned"),
+        (lambda: sampler.sample(20, seed=1), "ask for more samples (n)"),
+        (lambda: sampler.scan(20, [59.0], nfe=6), "more samples (n)"),
+        (lambda: ENGINES["mala"].run("lj13", 10, 300), "ask for more samples (n)"),
+    ):
+        with pytest.warns(WeightWarning) as caught:
+            work()
+        assert caught[0].filename == __file__ and remedy in str(caught[0].message), str(caught[0].message)

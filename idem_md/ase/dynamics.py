@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 from ase import Atoms
 from ase.optimize.optimize import Dynamics
 
+from ..callers import warn_caller
 from ..checks import check_choice, check_float, check_int, check_range
 from ..energies import HasWorkers
 from ..ensemble import WeightedEnsemble, WeightSums
-from ..errors import FileFormatError, UsageError
+from ..errors import FileFormatError, UsageError, WeightWarning
 from ..progress import reporting
 from ..provenance import Provenance
 from ..sampler import Sampler, expectation, load_sampler
@@ -225,7 +227,10 @@ class BoltzmannSampler(Dynamics):
             k = len(self._batches)
             # Streams of their own for every batch.
             seed = int(np.random.SeedSequence([self.seed, k]).generate_state(1)[0])
-            self._batches.append(self.sampler.sample(self.batch, nfe=self.nfe, seed=seed))
+            sampler = self.sampler
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", WeightWarning)  # of the batch; `irun` warns of all samples
+                self._batches.append(sampler.sample(self.batch, nfe=self.nfe, seed=seed))
         batch = self._batches[-1]
         index = done - sum(len(b) for b in self._batches[:-1])
         self.log_weights.append(float(batch.log_weights[index]))
@@ -251,6 +256,8 @@ class BoltzmannSampler(Dynamics):
             self.log()
             self.call_observers()
             yield self.nsteps == self.max_steps
+        if self.log_weights and any(np.isfinite(self.log_weights)) and (advice := self.ensemble.advice):
+            warn_caller(advice.replace("samples (n)", "samples (steps of run)"), WeightWarning)
 
     def run(self, steps: int = 50) -> bool:
         """Draw ``steps`` samples."""

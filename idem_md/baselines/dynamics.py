@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast
 import numpy as np
 import torch
 
+from ..callers import warn_caller
 from ..chains import ChainState
 from ..checks import check_float, check_int, energies_agree
 from ..energies import Energy
@@ -248,11 +248,10 @@ class DynamicsEngine(Engine):
         frames = len(chains[0].u)
         ess = len(x) / g
         if self.inefficiency is None and len(kept[0].u) < TRUSTED * g:
-            warnings.warn(
+            warn_caller(
                 f"fewer than {TRUSTED} independent samples in a chain: there may be fewer than they seem, and errors "
                 "larger; ask for more steps",
                 WeightWarning,
-                stacklevel=4,
             )
         facts |= {
             "steps": frames * stride,

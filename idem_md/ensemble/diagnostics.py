@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 
+from ..callers import warn_caller
 from ..errors import WeightWarning
 from .samples import Samples
 
@@ -47,15 +47,27 @@ def pareto_k(log_weights: np.ndarray) -> float:
         return math.inf
 
 
-# Against too few effective samples, by kind of ensemble.
-REMEDY = "more samples (n), more network evaluations (nfe) or more energy calls (last_step_calls)"
+# Share of effective samples from which more samples are what helps.
+GOOD_SHARE = 0.1
 REMEDIES = {"chain": "more steps", "equilibrium": "more samples (n)"}
 
 
-def warn(ensemble: Samples, about: str = "", stacklevel: int = 2) -> None:
-    """`WeightWarning` if there is anything to beware of; ``stacklevel`` is that of `warnings.warn`, of the caller."""
+def _remedy(ensemble: Samples) -> str:
+    """Against too few effective samples."""
+    if ensemble.kind != "importance":
+        return REMEDIES.get(str(ensemble.kind), "more samples (n)")
+    if ensemble.ess_fraction >= GOOD_SHARE:
+        return "more samples (n)"
+    tuned = "expected_ess_fraction" in ensemble.provenance
+    tune = "" if tuned else "the plan that is tuned (no nfe, kernel or last_step; idem-md tune finds one), "
+    calls = "" if ensemble.provenance.get("last_step") == "plain" else ", more energy calls (last_step_calls)"
+    return f"{tune}a network that is trained longer, more network evaluations (nfe){calls}, or more samples (n)"
+
+
+def warn(ensemble: Samples, about: str = "") -> None:
+    """`WeightWarning` if there is anything to beware of, at the line of the user's."""
     if ensemble.advice:
-        warnings.warn(about + ensemble.advice, WeightWarning, stacklevel=stacklevel + 1)
+        warn_caller(about + ensemble.advice, WeightWarning)
 
 
 def advice(ensemble: Samples) -> str:
@@ -68,7 +80,7 @@ def advice(ensemble: Samples) -> str:
     if ensemble.ess < TRUSTED_ESS:
         return (
             f"fewer than {TRUSTED_ESS} effective samples: neither averages nor their errors can be trusted; "
-            f"ask for {REMEDIES.get(str(ensemble.kind), REMEDY)}"
+            f"ask for {_remedy(ensemble)}"
         )
     k = ensemble.pareto_k
     if k > TRUSTED_K:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import operator
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from ..callers import warn_caller
 from ..checks import energies_agree
 from ..errors import UsageError, WeightWarning
 from ..provenance import Provenance, bare
@@ -184,11 +184,10 @@ def _incomplete(shards: Iterable[Sequence[int]]) -> list[list[int]]:
     for (seed, m, n), there in groups.items():
         some = list(islice((f"{k}/{m}" for k in range(m) if k not in there), NAMED))
         missing = ", ".join(some) + ", ..." * (m - len(there) > NAMED)
-        warnings.warn(
+        warn_caller(
             f"parts: shards {missing} of {n} samples with seed {seed} are not there; if they are missing for what was "
             "in them, averages and log Z are wrong without them",
             WeightWarning,
-            stacklevel=4,
         )
     return [[seed, k, m, n] for (seed, m, n), there in groups.items() for k in sorted(there)]
 

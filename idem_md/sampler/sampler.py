@@ -395,5 +395,5 @@ class Sampler:
         for ensemble in ensembles:
             if ensemble is not after and np.isfinite(ensemble.log_z):
                 alone = len(systems) == 1 and done is None
-                warn(ensemble, "" if alone else f"{ensemble.system.name}: ", stacklevel=3)
+                warn(ensemble, "" if alone else f"{ensemble.system.name}: ")
         return ensembles

@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from ..callers import warn_caller
 from ..checkpoint import Checkpoint, Rung, load_checkpoint, save_checkpoint, weights_digest
 from ..energies import Energy, Scaled
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
@@ -305,11 +305,10 @@ def _go_on(run: _Run, journal: Journal) -> tuple[TrainingState, list[dict]]:
         run.save(state, calls, log)
         if ranks.first:
             journal.close()
-            warnings.warn(
+            warn_caller(
                 f"{run.folder}: a run of {processes} processes goes on with {ranks.size}: other random numbers from "
                 "here on, not what it would have been to the bit",
                 TrainingWarning,
-                stacklevel=5,
             )
     return state, log
 
@@ -373,5 +372,5 @@ def _train(
     display.ended(config, log)
     ranks.broadcast(None)  # it is there
     if ranks.first and (sentence := out_of_equilibrium(log)):
-        warnings.warn(sentence, TrainingWarning, stacklevel=4)
+        warn_caller(sentence, TrainingWarning)
     return load_checkpoint(folder / MODEL)

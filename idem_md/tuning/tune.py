@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from ..callers import warn_caller
 from ..checkpoint import Checkpoint, Rung, load_checkpoint, refuse_part, save_checkpoint
 from ..diffusion import SamplingPlan
 from ..energies import Energy
@@ -49,11 +49,10 @@ def _without_stale_plans(checkpoint: Checkpoint, nfes: Mapping[str, Sequence[int
     """The checkpoint without plans: they were measured with other heads, and only those of ``nfes`` will be anew."""
     stale = sorted({n for method, plans in checkpoint.plans.items() for n in plans if n not in nfes.get(method, ())})
     if stale:
-        warnings.warn(
+        warn_caller(
             f"plans for {', '.join(map(str, stale))} evaluations were for another elastic network, and are gone; name "
             "these numbers as well, or keep the network (steps = 0)",
             TrainingWarning,
-            stacklevel=3,
         )
     return replace(checkpoint, plans={}, rungs=tuple(replace(rung, plans={}) for rung in checkpoint.rungs))
 
