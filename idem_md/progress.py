@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Work", "current", "quiet", "reported", "reporting", "working"]
+__all__ = ["Work", "current", "note_calls", "quiet", "reported", "reporting", "working"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -200,6 +200,12 @@ def reported(label: str) -> Callable[[Function], Function]:
         return cast(Function, wrapped)
 
     return decorate
+
+
+def note_calls(calls: int) -> None:
+    """So many energy calls so far; for `Energy.on_count` where nobody knows how many there will be."""
+    if (work := current()) is not None:
+        work.advance(0, f"{calls:,} energy calls")
 
 
 def quiet(silent: bool = True) -> None:

@@ -13,6 +13,7 @@ from ..checks import check_int
 from ..energies import Modes
 from ..ensemble import WeightedEnsemble
 from ..errors import ResultError, UsageError
+from ..progress import note_calls, reported
 from ..torch_state import own_torch
 from .distances import mode_weights
 
@@ -83,6 +84,7 @@ class Minima:
 
 
 @own_torch
+@reported("quenching to minima")
 def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 10) -> Minima:
     """Quench samples and configurations of noise: does the set know of the deepest minima? Needs no reference.
 
@@ -107,6 +109,7 @@ def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 
     """
     n, system = check_int("n", n, 2), ensemble.system
     energy = system.energy()
+    energy.on_count = note_calls
     start = noise_start(energy, system.sigma_data, n, 200, torch.Generator().manual_seed(seed))
     ours, theirs = (quench(energy, x).numpy() for x in (torch.tensor(ensemble.resample(n, seed).positions), start.x))
     if not np.isfinite(ours).any():
@@ -120,6 +123,7 @@ def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 
 
 
 @own_torch
+@reported("quenching to minima")
 def coverage(
     ensemble: WeightedEnsemble, reference: WeightedEnsemble, n: int = 400, least: float = 0.02, seed: int = 0
 ) -> Coverage:
@@ -148,6 +152,7 @@ def coverage(
         raise UsageError("ensemble, reference: expected samples with weights, got raw ones")
     n = check_int("n", n, 2)
     energy = ensemble.system.energy()
+    energy.on_count = note_calls
     if isinstance(energy, Modes):
         sizes = [s.ess for s in (ensemble, reference)]
         alive = [s.alive for s in (ensemble, reference)]

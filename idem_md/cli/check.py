@@ -76,7 +76,6 @@ def check(
             with picture("plot", plot) as target:
                 plot_weights(e, target)
         if minima:
-            work.phase("quenching to minima")
             from ..analysis import minima as quenched
             from ..checks import check_int
 

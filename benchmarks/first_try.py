@@ -1,0 +1,123 @@
+"""The first try of a user: ten xenon atoms, by a script and by commands, interrupted once in each stage.
+
+    python benchmarks/first_try.py FOLDER [xenon-script] [xenon-commands]
+
+Prints for each way: seconds in all, the longest silence, effective samples, mean energy, and the steps of training that
+were made twice.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SCRIPT = """
+from ase import units
+from ase.calculators.lj import LennardJones
+from ase.cluster import Icosahedron
+import numpy as np
+from idem_md.ase import BoltzmannSampler
+
+def xenon():
+    sigma = 4.10
+    whole = Icosahedron("Xe", 3, latticeconstant=2 ** (1 / 6) * sigma * 2**0.5)
+    near = np.argsort(np.linalg.norm(whole.positions - whole.positions[:13].mean(0), axis=1), kind="stable")
+    atoms = whole[near[:10]]
+    atoms.calc = LennardJones(epsilon=221.0 * units.kB, sigma=sigma, rc=1e4)
+    return atoms
+
+if __name__ == "__main__":
+    dyn = BoltzmannSampler(xenon(), 60.0, cache="script")
+    dyn.run(1000)
+    dyn.ensemble.save("script.dcd")
+"""
+TRAIN = ["train", "xe10", "--calculator", "./user.py:xenon", "--temperature", "60", "--out", "commands"]
+SAMPLE = ["sample", "commands", "-n", "1000", "--out", "commands.dcd"]
+# What a line says while a stage goes on, after so many of which it is interrupted.
+STAGES = (("iteration ", 5), ("elastic network: ", 5), ("evaluations: ", 2))
+
+
+class Watched:
+    """A command that is started until it ends by itself, interrupted once in each stage."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.left, self.silence, self.said = folder, list(STAGES), 0.0, list[str]()
+
+    def run(self, command: list[str], again: list[str]) -> float:
+        """Seconds until it ended by itself."""
+        start, seen = time.monotonic(), 0
+        while True:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+            assert process.stderr is not None
+            heard, interrupted = time.monotonic(), False
+            for line in process.stderr:
+                now = time.monotonic()
+                self.silence, heard = max(self.silence, now - heard), now
+                self.said.append(line.rstrip())
+                if self.left and self.left[0][0] in line and not interrupted:
+                    seen += 1
+                    if seen >= self.left[0][1]:
+                        process.send_signal(signal.SIGINT)
+                        interrupted, seen = True, 0
+                        del self.left[0]
+            if process.wait() == 0 and not interrupted:
+                return time.monotonic() - start
+            command = again
+
+    def iterations_twice(self) -> int:
+        """Outer iterations of the training that were told of more than once."""
+        told = [int(k) for line in self.said for k in re.findall(r"iteration (\d+)/", line)]
+        return len(told) - len(set(told))
+
+
+def report(name: str, seconds: float, watched: Watched) -> None:
+    """One line."""
+    import idem_md
+
+    e = idem_md.load_ensemble(watched.folder / f"{name}.dcd")
+    mean, error = e.mean_energy
+    facts = {
+        "way": name,
+        "seconds": round(seconds),
+        "longest_silence": round(watched.silence, 1),
+        "effective_of_1000": round(e.ess),
+        "mean_energy": round(mean, 2),
+        "error": round(error, 2),
+        "iterations_twice": watched.iterations_twice(),
+        "stages_not_interrupted": [stage for stage, _ in watched.left],
+    }
+    print(json.dumps(facts), flush=True)
+    (watched.folder / f"{name}.log").write_text("\n".join(watched.said))
+
+
+def main(folder: str, *ways: str) -> None:
+    """All ways, or some."""
+    home = Path(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "user.py").write_text(SCRIPT)
+    tool = str(Path(sys.executable).parent / "idem-md")
+    if not ways or "xenon-script" in ways:
+        watched = Watched(home)
+        script = [sys.executable, "user.py"]
+        report("script", watched.run(script, script), watched)
+    if not ways or "xenon-commands" in ways:
+        watched = Watched(home)
+        seconds = watched.run([tool, *TRAIN], [tool, *TRAIN, "--resume"]) + watched.run(
+            [tool, *SAMPLE], [tool, *SAMPLE]
+        )
+        report("commands", seconds, watched)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
