@@ -56,16 +56,22 @@ def test_the_decay_begins_now_unless_it_has_begun():
 
 
 def test_what_is_said_of_an_end():
-    def log(total, nats, error=0.05):
-        return [{"planned": total, "gain": nats if k >= 17 else None, "gain_err": error} for k in range(total)]
+    def said(total, nats, error=0.05, done=None):
+        config = preset("binary")
+        assert config.optimizer.iterations == 110 and config.least_gain == 0.2
+        log = [{"planned": total, "gain": nats if k >= 17 else None, "gain_err": error} for k in range(total)]
+        return how_it_ended(log[:done], config)
 
-    assert "ended after 40 of 110 iterations" in how_it_ended(log(40, 0.1), 110, 0.4)
-    assert how_it_ended(log(110, 0.1), 110, 0.4) is None
-    for total in (40, 110):
-        assert "still gaining when its step size began to fall (0.5 nats" in how_it_ended(log(total, 0.5), 110, 0.4)
-    assert "hardly" in how_it_ended(log(40, 0.5, error=0.4), 110, 0.4)
-    assert how_it_ended(log(10, 0.5), 110, 0.4) is None  # too few to say
-    assert how_it_ended(log(40, 0.5)[:30], 110, 0.4) is None  # stopped
+    assert said(40, 0.1) == "training ended after 40 of 110 iterations, as it gained hardly anything more"
+    assert said(40, 0.25) == "the budget ended training after 40 of 110 iterations, when it gained hardly anything more"
+    assert said(110, 0.1) is None
+    assert said(40, 0.5).startswith("the budget ended training after 40 of 110 iterations, still gaining when its step")
+    assert said(110, 0.5).startswith(
+        "training ended as planned, still gaining when its step size began to fall (0.5 nats"
+    )
+    assert "hardly anything" in said(40, 0.5, error=0.4)
+    assert said(10, 0.5) == "the budget ended training after 10 of 110 iterations, too few to say what more would gain"
+    assert said(40, 0.5, done=30) is None  # stopped
 
 
 def test_training_ends_when_it_gains_no_more(tiny, tmp_path, monkeypatch):

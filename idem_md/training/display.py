@@ -40,7 +40,7 @@ class TrainingDisplay:
     def ended(self, config: TrainingConfig, log: Sequence[Mapping[str, Any]]) -> None:
         """After the last iteration."""
         self.work.detail = ""
-        if sentence := how_it_ended(log, config.optimizer.iterations, config.optimizer.decay_fraction):
+        if sentence := how_it_ended(log, config):
             self.work.say(sentence)
 
     def step(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..diffusion import Denoiser
+from .config import TrainingConfig
 
 __all__ = ["Gain", "enough", "gain", "how_it_ended"]
 
@@ -58,27 +59,30 @@ def enough(found: Gain, least: float) -> bool:
     return least > 0 and -2 * found.error < found.nats < least
 
 
-def how_it_ended(log: Sequence[Mapping[str, Any]], wanted: int, decay_fraction: float) -> str | None:
-    """A sentence on whether more training would have been worth it, once a run is complete.
+def how_it_ended(log: Sequence[Mapping[str, Any]], config: TrainingConfig) -> str | None:
+    """A sentence on why a run that is complete ended, and whether more training would have been worth it; None if there
+    is nothing to say.
 
     Parameters
     ----------
     log : sequence of dict
-    wanted : int
-        Outer iterations that the configuration has.
-    decay_fraction : float
-        That of the configuration.
+        All entries of ``log.jsonl``.
+    config : TrainingConfig
     """
-    total = log[-1]["planned"]
-    before = log[: math.floor((1 - decay_fraction) * total + 1e-9)]
-    if len(log) < total or not before or before[-1].get("gain") is None:
+    total, wanted = log[-1]["planned"], config.optimizer.iterations
+    before = log[: math.floor((1 - config.optimizer.decay_fraction) * total + 1e-9)]
+    if len(log) < total:
         return None
+    budget = f"the budget ended training after {total} of {wanted} iterations"
+    if not before or before[-1].get("gain") is None:
+        return f"{budget}, too few to say what more would gain" if total < wanted else None
     found = Gain(before[-1]["gain"], before[-1]["gain_err"])
     if found.nats >= max(STILL_GAINING, 2 * found.error):
+        so_far = f"{found.nats:.1f} nats within a third of {len(before)} iterations"
         return (
-            f"training was still gaining when its step size began to fall ({found.nats:.1f} nats within a third of "
-            f"{len(before)} iterations): a longer one should give more effective samples"
+            f"{budget if total < wanted else 'training ended as planned'}, still gaining when its step size began to "
+            f"fall ({so_far}): a longer one should give more effective samples"
         )
-    if total < wanted:
-        return f"ended after {total} of {wanted} iterations, as it gained hardly anything more"
-    return None
+    if enough(found, config.least_gain) and total < wanted:
+        return f"training ended after {total} of {wanted} iterations, as it gained hardly anything more"
+    return f"{budget}, when it gained hardly anything more" if total < wanted else None
