@@ -1,9 +1,10 @@
-"""The first try of a user: ten xenon atoms, by a script and by commands, interrupted once in each stage.
+"""The first try of a user: ten xenon atoms, by a script and by commands, and a molecule of water by GFN2-xTB (tblite),
+interrupted once in each stage.
 
-    python benchmarks/first_try.py FOLDER [xenon-script] [xenon-commands]
+    python benchmarks/first_try.py FOLDER [xenon-script] [xenon-commands] [water]
 
-Prints for each way: seconds in all, the longest silence, effective samples, mean energy, and the steps of training that
-were made twice.
+Prints for each way: seconds in all, the longest silence, effective samples, mean energy (kT), of water also that by
+quadrature, and how many iterations of training were made twice.
 """
 
 import json
@@ -34,6 +35,21 @@ if __name__ == "__main__":
     dyn = BoltzmannSampler(xenon(), 60.0, cache="script")
     dyn.run(1000)
     dyn.ensemble.save("script.dcd")
+"""
+WATER = """
+from ase.build import molecule
+from tblite.ase import TBLite
+from idem_md.ase import BoltzmannSampler
+
+def water():
+    atoms = molecule("H2O")
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    return atoms
+
+if __name__ == "__main__":
+    dyn = BoltzmannSampler(water(), 300.0, cache="water", minutes=10, max_energy_calls=60_000, nfe=50)
+    dyn.run(1000)
+    dyn.ensemble.save("water.dcd")
 """
 TRAIN = ["train", "xe10", "--calculator", "./user.py:xenon", "--temperature", "60", "--out", "commands"]
 SAMPLE = ["sample", "commands", "-n", "1000", "--out", "commands.dcd"]
@@ -117,6 +133,34 @@ def main(folder: str, *ways: str) -> None:
             [tool, *SAMPLE], [tool, *SAMPLE]
         )
         report("commands", seconds, watched)
+    if not ways or "water" in ways:
+        (home / "water.py").write_text(WATER)
+        watched = Watched(home)
+        script = [sys.executable, "water.py"]
+        report("water", watched.run(script, script), watched)
+        print(json.dumps({"water by quadrature": round(exact_water(home), 3)}), flush=True)
+
+
+def exact_water(home: Path, points: int = 17) -> float:
+    """Mean energy of water at 300 K in kT, the trap of 0.05 kT / Å^2 included, by quadrature over both bonds and the
+    angle."""
+    import numpy as np
+    import torch
+
+    sys.path.insert(0, str(home))
+    from water import water
+
+    from idem_md.energies import ASE
+
+    energy = ASE(water(), temperature_K=300.0)
+    bond, angle = np.linspace(0.80, 1.20, points), np.radians(np.linspace(70.0, 150.0, points))
+    r1, r2, theta = (a.ravel() for a in np.meshgrid(bond, bond, angle, indexing="ij"))
+    zero = np.zeros_like(r1)
+    first, second = np.stack([r1, zero, zero], -1), np.stack([r2 * np.cos(theta), r2 * np.sin(theta), zero], -1)
+    x = np.stack([np.zeros_like(first), first, second], 1)  # the order of ase.build.molecule: O, H, H
+    u = energy(torch.from_numpy(x - x.mean(1, keepdims=True)))[0].numpy()
+    weight = r1**2 * r2**2 * np.sin(theta) * np.exp(-(u - u.min()))
+    return float((weight * u).sum() / weight.sum())
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class Checkpoint:
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
     path : str
-        The file that it was read from, as it was named then, if it is not a shipped one.
+        The file that it was read from, if it is not a shipped one.
     """
 
     denoiser: Denoiser
@@ -350,5 +350,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise FileFormatError(f"{path}: expected finite weights, got NaN or infinity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     denoiser.eval().requires_grad_(False)
-    where = "" if SHIPPED in path.parents else os.path.normpath(path)
+    where = "" if SHIPPED in path.parents else os.path.abspath(path)
     return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, expensive, rungs, path=where)

@@ -180,11 +180,11 @@ def current() -> Work | None:
 @contextmanager
 def reporting(label: str, silent: bool = False) -> Iterator[Work]:
     """A phase of what is going on, or else of work of its own, silent if it is to be or after `quiet`."""
-    if (work := current()) is not None:
+    if (work := current()) is not None and not silent:
         work.phase(label)
         yield work
     else:
-        with working(label, silent or _quiet or bool(os.environ.get(QUIET))) as work:
+        with working(label, silent or _quiet or os.environ.get(QUIET, "0") not in ("", "0")) as work:
             yield work
 
 
@@ -211,7 +211,7 @@ def note_calls(calls: int) -> None:
 def quiet(silent: bool = True) -> None:
     """Let functions say nothing of their progress from now on, or something again with ``False``; commands always do.
 
-    The environment variable ``IDEM_MD_QUIET`` does the same, for worker processes and batch jobs.
+    The environment variable ``IDEM_MD_QUIET=1`` does the same, for worker processes and batch jobs.
     """
     global _quiet
     _quiet = silent

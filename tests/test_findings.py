@@ -289,7 +289,7 @@ def test_energies_without_the_trap():
     x = np.array(idem_md.System.of_energy(native, atoms.positions).geometry)[None]
     for energy in (native, foreign):
         system = idem_md.System.of_energy(energy, atoms.positions, "ar13")
-        for here in (system, system.at(30.0)):
+        for here in (system, system.at(30.0), system.at(30.0).at(45.0)):
             u = here.energy()(torch.from_numpy(x))[0].numpy()
             e = idem_md.WeightedEnsemble(x.repeat(60, 0), u.repeat(60), np.zeros(60), here)
             expected = atoms.get_potential_energy() / here.units.kT_eV

@@ -9,6 +9,7 @@ import torch
 
 import idem_md
 from idem_md.checkpoint import build_denoiser
+from idem_md.energies import Harmonic
 from idem_md.errors import BudgetExhausted
 from idem_md.training import how_it_ended, preset, train
 from idem_md.training.budgets import Budget, decaying_now
@@ -118,11 +119,35 @@ def test_energy_calls_are_foretold(tiny, tmp_path, buffer, ladder):
 
 
 def test_a_budget_of_minutes_that_will_not_hold_the_first_buffer_ends_at_once(monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr("idem_md.training.budgets.time.perf_counter", lambda: next(clock))
-    done = iter([0.01, 0.02])
-    check = Budget(minutes=2.0).guard(lambda: False, lambda: next(done))
-    check_later = Budget(minutes=2.0).guard(lambda: False, lambda: 0.5)
-    check_later()
-    with pytest.raises(BudgetExhausted, match="first buffer takes about .* minutes, more than the budget of 2"):
+    """Judged by what comes after the first calls, which may have to start processes."""
+    now = [0.0]
+    monkeypatch.setattr("idem_md.training.budgets.time.perf_counter", lambda: now[0])
+    share = [0.0]
+    check = Budget(minutes=1.0).guard(lambda: False, lambda: share[0])
+    for seconds, done in ((40.0, 0.001), (40.5, 0.02), (41.0, 0.03)):  # some 70 s in all
+        now[0], share[0] = seconds, done
         check()
+    now[0], share[0] = 43.0, 0.04
+    with pytest.raises(BudgetExhausted, match="first buffer takes about 1.. minutes, more than the budget of 1"):
+        check()
+
+
+@pytest.mark.parametrize("ladder", [None, LadderConfig(coldest=40.0, hottest=70.0, moves=3)])
+def test_every_energy_call_of_a_run_is_counted(tiny, tmp_path, ladder):
+    """With samples by weight, at every rung."""
+    rows = []
+
+    class Springs(Harmonic):
+        def evaluate(self, x):
+            rows.append(len(x))
+            return super().evaluate(x)
+
+    energy = Springs(13, 3, 20.0)
+    energy.units, energy.elements = idem_md.get_system("lj13").units, ("Ar",) * 13
+    x = torch.randn(13, 3, generator=torch.Generator().manual_seed(0)).numpy()
+    system = idem_md.System.of_energy(energy, x, "springs")
+    rows.clear()
+    update = {"buffer": tiny.buffer.model_copy(update={"walkers": 16, "size": 40, "weighted": 128})}
+    config = tiny.model_copy(update={**update, "ladder": ladder, "system": "springs"})
+    checkpoint = train(config, tmp_path / "run", system=system)
+    assert checkpoint.provenance["energy_calls"] == sum(rows)

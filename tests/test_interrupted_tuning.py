@@ -65,7 +65,7 @@ def test_the_elastic_network_goes_on_where_it_was(bare, samples, tmp_path, monke
     monkeypatch.setattr("idem_md.training.heads.KEPT_EVERY", 0.0)
     checkpoint = bare
     whole = tune(checkpoint, samples, tmp_path / "whole.safetensors", heads=HEADS, nfes={})
-    for name in ("tuning.safetensors", "head.safetensors"):
+    for name in ("whole-tuning.safetensors", "whole-head.safetensors"):
         assert not (tmp_path / name).exists()
     with pytest.raises(KeyboardInterrupt):
         tune(checkpoint, samples, tmp_path / "m.safetensors", heads=HEADS, nfes={}, on_step=stopping_after(8))
@@ -91,7 +91,7 @@ def test_plans_go_on_where_they_were(trained, samples, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tune(checkpoint, samples, out, heads=HEADS, nfes=NFES, pilot=100, on_plan=stopping_after(1))
     assert not out.exists()
-    known = load_checkpoint(tmp_path / "tuning.safetensors")
+    known = load_checkpoint(tmp_path / "m-tuning.safetensors")
     spent = known.provenance["tuning_so_far"]["energy_calls"]
     assert spent > 0 and list(known.plans["diffusion"]) == [4]
     found = []
@@ -100,11 +100,11 @@ def test_plans_go_on_where_they_were(trained, samples, tmp_path):
     assert all(torch.equal(a, heads_of(tuned)[k]) for k, a in heads_of(known).items())
     first, later = (replace(c.plans["diffusion"][4], seconds=None) for c in (known, tuned))
     assert first == later and tuned.provenance["tuning_energy_calls"] > spent
-    assert "tuning_so_far" not in tuned.provenance and not (tmp_path / "tuning.safetensors").exists()
+    assert "tuning_so_far" not in tuned.provenance and not (tmp_path / "m-tuning.safetensors").exists()
 
 
 def test_a_damaged_file_is_not_gone_on_from(bare, samples, tmp_path):
-    for name in ("tuning.safetensors", "head.safetensors"):
+    for name in ("m-tuning.safetensors", "m-head.safetensors"):
         (tmp_path / name).write_bytes(b"not a checkpoint")
     heads = replace(HEADS, steps=2)
     tuned = tune(bare, samples, tmp_path / "m.safetensors", heads=heads, nfes={})

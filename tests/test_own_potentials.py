@@ -130,3 +130,16 @@ def test_files_that_are_not_there_are_said(folder, monkeypatch):
         own_system("x", "copper:atoms", folder.__class__("a.xml"), 100)
     assert own_system("lj13", None, None, None) is None
     assert os.getcwd() == str(folder)
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_another_budget(folder):
+    """With the settings that the first budget chose."""
+    own = ("--calculator", "metal:copper", "--temperature", 900)
+    train = ("train", "cu13", *own, "--out", "again", "--json")
+    first = json.loads(cli(folder, *train, "--max-energy-calls", 4000))
+    assert first["energy_calls"] <= 4000
+    config = json.loads((folder / "again" / "config.json").read_text())
+    assert config["buffer"]["walkers"] == 32
+    more = json.loads(cli(folder, *train, "--max-energy-calls", 5000, "--resume"))
+    assert more["energy_calls"] <= 5000 and more["iterations"] >= first["iterations"]

@@ -16,7 +16,7 @@ from ase import Atoms
 
 from ..checks import check_float, energies_agree
 from ..energies import ASE
-from ..energies.native_ase import added_trap, native_energy
+from ..energies.native_ase import NativePotential, added_trap, native_energy
 from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
 from ..systems import System, nearest_neighbour_distance
@@ -71,9 +71,9 @@ def system_of(
 ) -> System:
     """The atoms' potential in units of kT and of a length, by default the distance of nearest neighbours (r_min for
     Lennard-Jones)."""
-    energy = native_energy(atoms, temperature_K, trap, length_angstrom)
-    if energy is not None and workers is not None:
+    if isinstance(atoms.calc, NativePotential) and workers is not None:
         raise UsageError("workers: expected none for the native potential, which has its own threads")
+    energy = native_energy(atoms, temperature_K, trap, length_angstrom) if workers is None else None
     if energy is None:
         length = nearest_neighbour_distance(atoms.positions) if length_angstrom is None else length_angstrom
         energy = ASE(atoms, temperature_K=temperature_K, length_angstrom=length, trap=trap, workers=workers)

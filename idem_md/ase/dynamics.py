@@ -19,7 +19,7 @@ from ..errors import FileFormatError, UsageError, WeightWarning
 from ..progress import reporting
 from ..provenance import Provenance
 from ..sampler import Sampler, expectation, load_sampler
-from ..training import PRESETS, TrainingConfig, default_preset, preset
+from ..training import TrainingConfig, default_preset, preset
 from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of, train_once
 
 __all__ = ["BoltzmannSampler"]
@@ -74,8 +74,9 @@ class BoltzmannSampler(Dynamics):
         calls;
         plans, for a `LennardJonesCluster` without ``max_energy_calls``, do, and take ten minutes or more.
     preset : str, optional
-        Settings of that training, see `training.preset`: by default ``refined``, or ``frugal`` for a calculator whose
-        potential is not native, which makes its buffer smaller if ``max_energy_calls`` asks for it.
+        Settings of that training, ``refined`` or ``frugal``; see `training.preset`. By default ``refined`` for a native
+        potential without ``max_energy_calls``, else ``frugal``, whose buffer is the smaller the fewer calls there are.
+        One that was begun goes on with its own.
     nfe : int, optional
         Network evaluations a sample; by default as for `Sampler.plan`.
     batch, seed : int
@@ -127,7 +128,7 @@ class BoltzmannSampler(Dynamics):
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
         self.nfe, self.batch = None if nfe is None else check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
-        self._preset = None if preset is None else check_choice("preset", preset, tuple(PRESETS))
+        self._preset = None if preset is None else check_choice("preset", preset, ("refined", "frugal"))
         self._budget: dict[str, Any] = {"minutes": minutes, "max_energy_calls": max_energy_calls}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
         self._range = _checked_range(self.temperature_K, temperatures)
@@ -192,7 +193,7 @@ class BoltzmannSampler(Dynamics):
         """Of a training at first use."""
         system, name = self._trained_for, self._preset
         calls = self._budget["max_energy_calls"]
-        return preset(system, name or default_preset(system), self.seed, self._range, calls)
+        return preset(system, name or default_preset(system, calls), self.seed, self._range, calls)
 
     @property
     def ensemble(self) -> WeightedEnsemble:

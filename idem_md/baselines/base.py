@@ -221,7 +221,7 @@ class Engine(ABC):
         self._so_far, self._ensemble = None, ensemble
         with telling(self.name, progress) as tell:
             planned = self.planned(target, n, budget, seed)
-            if planned.steps is not None:
+            if planned.steps is not None and type(self).calls is not Engine.calls:
                 energy.on_count = _by_calls(tell, self.calls(n, planned.steps))
             found = ensemble(self.draw(target, energy, n, planned, generator, tell))
         self._so_far = self._ensemble = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 
 from ..chains import ChainState, Tempering, noise_start
 from ..checks import check_float
-from ..energies import Energy, NativeChains
+from ..energies import Energy, HasWorkers, NativeChains
 from ..errors import UsageError
 from ..seeds import draw_seed
 from ..systems import System
@@ -26,7 +27,7 @@ BETAS = (1.0, 0.92, 0.85, 0.78, 0.72)
 MOVES = 10
 LADDERS = 1000
 TUNING_STEPS = 2000
-# Share of seconds that is planned with, and configurations by which a call is timed.
+# Share of seconds that is planned with, and configurations by which a call is timed, for each worker.
 BUDGET_SHARE, TIMED = 0.85, 16
 
 
@@ -151,7 +152,8 @@ class TemperingEngine(Engine):
 def _seconds_a_call(system: System, energy: Energy, seed: int) -> float:
     """Seconds of an energy call, by relaxing a few configurations, which costs calls."""
     generator = torch.Generator().manual_seed(seed)
-    noise_start(energy, system.sigma_data, TIMED, 1, generator)  # the first call may build something
+    n = TIMED * max(os.cpu_count() or 1, 1) if isinstance(energy, HasWorkers) else TIMED
+    noise_start(energy, system.sigma_data, n, 1, generator)  # the first call may build something
     start, before = time.perf_counter(), energy.calls
-    noise_start(energy, system.sigma_data, TIMED, 4, generator)
+    noise_start(energy, system.sigma_data, n, 4, generator)
     return (time.perf_counter() - start) / (energy.calls - before)

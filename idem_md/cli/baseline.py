@@ -73,7 +73,7 @@ def baseline(
     with working() as work:
         from ..baselines import ENGINES
         from ..sampler import load_sampler
-        from ..systems import get_system
+        from ..systems import SYSTEMS, get_system
 
         chosen = ENGINES.find(engine)
         options = {"timestep_fs": timestep, "discard": discard, "inefficiency": inefficiency}
@@ -84,7 +84,9 @@ def baseline(
         outputs = claim_outputs(work, [out], overwrite)
         target = own_system(system, calculator, xml, temperature, labels=labels)
         if target is None:
-            target = load_sampler(system).system if Path(system).is_dir() else get_system(system)
+            target = (
+                get_system(system) if system in SYSTEMS or not Path(system).is_dir() else load_sampler(system).system
+            )
             target = target if temperature is None else target.at(temperature)
         seconds = None if minutes is None else 60 * minutes
         with keeping(work, lambda: outputs.keep(chosen.so_far())):

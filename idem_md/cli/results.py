@@ -76,10 +76,10 @@ def _energies(ensemble: WeightedEnsemble, mean: tuple[float, float | None]) -> l
     from ..analysis import potential_energies, trap_energies
     from ..systems import built_in_name
 
-    units = ensemble.system.units
+    units, physical = ensemble.system.units, ensemble.system.n_dims == 3  # or its temperature is only a name
 
     def in_units(value: float, error: float | None) -> str:
-        factors = ((1.0, "kT"), (units.kT_eV, "eV"), (units.kT_kJ_per_mol, "kJ/mol"))
+        factors = ((1.0, "kT"), (units.kT_eV, "eV"), (units.kT_kJ_per_mol, "kJ/mol"))[: 3 if physical else 1]
         return "\n".join(f"{figures(f * value, None if error is None else f * error)} {unit}" for f, unit in factors)
 
     rows = [("mean energy", in_units(*mean))]

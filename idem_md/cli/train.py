@@ -37,7 +37,9 @@ def _settings(
     from ..training import default_preset, load_config, preset
 
     if own is not None and not config.endswith(".toml"):
-        settings = preset(own, preset_name or default_preset(own), seed or 0, temperatures, max_energy_calls)
+        settings = preset(
+            own, preset_name or default_preset(own, max_energy_calls), seed or 0, temperatures, max_energy_calls
+        )
     elif config in SYSTEMS:
         settings = preset(config, preset_name or "refined", seed or 0, temperatures, max_energy_calls)
     elif config.endswith(".toml"):
@@ -77,7 +79,8 @@ def train(
         str | None,
         typer.Option(
             "--preset",
-            help="refined, frugal, idem or pdem, for a name only; by default refined, for your own potential frugal.",
+            help="refined, frugal, idem or pdem, for a name only; by default refined, or frugal for your own potential "
+            "if it is not native or energy calls have a budget.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
@@ -121,7 +124,7 @@ def train(
         from ..errors import BudgetExhausted, Interrupted, UsageError
         from ..files import locked
         from ..sampler import expectation
-        from ..training import load_config
+        from ..training import load_config, run_config
         from ..training import train as run_training
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
@@ -133,8 +136,12 @@ def train(
                 "temperature: expected none for a built-in system, whose network is for its own, or two with a comma, "
                 "got one"
             )
-        settings = _settings(config, seed, preset_name, iterations, own, several, max_energy_calls)
-        folder = Path("runs") / settings.system if out is None else out
+        folder = Path("runs") / name if out is None else out
+        chosen = (preset_name, seed, iterations, several) != (None,) * 4 or config.endswith(".toml")
+        if resume and not chosen and (folder / "state.safetensors").exists():
+            settings = run_config(folder)  # those that it began with, whatever the budget is now
+        else:
+            settings = _settings(config, seed, preset_name, iterations, own, several, max_energy_calls)
         stop = Stop()
         try:
             with stop.listening(work.say), placed(device, distributed) as place:

@@ -21,6 +21,8 @@ __all__ = ["NativePotential", "added_trap", "native_energy", "native_potential",
 
 # A cutoff of ASE's Lennard-Jones beyond so many sigma is none: what is left out is below 1e-8 of the well depth.
 NO_CUTOFF = 30.0
+# That `LennardJones` takes.
+MOST_ATOMS = 1000
 
 
 @runtime_checkable
@@ -93,7 +95,13 @@ def native_potential(atoms: ase.Atoms) -> NativePotential | None:
     calc = atoms.calc
     if isinstance(calc, NativePotential):
         return calc
-    if type(calc) is not AseLennardJones or calc.parameters["smooth"] or atoms.pbc.any() or atoms.constraints:
+    if (
+        len(atoms) > MOST_ATOMS
+        or type(calc) is not AseLennardJones
+        or calc.parameters["smooth"]
+        or atoms.pbc.any()
+        or atoms.constraints
+    ):
         return None
     if (calc.parameters["rc"] or 0.0) < NO_CUTOFF * calc.parameters["sigma"]:
         return None

@@ -29,8 +29,9 @@ class Scaled(Energy):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Those of the energy, and the factor."""
-        return {**self.energy.parameters, "factor": self.factor}
+        """Those of the energy, and the factor; of several the product."""
+        inner = self.energy.parameters
+        return {**inner, "factor": self.factor * inner.get("factor", 1.0)}
 
     def evaluate(self, x):
         """See `Energy.evaluate`."""

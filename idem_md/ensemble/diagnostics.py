@@ -58,8 +58,9 @@ def _remedy(ensemble: Samples) -> str:
         return REMEDIES.get(str(ensemble.kind), "more samples (n)")
     if ensemble.ess_fraction >= GOOD_SHARE:
         return "more samples (n)"
-    tuned = "expected_ess_fraction" in ensemble.provenance
-    tune = "" if tuned else "the plan that is tuned (no nfe, kernel or last_step; idem-md tune finds one), "
+    plan = ensemble.provenance.get("plan", {})
+    tuned = plan.get("ess_fraction") is not None or plan.get("density") is not None
+    tune = "" if tuned else "the plan that is tuned (no kernel or last_step; idem-md tune finds one), "
     calls = "" if ensemble.provenance.get("last_step") == "plain" else ", more energy calls (last_step_calls)"
     return f"{tune}a network that is trained longer, more network evaluations (nfe){calls}, or more samples (n)"
 

@@ -36,7 +36,9 @@ SUMMED = ("energy_calls", "seconds", "failed")
 
 
 def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {"system": system.describe(), "kind": kind}
+    # The potential is compared by its parameters: older files do not describe it.
+    described = {key: value for key, value in system.describe().items() if key != "potential"}
+    facts: dict[str, Any] = {"system": described, "kind": kind}
     facts |= {key: provenance.get(key) for key in SAME}
     if isinstance(facts["plan"], Mapping):
         # Version 0.1 had neither in the plan, both are compared beside it; and it called candidates draws.

@@ -165,8 +165,11 @@ class System:
         Lennard-Jones. The inverse is `System.described`."""
         from ..energies import LennardJones
 
-        energy = self.make_energy() if self.has_energy else None
-        potential = {"lennard_jones": energy.parameters} if isinstance(energy, LennardJones) else None
+        # Not those of a user's class, which may be of another formula, or cost much to make.
+        energy = self.make_energy() if isinstance(self.origin, (_Given, Potential)) else None
+        potential = None
+        if isinstance(energy, LennardJones) and type(energy).evaluate is LennardJones.evaluate:
+            potential = {"lennard_jones": energy.parameters}
         return {
             "name": self.name,
             "potential": potential,

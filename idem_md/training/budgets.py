@@ -14,9 +14,9 @@ __all__ = ["Budget", "decaying_now"]
 
 # Part of a budget kept back for the last measurements, and for a machine that slows down.
 MARGIN = 0.96
-# Seconds from which on it is foreseen how long the first buffer takes, and by how much more than the budget that has to
-# be for the run to end at once.
-FORESEEN_FROM, FORESEEN_MARGIN = 0.5, 1.3
+# Share of the first buffer from which on it is foreseen how long it takes, and by how much more than the budget that
+# has to be for the run to end at once.
+FORESEEN_FROM, FORESEEN_MARGIN = 0.01, 1.3
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,17 @@ class Budget:
         """A function to call now and then until the first buffer is made; it raises if the time is up, counted from
         now, or will be, going by the share of the buffer that is ``done``, or if a stop is asked for."""
         start, limit = time.perf_counter(), math.inf if self.minutes is None else 60 * self.minutes
+        first: list[
+            float
+        ] = []  # seconds and share when the first calls were done, which may have had to build something
 
         def check() -> None:
             seconds, share = time.perf_counter() - start, done()
-            foreseen = seconds / share if share > 0 and seconds > FORESEEN_FROM else seconds
+            if share > 0 and not first:
+                first.extend((seconds, share))
+            foreseen = seconds
+            if first and share >= first[1] + FORESEEN_FROM:
+                foreseen += (1 - share) * (seconds - first[0]) / (share - first[1])
             if seconds > limit or foreseen > FORESEEN_MARGIN * limit:
                 raise BudgetExhausted(
                     f"minutes: the first buffer takes about {max(foreseen, seconds) / 60:.1f} minutes, more than the "

@@ -47,7 +47,7 @@ class BufferConfig(Table):
     four times as many as are effective. So shares of basins of attraction come to be those of equilibrium, which chains
     alone would keep as they were. Where hardly any are effective in a process, ``fresh`` of them are added without
     regard to weights. With a ladder they are those of one rung an outer iteration, from the hottest to the coldest and
-    again, and take the places of walkers of that rung, as far as they are effective.
+    again, take the places of walkers of that rung, and none are added without regard to weights.
 
     With ``exchanges`` so many pairs of unlike atoms are tried in each other's place before every refinement of a
     walker, for an energy call each and one more. Solid alloys need that; in molecules no such exchange is accepted.

@@ -22,20 +22,26 @@ class TrainingDisplay:
     """Loss by noise level, raw samples, energy calls; a line an iteration where there is no terminal."""
 
     def __init__(self, work: Work, inner_steps: int, resume: bool = False):
-        self.work, self.inner_steps, self.total = work, inner_steps, 0
+        self.work, self.inner_steps, self.total, self.calls = work, inner_steps, 0, 0
         work.phase("first iteration after the last state" if resume else "first buffer")
 
-    def cost(self, first: int, each: int, iterations: int) -> None:
+    def cost(self, first: int, each: int, config: TrainingConfig) -> None:
         """Before the first energy call: those of the first buffer, and of each iteration."""
         self.work.phase("first buffer", first, "energy calls")
+        targets = "" if config.target.name == "buffer" else " and those of its targets"
         self.work.say(
-            f"the first buffer takes {first:,} energy calls, each of up to {iterations} iterations about {each:,} more"
+            f"the first buffer takes {first:,} energy calls, each of up to {config.optimizer.iterations} iterations "
+            f"about {each:,} more{targets}"
         )
 
     def first_buffer(self, calls: int) -> None:
         """After so many energy calls."""
-        total = self.work.bar.tasks[0].total
-        self.work.resize(max(total or 0.0, calls), calls)
+        self.work.advance(calls - self.calls)
+        self.calls = calls
+
+    def began(self) -> None:
+        """The first buffer is made."""
+        self.work.phase("first iteration", self.inner_steps, "steps")
 
     def ended(self, config: TrainingConfig, log: Sequence[Mapping[str, Any]]) -> None:
         """After the last iteration."""

@@ -77,12 +77,12 @@ def how_it_ended(log: Sequence[Mapping[str, Any]], config: TrainingConfig) -> st
     if not before or before[-1].get("gain") is None:
         return f"{budget}, too few to say what more would gain" if total < wanted else None
     found = Gain(before[-1]["gain"], before[-1]["gain_err"])
+    if enough(found, config.least_gain) and total < wanted:
+        return f"training ended after {total} of {wanted} iterations, as it gained hardly anything more"
     if found.nats >= max(STILL_GAINING, 2 * found.error):
         so_far = f"{found.nats:.1f} nats within a third of {len(before)} iterations"
         return (
             f"{budget if total < wanted else 'training ended as planned'}, still gaining when its step size began to "
             f"fall ({so_far}): a longer one should give more effective samples"
         )
-    if enough(found, config.least_gain) and total < wanted:
-        return f"training ended after {total} of {wanted} iterations, as it gained hardly anything more"
     return f"{budget}, when it gained hardly anything more" if total < wanted else None

@@ -34,7 +34,8 @@ class FitState:
 
     def __init__(self, path: Path, key: str, generator: torch.Generator):
         self.path, self.key, self.generator = path, key, generator
-        self._kept = time.monotonic()
+        self._kept = self._start = time.monotonic()
+        self.earlier = 0.0  # seconds before an interruption
 
     def load(self, head: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Put everything where it was; returns the steps that are done."""
@@ -48,6 +49,7 @@ class FitState:
             module.load_state_dict({k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)})
         load_optimizers([optimizer], tensors)
         self.generator.set_state(tensors["generator"])
+        self.earlier = float(header["seconds"])
         return int(header["step"])
 
     def keep(self, step: int, head: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -58,7 +60,9 @@ class FitState:
         tensors = {f"head.{k}": v for k, v in head.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
         tensors |= optimizer_tensors([optimizer]) | {"generator": self.generator.get_state()}
-        write_tensors(self.path, "head", tensors, {"key": self.key, "step": step})
+        write_tensors(
+            self.path, "head", tensors, {"key": self.key, "step": step, "seconds": self.earlier + now - self._start}
+        )
 
 
 def fit_head(

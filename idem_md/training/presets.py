@@ -37,11 +37,12 @@ for _name in ("refined", "frugal", "idem", "pdem"):
     PRESETS.register(_name)(tomllib.loads(_text))
 
 
-def default_preset(system: System) -> str:
-    """``refined``, or ``frugal`` for a potential that is not built in, unless it has chains in native code: energies
-    then cost next to nothing."""
-    known = system.name in SYSTEMS or isinstance(system.energy(), NativeChains)
-    return "refined" if known else "frugal"
+def default_preset(system: System, max_energy_calls: int | None = None) -> str:
+    """``refined`` for built-in systems, and for potentials with chains in native code, whose energies cost next to
+    nothing, if energy calls have no budget; else ``frugal``."""
+    if system.name in SYSTEMS:
+        return "refined"
+    return "refined" if max_energy_calls is None and isinstance(system.energy(), NativeChains) else "frugal"
 
 
 def preset(
@@ -92,12 +93,17 @@ def preset(
         coldest, hottest = check_range("temperatures", temperatures)
         table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
+    if temperatures is not None:
+        longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})
+        config = config.model_copy(update={"optimizer": longer})
     if max_energy_calls is not None and name == "frugal":
         config = _within(config, system, check_int("max_energy_calls", max_energy_calls, 1))
-    if temperatures is None:
-        return config
-    longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})
-    return config.model_copy(update={"optimizer": longer})
+    return config
+
+
+def _even(n: float) -> int:
+    """A number near ``n`` that many numbers of processes share out evenly."""
+    return 32 * round(n / 32)
 
 
 def _within(config: TrainingConfig, system: System, budget: int) -> TrainingConfig:
@@ -109,10 +115,10 @@ def _within(config: TrainingConfig, system: System, budget: int) -> TrainingConf
         return config
     root = math.sqrt(share)
     smaller = {
-        "walkers": max(round(root * plan.walkers), LEAST_WALKERS),
+        "walkers": max(_even(root * plan.walkers), LEAST_WALKERS),
         "relax_steps": max(round(root * b.relax_steps), LEAST_RELAXING),
         "warmup_steps": max(round(root * b.warmup_steps), LEAST_WARMUP),
         "refine_steps": max(round(root * b.refine_steps), LEAST_REFINING),
-        "weighted": max(round(share * b.weighted), LEAST_WEIGHTED),
+        "weighted": max(_even(share * b.weighted), LEAST_WEIGHTED),
     }
     return config.model_copy(update={"buffer": b.model_copy(update=smaller)})

@@ -14,7 +14,7 @@ import torch
 from ..chains import ChainState
 from ..diffusion import Paths, PathSampler, PlainLastStep, level_density, noise_grid
 from ..diffusion.kernels import Analytic
-from ..energies import Energy, Scaled
+from ..energies import Energy
 from ..geometry import uniform
 from ..seeds import draw_seed
 from ..systematic import systematic_indices
@@ -83,15 +83,22 @@ def weighted_paths(config: TrainingConfig, energy: Energy, state: TrainingState,
     density = level_density(kernel, x_0, lowest, highest, draw_seed(state.generator))
     grid = noise_grid(lowest, highest, config.buffer.sampling_steps, density=density)
     sampler = PathSampler(kernel, PlainLastStep(), grid, state.system.sigma_data, state.device)
-    energy = energy if state.ladder is None else Scaled(energy, beta)
+
+    def weighed(count: int) -> Paths:
+        (paths,) = sampler.sample([energy], count, state.generator)
+        alive = torch.isfinite(paths.log_weights)
+        # exp(-u) was in the weights, exp(-beta u) is to be.
+        log_w = torch.where(alive, paths.log_weights + (1 - beta) * torch.where(alive, paths.energies, 0.0), -torch.inf)
+        return replace(paths, log_weights=log_w)
+
     first = -(-n // PILOT)
-    (pilot,) = sampler.sample([energy], first, state.generator)
+    pilot = weighed(first)
     if first == n or WeightedShare.of(pilot).ess < LEAST_OF_PILOT:
-        return replace(pilot, energies=pilot.energies / beta)
-    (rest,) = sampler.sample([energy], n - first, state.generator)
+        return pilot
+    rest = weighed(n - first)
     return Paths(
         torch.cat([pilot.positions, rest.positions]),
-        torch.cat([pilot.energies, rest.energies]) / beta,
+        torch.cat([pilot.energies, rest.energies]),
         torch.cat([pilot.log_weights, rest.log_weights]),
         pilot.nfe,
         pilot.failed + rest.failed,

@@ -282,10 +282,15 @@ def _begin(run: _Run, stop: Callable[[], bool], display: TrainingDisplay) -> Tra
     start = time.perf_counter()
     plan, energy = FirstBuffer.of(run.config, run.system, run.ranks), run.energy
     if energy.max_calls is None or energy.calls + plan.calls <= energy.max_calls:  # or there is no run
-        display.cost(plan.calls, calls_an_iteration(run.config, plan.walkers), run.config.optimizer.iterations)
+        size = run.ranks.size
+        each = calls_an_iteration(run.config, size * plan.walkers)
+        display.cost(size * plan.calls, each, run.config)
     energy.on_count = display.first_buffer
-    guard = run.budget.guard(stop, lambda: energy.calls / max(plan.calls, 1))
+    # Several processes would have to agree on it.
+    alone = run.ranks.size == 1
+    guard = run.budget.guard(stop, lambda: energy.calls / max(plan.calls, 1) if alone else 0.0)
     state = init(run.config, run.system, energy, guard, run.device, run.ranks)
+    display.began()
     problem = _unlike_atoms(run, state) if run.ranks.first else None
     if problem := run.ranks.broadcast(problem):
         raise problem

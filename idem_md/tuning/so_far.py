@@ -35,9 +35,11 @@ class SoFar:
     """
 
     def __init__(self, out: Path, checkpoint: Checkpoint, samples: torch.Tensor, settings: Any):
-        self.path, self.head = (Path(out).with_name(name) for name in ("tuning.safetensors", "head.safetensors"))
+        out = Path(out)
+        self.path, self.head = (out.with_name(f"{out.stem}-{part}.safetensors") for part in ("tuning", "head"))
         found = hashlib.sha256(samples.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        found.update(f"{weights_digest(checkpoint.denoiser)} {settings!r}".encode())
+        began = weights_digest(checkpoint.denoiser), checkpoint.accuracy, checkpoint.config, checkpoint.plans
+        found.update(f"{began!r} {settings!r}".encode())
         self.key = found.hexdigest()[:16]
         self.checkpoint: Checkpoint | None = None
         self.rungs, self.plans = 0, dict[str, dict[int, SamplingPlan]]()

@@ -157,7 +157,7 @@ def tune(
         nfes = dict.fromkeys(default_nfes(), RUNG_NFES) if checkpoint.rungs else default_nfes()
     energy = system.energy()  # before the work: it may not be known
     silent = not (on_step is on_plan is on_rung is None)
-    so_far = SoFar(out, checkpoint, samples, (heads, candidates, nfes, pilot))
+    so_far = SoFar(out, checkpoint, samples, (heads, candidates, nfes, pilot, system.describe(), energy.parameters))
     energy.calls, trained = so_far.energy_calls, heads.steps > 0 and isinstance(checkpoint.denoiser.net, HasFeatures)
     with reporting("tuning", silent) as work:
         to_do = 0 if so_far.checkpoint or not trained else heads.steps * len(HEAD_TRAININGS)
