@@ -135,7 +135,7 @@ def test_files_that_are_not_there_are_said(folder, monkeypatch):
 @pytest.mark.slow
 def test_training_goes_on_with_another_budget(folder):
     """With the settings that the first budget chose."""
-    own = ("--calculator", "metal:copper", "--temperature", 900)
+    own = ("--calculator", "copper:atoms", "--temperature", 900)
     train = ("train", "cu13", *own, "--out", "again", "--json")
     first = json.loads(cli(folder, *train, "--max-energy-calls", 4000))
     assert first["energy_calls"] <= 4000
