@@ -179,8 +179,9 @@ def test_other_potentials_temperatures_and_atoms_are_refused_whatever_they_are_c
     described = System.described({**e.system.describe(), "name": "mine"})
     renamed = WeightedEnsemble(e.positions, e.energies, e.log_weights, described)
     assert compare({"mine": renamed, "reference": e}, tmp_path / "yes", aligned=False)["reference"] == "reference"
+    unknown = System.described({**e.system.describe(), "name": "mine", "potential": None})
     two = {
-        k: WeightedEnsemble(e.positions, e.energies, e.log_weights, described, {"parameters": {"epsilon": k}})
+        k: WeightedEnsemble(e.positions, e.energies, e.log_weights, unknown, {"parameters": {"epsilon": k}})
         for k in (1, 2)
     }
     with pytest.raises(UsageError, match="compare: b: expected the same parameters"):

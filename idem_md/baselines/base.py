@@ -112,7 +112,14 @@ def silent(share: float, note: str) -> None:
 def telling(engine: str, progress: Progress | None) -> Iterator[Progress]:
     """``progress``, or by default a display of the share that is done."""
     if progress is not None:
-        yield progress
+        highest = 0.0
+
+        def rising(share: float, note: str) -> None:
+            nonlocal highest
+            highest = max(highest, share)
+            progress(highest, note)
+
+        yield rising
         return
     with reporting(engine) as work:
         work.phase(engine, 100, "%")
@@ -120,8 +127,9 @@ def telling(engine: str, progress: Progress | None) -> Iterator[Progress]:
 
         def tell(share: float, note: str) -> None:
             nonlocal shown
-            work.advance(int(100 * share) - shown, note)
-            shown = int(100 * share)
+            share = max(shown, int(100 * share))
+            work.advance(share - shown, note)
+            shown = int(share)
 
         yield tell
 
@@ -154,6 +162,8 @@ class Engine(ABC):
     name: str = ""
     default_steps: ClassVar[int | None] = 20_000
     minimum_steps: ClassVar[int] = 1
+    # Whether progress is told by energy calls, which come many times in a run.
+    counts_calls: ClassVar[bool] = False
 
     @own_torch
     def run(
@@ -221,7 +231,7 @@ class Engine(ABC):
         self._so_far, self._ensemble = None, ensemble
         with telling(self.name, progress) as tell:
             planned = self.planned(target, n, budget, seed)
-            if planned.steps is not None and type(self).calls is not Engine.calls:
+            if planned.steps is not None and self.counts_calls:
                 energy.on_count = _by_calls(tell, self.calls(n, planned.steps))
             found = ensemble(self.draw(target, energy, n, planned, generator, tell))
         self._so_far = self._ensemble = None

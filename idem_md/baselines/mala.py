@@ -26,6 +26,8 @@ class MalaEngine(Engine):
 
     minimum_steps: ClassVar[int] = 250
 
+    counts_calls: ClassVar[bool] = True
+
     def calls(self, n: int, n_steps: int) -> int:
         """See `Engine`."""
         return n * (tuning_calls(n_steps // 5) + n_steps - n_steps // 5 + 2)
