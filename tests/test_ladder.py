@@ -22,7 +22,7 @@ from idem_md.nets import PaiNN
 from idem_md.targets import Batch, BufferTarget, PosteriorTarget, mix_with_force
 from idem_md.training import preset, run_samples, train
 from idem_md.training.config import LadderConfig
-from idem_md.training.first_buffer import starts_at_geometry
+from idem_md.training.first_buffer import FirstBuffer, starts_at_geometry
 from idem_md.training.ladder import Ladder, first_ladder, respaced
 from idem_md.training.loop import init, refinement
 from idem_md.training.ranks import ALONE
@@ -401,3 +401,13 @@ def test_on_the_command_line(tmp_path, tiny_toml):
     assert "the system's own 59.9 K in it, got 20 to 30" in command(*words, "20,30", cwd=tmp_path, code=2).stderr
     both = ("train", "tiny.toml", "--out", "other", "--temperatures", "40,70")
     assert "temperatures: expected a range in the table [ladder]" in command(*both, cwd=tmp_path, code=2).stderr
+
+
+def test_the_calls_of_the_first_buffer_are_those_that_are_made(config, system):
+    """Whatever the steps that a ladder rounds up."""
+    for steps in (0, 20, 580, 980):
+        buffer = config.buffer.model_copy(update={"warmup_steps": steps, "size": 64})
+        settings = config.model_copy(update={"buffer": buffer})
+        energy = system.energy()
+        init(settings, system, energy)
+        assert energy.calls <= FirstBuffer.of(settings, system, ALONE).calls

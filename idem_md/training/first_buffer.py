@@ -46,7 +46,7 @@ class FirstBuffer(NamedTuple):
     legs : tuple of int
         Rounds; rungs are set anew between one leg and the next.
     steps_a_round : int
-        Langevin steps.
+        Langevin steps; a ladder rounds them up, see `Ladder.rounds`.
     calls : int
         Energy calls of all that.
     """
@@ -68,12 +68,13 @@ class FirstBuffer(NamedTuple):
         steps_a_round = max(b.warmup_steps // WARMUP_ROUNDS, 1)
         ladder, at_geometry = first_ladder(config, system, walkers), starts_at_geometry(config, system)
         legs: tuple[int, ...] = (rounds,)
+        steps = steps_a_round
         if ladder is not None:
             # Rungs are set anew where a third and two thirds of the rounds are done.
             legs = (rounds // 3, rounds // 3, rounds - 2 * (rounds // 3))
             walkers = ladder.whole(walkers)
-            steps_a_round = math.prod(ladder.rounds(steps_a_round))
-        calls = walkers * ((0 if at_geometry else b.relax_steps) + 1 + rounds * (steps_a_round + 1))
+            steps = math.prod(ladder.rounds(steps_a_round))  # that are made of those that are asked for
+        calls = walkers * ((0 if at_geometry else b.relax_steps) + 1 + rounds * (steps + 1))
         return cls(size, walkers, ladder, at_geometry, legs, steps_a_round, calls)
 
 
