@@ -320,3 +320,15 @@ def test_boltzmann_sampler_warns_of_all_its_samples_at_the_line_of_the_user():
         warnings.simplefilter("error")
         dyn.run(60)
     assert dyn.ensemble.ess > 30
+
+
+def test_a_network_of_argon_samples_xenon():
+    """In units of the minimum of its own potential."""
+    atoms = argon()
+    atoms.calc = LennardJonesCluster(epsilon=2 * 100 * units.kB, r_min=4.6, trap=100 * units.kB / 4.6**2)
+    dyn = BoltzmannSampler(atoms, 100.0, checkpoint="lj13")
+    assert dyn.system.units.length_angstrom == 4.6
+    x = torch.randn(3, 13, 3, dtype=torch.float64)
+    assert torch.allclose(dyn.system.energy()(x)[0], idem_md.get_system("lj13").energy()(x)[0], rtol=1e-5)
+    copper_like = BoltzmannSampler(copper(), 900.0, checkpoint="lj13", trap=0.05)
+    assert copper_like.system.units.length_angstrom == idem_md.get_system("lj13").units.length_angstrom

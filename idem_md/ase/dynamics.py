@@ -14,6 +14,7 @@ from ase.optimize.optimize import Dynamics
 from ..callers import warn_caller
 from ..checks import check_choice, check_float, check_int, check_range
 from ..energies import HasWorkers
+from ..energies.native_ase import native_potential
 from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import FileFormatError, UsageError, WeightWarning
 from ..progress import reporting
@@ -142,7 +143,9 @@ class BoltzmannSampler(Dynamics):
         # A sampler found there was made for lengths of its own, from the geometry of then.
         card = None if self._folder is None else read_card(self._folder)
         given = None if checkpoint is None else load_sampler(checkpoint).checkpoint
-        length = card["length_angstrom"] if card else given.system.units.length_angstrom if given else None
+        length = card["length_angstrom"] if card else None
+        if given is not None and native_potential(atoms) is None:  # whose unit is that of its minimum
+            length = given.system.units.length_angstrom
         known = card["labels"] if card else given.system.labels if given else None
         labels = known if labels is None else labels
         self._trained_for = system_of(atoms, coldest, total, workers, name, length, labels)
