@@ -330,5 +330,7 @@ def test_a_network_of_argon_samples_xenon():
     assert dyn.system.units.length_angstrom == 4.6
     x = torch.randn(3, 13, 3, dtype=torch.float64)
     assert torch.allclose(dyn.system.energy()(x)[0], idem_md.get_system("lj13").energy()(x)[0], rtol=1e-5)
-    copper_like = BoltzmannSampler(copper(), 900.0, checkpoint="lj13", trap=0.05)
-    assert copper_like.system.units.length_angstrom == idem_md.get_system("lj13").units.length_angstrom
+    foreign = Icosahedron("Cu", 2)
+    foreign.calc = EMT()
+    dyn = BoltzmannSampler(foreign, 900.0, checkpoint="lj13")
+    assert dyn.system.units.length_angstrom == idem_md.get_system("lj13").units.length_angstrom
