@@ -332,5 +332,5 @@ def test_tempering_makes_fewer_ladders_for_a_budget_of_an_expensive_potential():
 @pytest.mark.slow
 def test_tempering_keeps_to_seconds():
     start = time.perf_counter()
-    e = ENGINES["pt"].run(harmonic(), 60, seconds=6.0, seed=1)
+    e = ENGINES["pt"].run(harmonic(), 60, seconds=3.0, seed=1)
     assert e.provenance["ladders"] < 60 and time.perf_counter() - start < 30.0  # by a machine that may be busy

@@ -104,21 +104,21 @@ def test_functions_say_what_they_do_unless_told_not_to(tiny, tmp_path, monkeypat
     train(tiny, tmp_path / "run")
     assert "iteration 5/5" in capfd.readouterr().err
     sampler = load_sampler(tmp_path / "run")
-    sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False)
-    ENGINES["mala"].run("lj13", 100, 2000)
+    sampler.sample(800, nfe=20, seed=0, last_step="plain", weighted=False)
+    ENGINES["mala"].run("lj13", 100, 1000)
     said = capfd.readouterr().err
-    assert "sampling: " in said and " of 3000 samples" in said and "mala: " in said
+    assert "sampling: " in said and " of 800 samples" in said and "mala: " in said
     model, heads = tmp_path / "m.safetensors", HeadTraining(steps=3)
     tune(sampler.checkpoint, run_samples(tmp_path / "run"), model, heads=heads, nfes={})
     assert "noise levels and plans" in capfd.readouterr().err
     with pytest.raises(ZeroDivisionError):  # those who show it themselves
-        sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False, progress=lambda _: 1 / 0)
+        sampler.sample(800, nfe=20, seed=0, last_step="plain", weighted=False, progress=lambda _: 1 / 0)
     idem_md.quiet()
     try:
         train(tiny, tmp_path / "other")
-        sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False)
+        sampler.sample(800, nfe=20, seed=0, last_step="plain", weighted=False)
     finally:
         idem_md.quiet(False)
     monkeypatch.setenv("IDEM_MD_QUIET", "1")
-    sampler.sample(3000, nfe=20, seed=0, last_step="plain", weighted=False)
+    sampler.sample(800, nfe=20, seed=0, last_step="plain", weighted=False)
     assert capfd.readouterr().err == ""
