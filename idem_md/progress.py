@@ -178,13 +178,15 @@ def current() -> Work | None:
 
 
 @contextmanager
-def reporting(label: str, silent: bool = False) -> Iterator[Work]:
-    """A phase of what is going on, or else of work of its own, silent if it is to be or after `quiet`."""
+def reporting(label: str, total: float | None = None, unit: str = "", silent: bool = False) -> Iterator[Work]:
+    """A phase of what is going on, or else of work of its own, silent if it is to be or after `quiet`; see
+    `Work.phase`."""
     if (work := current()) is not None and not silent:
-        work.phase(label)
+        work.phase(label, total, unit)
         yield work
     else:
         with working(label, silent or _quiet or os.environ.get(QUIET, "0") not in ("", "0")) as work:
+            work.phase(label, total, unit)
             yield work
 
 

@@ -160,3 +160,5 @@ def test_training_goes_on_with_another_budget(folder, tiny, monkeypatch):
     assert config["buffer"]["walkers"] == 32
     more = json.loads(cli(folder, *train, "--max-energy-calls", 5000, "--resume"))
     assert first["energy_calls"] <= more["energy_calls"] <= 5000
+    # A run of another system is not gone on with.
+    assert "cannot resume: system was 'cu13'" in cli(folder, "train", "lj13", "--out", "again", "--resume", code=2)

@@ -71,7 +71,7 @@ def _energy(e: WeightedEnsemble) -> Finding:
 
 @register_analysis("potential_energy")
 def _potential_energy(e: WeightedEnsemble) -> Finding:
-    """As calculators give it: in eV, without the trap."""
+    """The energy in eV and without the trap, as calculators give it."""
     value, error = mean_of(e, potential_energies(e)[e.alive] * e.system.units.kT_eV, "potential_energy")
     return Finding("potential_energy", "eV", value, error)
 

@@ -84,7 +84,7 @@ def trap_energies(ensemble: WeightedEnsemble) -> np.ndarray | None:
         k = parameters["trap_kT_per_angstrom2"] * ensemble.system.units.length_angstrom**2
     if not k:
         return None
-    # That of a potential at another temperature than it was made for.
+    # The potential may be at another temperature than it was made for.
     k *= parameters.get("factor", 1.0)
     x = ensemble.positions
     return 0.5 * k * ((x - x.mean(1, keepdims=True)) ** 2).sum((1, 2))

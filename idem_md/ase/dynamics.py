@@ -193,7 +193,7 @@ class BoltzmannSampler(Dynamics):
         return self._sampler
 
     def _settings(self) -> TrainingConfig:
-        """Of a training at first use."""
+        """Settings of a training at first use."""
         system, name = self._trained_for, self._preset
         calls = self._budget["max_energy_calls"]
         return preset(system, name or default_preset(system, calls), self.seed, self._range, calls)

@@ -121,8 +121,7 @@ def telling(engine: str, progress: Progress | None) -> Iterator[Progress]:
 
         yield rising
         return
-    with reporting(engine) as work:
-        work.phase(engine, 100, "%")
+    with reporting(engine, 100, "%") as work:
         shown = 0
 
         def tell(share: float, note: str) -> None:

@@ -50,7 +50,7 @@ class TemperingEngine(Engine):
 
     minimum_steps: ClassVar[int] = 1000
     counts_calls: ClassVar[bool] = True
-    # Of the run that is under way; see `planned`.
+    # Ladders of the run that is under way; see `planned`.
     _ladders: int | None = None
 
     def __init__(self, betas: Sequence[float] = BETAS):

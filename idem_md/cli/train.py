@@ -138,8 +138,9 @@ def train(
             )
         folder = Path("runs") / name if out is None else out
         chosen = (preset_name, seed, iterations, several) != (None,) * 4 or config.endswith(".toml")
-        if resume and not chosen and (folder / "state.safetensors").exists():
-            settings = run_config(folder)  # those that it began with, whatever the budget is now
+        begun = run_config(folder) if resume and not chosen and (folder / "state.safetensors").exists() else None
+        if begun is not None and begun.system == name:
+            settings = begun  # whatever the budget is now
         else:
             settings = _settings(config, seed, preset_name, iterations, own, several, max_energy_calls)
         stop = Stop()

@@ -21,7 +21,7 @@ __all__ = ["NativePotential", "added_trap", "native_energy", "native_potential",
 
 # A cutoff of ASE's Lennard-Jones beyond so many sigma is none: what is left out is below 1e-8 of the well depth.
 NO_CUTOFF = 30.0
-# That `LennardJones` takes.
+# More than these `LennardJones` does not take.
 MOST_ATOMS = 1000
 
 

@@ -21,9 +21,7 @@ def sampling(total: int, weighted: bool, sums: WeightSums, progress: Tell | None
     """What to call with the log weights of samples that are finished: adds them to the sums, and tells ``progress`` or,
     by default, shows how many samples there are, how many of them are effective, and how many a second."""
     before, start = sums.n, time.perf_counter()
-    with reporting("sampling") if progress is None else nullcontext() as work:
-        if work is not None:
-            work.phase("sampling", total, "samples")
+    with reporting("sampling", total, "samples") if progress is None else nullcontext() as work:
 
         def tell(log_weights: np.ndarray) -> None:
             sums.add(log_weights)

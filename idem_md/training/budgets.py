@@ -53,9 +53,8 @@ class Budget:
         """A function to call now and then until the first buffer is made; it raises if the time is up, counted from
         now, or will be, going by the share of the buffer that is ``done``, or if a stop is asked for."""
         start, limit = time.perf_counter(), math.inf if self.minutes is None else 60 * self.minutes
-        first: list[
-            float
-        ] = []  # seconds and share when the first calls were done, which may have had to build something
+        # Seconds and share after the first calls, which may have had to build something.
+        first: list[float] = []
 
         def check() -> None:
             seconds, share = time.perf_counter() - start, done()

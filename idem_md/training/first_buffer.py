@@ -80,8 +80,8 @@ class FirstBuffer(NamedTuple):
 
 def calls_an_iteration(config: TrainingConfig, walkers: int) -> int:
     """Energy calls of an outer iteration after the first buffer, at most, without those of targets."""
-    b, moves = config.buffer, 10 if config.ladder is None else config.ladder.moves
-    refinement = walkers * (b.refine_steps + (b.refine_steps > 0) * (1 if config.ladder is None else moves))
+    b, beyond = config.buffer, 1 if config.ladder is None else config.ladder.moves  # what rounds may add
+    refinement = walkers * (b.refine_steps + beyond if b.refine_steps else 0)
     relaxed = b.fresh * (b.relax_steps + 2)
     fresh = b.weighted + max(walkers if b.walkers else b.fresh, relaxed) if b.weighted else relaxed
     return refinement + fresh + walkers * (b.exchanges + (b.exchanges > 0))

@@ -27,7 +27,7 @@ class FitState:
     ----------
     path : Path
     key : str
-        Of all that decides what comes out; a file with another one is left alone until it is replaced.
+        Stands for all that decides what comes out; a file with another one is left alone until it is replaced.
     generator : torch.Generator
         The source of randomness of the loss.
     """

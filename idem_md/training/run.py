@@ -227,7 +227,7 @@ def train(
         if problem := ranks.broadcast(problem):
             raise problem
         silent = not ranks.first or on_step is not None or on_iteration is not None
-        work = stack.enter_context(reporting("training", silent))
+        work = stack.enter_context(reporting("training", silent=silent))
         display = TrainingDisplay(work, config.optimizer.inner_steps, resume)
         try:
             return _train(run, resume, stop, display, on_step or display.step, on_iteration or display.iteration)

@@ -159,7 +159,7 @@ def tune(
     silent = not (on_step is on_plan is on_rung is None)
     so_far = SoFar(out, checkpoint, samples, (heads, candidates, nfes, pilot, system.describe(), energy.parameters))
     energy.calls, trained = so_far.energy_calls, heads.steps > 0 and isinstance(checkpoint.denoiser.net, HasFeatures)
-    with reporting("tuning", silent) as work:
+    with reporting("tuning", silent=silent) as work:
         to_do = 0 if so_far.checkpoint or not trained else heads.steps * len(HEAD_TRAININGS)
         display = TuningDisplay(work, to_do)
         if so_far.checkpoint is not None:
