@@ -73,7 +73,7 @@ class BoltzmannSampler(Dynamics):
     minutes, max_energy_calls : optional
         Budgets of that training; 20 minutes by default. The elastic network takes a few minutes more and no energy
         calls;
-        plans, for a `LennardJonesCluster` without ``max_energy_calls``, do, and take ten minutes or more.
+        plans, for a native Lennard-Jones potential without ``max_energy_calls``, do, and take two to ten minutes.
     preset : str, optional
         Settings of that training, ``refined`` or ``frugal``; see `training.preset`. By default ``refined`` for a native
         potential without ``max_energy_calls``, else ``frugal``, whose buffer is the smaller the fewer calls there are.
