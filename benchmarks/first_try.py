@@ -62,6 +62,7 @@ class Watched:
 
     def __init__(self, folder: Path):
         self.folder, self.left, self.silence, self.said = folder, list(STAGES), 0.0, list[str]()
+        self.start = time.monotonic()
 
     def run(self, command: list[str], again: list[str]) -> float:
         """Seconds until it ended by itself."""
@@ -80,7 +81,7 @@ class Watched:
             for line in process.stderr:
                 now = time.monotonic()
                 self.silence, heard = max(self.silence, now - heard), now
-                self.said.append(line.rstrip())
+                self.said.append(f"{now - self.start:7.1f} {line.rstrip()}")
                 if self.left and self.left[0][0] in line and not interrupted:
                     seen += 1
                     if seen >= self.left[0][1]:

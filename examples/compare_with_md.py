@@ -110,21 +110,37 @@ def expensive(run, n=4000, steps=20_000):
 
 
 def figure(raced, crossed, covered, file):
-    """Speed; shares of the shapes of DW-4; mass of GMM-40 that is missing."""
+    """Speed; shares of the shapes of DW-4 beside the reference's; mass of GMM-40 that is missing beside what chance
+    gives. Bars of error are one standard error (of the missing mass by the delta method)."""
     drawing = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = drawing.subplots(1, 3)
     colours = dict(zip(("idem-md", "openmm Langevin", "ase Langevin", "native MALA"), COLOURS))
-    left.barh(list(raced), [e.ess / e.provenance["seconds"] for e in raced.values()], color=[colours[k] for k in raced])
-    left.set(xscale="log", xlabel="effective samples a second", title="LJ-13: chains mix, and win")
-    for k, (label, ((a, da), _)) in enumerate(crossed.items()):
-        middle.errorbar(a, k, xerr=da, fmt="o", color=colours.get(label, "black"), capsize=3)
-    middle.set_yticks(range(len(crossed)), list(crossed))
-    middle.set(xlim=(-0.05, 1.05), xlabel="share with two near pairs", title="DW-4 at 75 K: barriers of 18 kT")
-    right.barh(list(covered), [c.missing for c in covered.values()], color=[colours[k] for k in covered])
+    speeds = [e.ess / e.provenance["seconds"] for e in raced.values()]
+    bars = left.barh(list(raced), speeds, color=[colours[k] for k in raced])
+    left.bar_label(bars, [f"{speed:.2g}" if speed < 10 else f"{speed:,.0f}" for speed in speeds], padding=3)
+    left.set(xscale="log", xlim=(0.5, 10 * max(speeds)), xlabel="effective samples a second (one run)")
+    left.set(title="LJ-13: chains mix, and win")
+    *contestants, reference = crossed
+    (share, error), _ = crossed[reference]
+    middle.axvline(share, color="black", lw=1, ls="--")
+    middle.text(share - 0.03, 1, f"reference: {reference}", rotation=90, ha="right", va="center", fontsize=8)
+    middle.axvspan(share - error, share + error, color="black", alpha=0.2, lw=0)
+    for k, label in enumerate(contestants):
+        (a, da), _ = crossed[label]
+        middle.errorbar(a, k, xerr=da, fmt="o", ms=4, color=colours[label], capsize=5)
+    middle.set_yticks(range(len(contestants)), contestants)
+    middle.set(xlim=(-0.05, 1.05), ylim=(-0.5, len(contestants) - 0.5), xlabel="share with two near pairs")
+    middle.set(title="DW-4 at 75 K: barriers of 18 kT")
+    missing = [c.missing for c in covered.values()]
+    errors = [np.linalg.norm(c.error[c.share < c.reference]) for c in covered.values()]
+    right.barh(list(covered), missing, xerr=errors, color=[colours[k] for k in covered], capsize=4)
+    by_chance = [c.missing_by_chance for c in covered.values()]
+    right.plot(by_chance, list(covered), "|", ms=28, mew=1.5, color="black", label="by chance")
     right.set(xlim=(0, 1), xlabel="share of the distribution missing", title="GMM-40: 40 modes")
     for axis in (left, middle, right):
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False, fontsize=8, loc="lower right", markerscale=0.4)
     save_png(drawing, file)
 
 

@@ -98,6 +98,6 @@ def tiny_presets(monkeypatch):
         "buffer": {**TINY["buffer"], **few},
         "optimizer": {**TINY["optimizer"], "batch": 8, "iterations": 2},
     }
-    monkeypatch.setattr("idem_md.ase.cache.ELASTIC_NETWORK_STEPS", 3)
+    monkeypatch.setattr("idem_md.ase.first_use.ELASTIC_NETWORK_STEPS", 3)
     for name in ("frugal", "refined"):
         monkeypatch.setitem(PRESETS._parts, name, {"any": table})

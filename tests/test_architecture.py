@@ -42,6 +42,7 @@ BASE = {
     "tables": {"errors"},
     "extras": {"errors"},
     "progress": set(),
+    "rounding": set(),
     "callers": set(),
 }
 # Package or module -> others that it may import.
@@ -69,7 +70,17 @@ EDGES = {
         "checkpoint",
     },
     "ensemble": {"systems", "chains"},
-    "tuning": {"energies", "systems", "chains", "nets", "diffusion", "checkpoint", "training", "ensemble"},
+    "tuning": {
+        "energies",
+        "systems",
+        "chains",
+        "nets",
+        "diffusion",
+        "tensor_files",
+        "checkpoint",
+        "training",
+        "ensemble",
+    },
     "distillation": {"nets", "diffusion", "tensor_files", "checkpoint", "training"},
     "sampler": {"native", "energies", "systems", "chains", "diffusion", "checkpoint", "ensemble", "training"},
     "baselines": {"energies", "systems", "chains", "ensemble"},

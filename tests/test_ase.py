@@ -242,7 +242,7 @@ def test_stopped_while_heads_are_trained_it_goes_on_there(tiny_presets, tmp_path
         return BoltzmannSampler(argon(), temperature_K=900, nfe=4, cache=tmp_path / "c").sampler
 
     with monkeypatch.context() as patched:
-        patched.setattr("idem_md.ase.cache.tune", stopped)
+        patched.setattr("idem_md.ase.first_use.tune", stopped)
         with pytest.raises(KeyboardInterrupt):
             sampler()
     trained = load_checkpoint(tmp_path / "c" / "model.safetensors")

@@ -109,9 +109,9 @@ def test_compare_with_md(tmp_path, monkeypatch, capsys):
 def test_own_clusters(tmp_path, monkeypatch, capsys):
     """With a network that learns nothing to speak of; what it gives with its own numbers is in docs/results.md."""
     example = load("own_clusters")
-    monkeypatch.setattr("idem_md.ase.cache.ELASTIC_NETWORK_STEPS", 5)
+    monkeypatch.setattr("idem_md.ase.first_use.ELASTIC_NETWORK_STEPS", 5)
     monkeypatch.setattr(
-        "idem_md.ase.dynamics.preset",
+        "idem_md.ase.first_use.preset",
         lambda system, *_: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
     )
     (_, error), (_, other), row = example.main("cu8au5", tmp_path, seed=3, samples=20, chains=6, steps=250)

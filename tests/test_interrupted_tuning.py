@@ -85,7 +85,7 @@ def test_the_elastic_network_goes_on_where_it_was(bare, samples, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_plans_go_on_where_they_were(trained, samples, tmp_path):
+def test_plans_go_on_where_they_were(trained, samples, tmp_path, monkeypatch):
     checkpoint = trained
     out = tmp_path / "m.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -95,6 +95,12 @@ def test_plans_go_on_where_they_were(trained, samples, tmp_path):
     spent = known.provenance["tuning_so_far"]["energy_calls"]
     assert spent > 0 and list(known.plans["diffusion"]) == [4]
     found = []
+
+    def no_more(*_, **__):
+        raise AssertionError("measured twice")
+
+    for module, what in (("plans", "run_pilot"), ("plans", "_worth_trying"), ("tune", "tune_expensive_plan")):
+        monkeypatch.setattr(sys.modules[f"idem_md.tuning.{module}"], what, no_more)
     tuned = tune(checkpoint, samples, out, heads=HEADS, nfes=NFES, pilot=100, on_plan=found.append)
     assert [plan.nfe for plan in found] == [6] and list(tuned.plans["diffusion"]) == [4, 6]
     assert all(torch.equal(a, heads_of(tuned)[k]) for k, a in heads_of(known).items())

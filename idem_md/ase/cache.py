@@ -1,4 +1,4 @@
-"""Samplers trained at first use, and found again: which potential a folder belongs to."""
+"""Where samplers are kept that were trained at first use, and which potential a folder belongs to."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms
 
-from ..checks import check_float, energies_agree
+from ..checks import check_float
 from ..energies import ASE
 from ..energies.native_ase import NativePotential, added_trap, native_energy
 from ..errors import FileFormatError, UsageError
-from ..files import write_atomic
 from ..systems import System, nearest_neighbour_distance
-from ..training import TrainingConfig, load_checkpoint, run_config, run_samples, train
-from ..tuning import HeadTraining, tune
 
-__all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of", "train_once"]
-
-# Training steps of the elastic network at first use: most of what longer ones give, in a few minutes.
-ELASTIC_NETWORK_STEPS = 1000
+__all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of"]
 
 
 def cache_folder(name: str) -> Path:
@@ -101,64 +94,3 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         }
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{card}: expected what a sampler was trained for, it cannot be read ({error})") from None
-
-
-def train_once(
-    system: System,
-    positions,
-    folder: Path,
-    budget: dict,
-    temperatures: tuple[float, float] | None,
-    settings: Callable[[], TrainingConfig],
-) -> None:
-    """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch with
-    the ``settings``; then with an elastic network and, if energy calls have no budget, plans."""
-    energy, length = system.energy(), system.units.length_angstrom
-
-    def evaluate(x: np.ndarray) -> np.ndarray:
-        return energy(torch.from_numpy(x / length))[0].numpy()
-
-    known = read_card(folder)
-    if known is not None:
-        x = known["positions"]
-        if x.shape[1:] != np.shape(positions) or not energies_agree(evaluate(x), known["energies"], 1e-5, 1e-5).all():
-            raise FileFormatError(
-                f"{folder}: holds a sampler for another potential; choose another folder (cache=) or remove it"
-            )
-    else:
-        # A few geometries and their energies: by them the potential is known again.
-        x = np.asarray(positions) + 0.05 * length * np.random.default_rng(0).standard_normal((4, *np.shape(positions)))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cache: cannot write to {folder} ({error.strerror}); give cache= another") from None
-        write_atomic(
-            folder / "potential.json",
-            json.dumps(
-                {
-                    "positions": x.tolist(),
-                    "energies": evaluate(x).tolist(),
-                    "length_angstrom": length,
-                    "sigma_data": system.sigma_data,
-                    "labels": system.labels,
-                    "temperatures": temperatures,
-                }
-            ).encode(),
-        )
-    model = folder / "model.safetensors"
-    # Earlier versions trained in a folder of its own and wrote only the tuned model here.
-    run = folder / "run" if (folder / "run").is_dir() else folder
-    if model.exists() and (run != folder or load_checkpoint(model).expensive is not None):
-        return
-    resume = (run / "state.safetensors").exists()
-    # What was begun goes on with the settings that it began with.
-    config = run_config(run) if resume else settings()
-    checkpoint = train(config, run, system=system, resume=resume, **budget)
-    tune(
-        checkpoint,
-        run_samples(run),
-        model,
-        system=system,
-        heads=HeadTraining(steps=ELASTIC_NETWORK_STEPS),
-        nfes=None if budget["max_energy_calls"] is None else {},
-    )

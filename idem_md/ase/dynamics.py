@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -19,9 +20,11 @@ from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import FileFormatError, UsageError, WeightWarning
 from ..progress import reporting
 from ..provenance import Provenance
-from ..sampler import Sampler, expectation, load_sampler
-from ..training import TrainingConfig, default_preset, preset
-from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of, train_once
+from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of
+
+if TYPE_CHECKING:
+    from ..sampler import Sampler
+    from ..systems import System
 
 __all__ = ["BoltzmannSampler"]
 
@@ -142,7 +145,8 @@ class BoltzmannSampler(Dynamics):
             self._folder = cache_folder(name) if cache is None else Path(cache)
         # A sampler found there was made for lengths of its own, from the geometry of then.
         card = None if self._folder is None else read_card(self._folder)
-        given = None if checkpoint is None else load_sampler(checkpoint).checkpoint
+        loaded = None if checkpoint is None else self._load(checkpoint)
+        given = None if loaded is None else loaded.checkpoint
         length = card["length_angstrom"] if card else None
         if given is not None and native_potential(atoms) is None:  # whose unit is that of its minimum
             length = given.system.units.length_angstrom
@@ -161,7 +165,7 @@ class BoltzmannSampler(Dynamics):
         self.system = self._trained_for.at(self.temperature_K) if self._range else self._trained_for
         self._centre = atoms.positions.mean(0)
         # Now, not after an hour of other steps: it may be misspelt, or there may be no place to train in.
-        self._sampler: Sampler | None = None if given is None else Sampler(given, self.system)
+        self._sampler: Sampler | None = None if loaded is None else type(loaded)(loaded.checkpoint, self.system)
         if self._folder is not None:
             check_cache(self._folder)
         self._batches: list[WeightedEnsemble] = []
@@ -185,18 +189,25 @@ class BoltzmannSampler(Dynamics):
         """The `Sampler`, trained now if it has to be."""
         if self._sampler is None:
             assert self._folder is not None
-            with reporting(f"looking for a sampler in {self._folder}") as work:
-                positions, budget = self.atoms.positions, self._budget
-                train_once(self._trained_for, positions, self._folder, budget, self._range, self._settings)
-                self._sampler = load_sampler(self._folder, self.system)
+            with reporting("loading the networks' libraries") as work:
+                from ..sampler import expectation
+                from .first_use import first_settings, train_once
+
+                work.phase(f"looking for a sampler in {self._folder}")
+                system, budget, temperatures = self._trained_for, self._budget, self._range
+                calls = budget["max_energy_calls"]
+                settings = partial(first_settings, system, self._preset, self.seed, temperatures, calls)
+                train_once(system, self.atoms.positions, self._folder, budget, temperatures, settings)
+                self._sampler = self._load(self._folder, self.system)
                 work.say(f"sampler in {self._folder}; {expectation(self._sampler.checkpoint)}".removesuffix("; "))
         return self._sampler
 
-    def _settings(self) -> TrainingConfig:
-        """Settings of a training at first use."""
-        system, name = self._trained_for, self._preset
-        calls = self._budget["max_energy_calls"]
-        return preset(system, name or default_preset(system, calls), self.seed, self._range, calls)
+    @staticmethod
+    def _load(checkpoint, system: System | None = None) -> Sampler:
+        with reporting("loading the networks' libraries"):
+            from ..sampler import load_sampler
+
+            return load_sampler(checkpoint, system)
 
     @property
     def ensemble(self) -> WeightedEnsemble:

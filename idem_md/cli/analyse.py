@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..progress import working
+from ..rounding import with_error
 from .console import check_png, picture, print_json
 from .drawing import plot_by_temperature
 from .outputs import PlotOption
-from .results import spread
 
 if TYPE_CHECKING:
     from ..analysis import Finding
@@ -87,7 +87,7 @@ def _cells(f: Finding) -> tuple[str, str]:
 
     if f.refused:
         return f"refused: {f.refused}", ""
-    mean = "" if f.value is None else f"{f.value:.4f} {spread(f.error, 4)} {f.unit}"
+    mean = "" if f.value is None else f"{with_error(f.value, f.error)} {f.unit}"
     if f.curve is None:
         return mean, ""
     top = int(np.nanargmax(np.nan_to_num(f.curve.values, nan=-np.inf)))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..rounding import with_error
+
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
 
-__all__ = ["print_scan", "print_table", "result", "spread", "thermal"]
+__all__ = ["print_scan", "print_table", "result", "thermal"]
 
 
 def result(ensemble: WeightedEnsemble, mean: tuple[float, float], files: Sequence[str]) -> dict[str, Any]:
@@ -37,11 +38,6 @@ def result(ensemble: WeightedEnsemble, mean: tuple[float, float], files: Sequenc
     }
 
 
-def spread(error: float | None, digits: int) -> str:
-    """A standard error in words."""
-    return "± unknown" if error is None or not math.isfinite(error) else f"± {error:.{digits}f}"
-
-
 def print_table(ensemble: WeightedEnsemble, r: dict[str, Any], facts: Mapping[str, Any] | None = None) -> None:
     """What `result` said, and more of the ensemble, as a table."""
     from rich.console import Console
@@ -53,7 +49,7 @@ def print_table(ensemble: WeightedEnsemble, r: dict[str, Any], facts: Mapping[st
     for name, mean in _energies(ensemble, (r["mean_energy"], r["mean_energy_err"])):
         grid.add_row(name, mean)
     if r["log_z"] is not None:
-        grid.add_row("log Z", f"{r['log_z']:.3f} {spread(r['log_z_err'], 3)}")
+        grid.add_row("log Z", with_error(r["log_z"], r["log_z_err"]))
     if ensemble.advice:
         grid.add_row("warning", ensemble.advice)
     evaluations = "" if r["nfe"] is None else f"{r['nfe']} network evaluations a sample, "
@@ -80,7 +76,7 @@ def _energies(ensemble: WeightedEnsemble, mean: tuple[float, float | None]) -> l
 
     def in_units(value: float, error: float | None) -> str:
         factors = ((1.0, "kT"), (units.kT_eV, "eV"), (units.kT_kJ_per_mol, "kJ/mol"))[: 3 if physical else 1]
-        return "\n".join(f"{figures(f * value, None if error is None else f * error)} {unit}" for f, unit in factors)
+        return "\n".join(f"{with_error(f * value, None if error is None else f * error)} {unit}" for f, unit in factors)
 
     rows = [("mean energy", in_units(*mean))]
     trap = None if built_in_name(ensemble.system) else trap_energies(ensemble)
@@ -90,14 +86,6 @@ def _energies(ensemble: WeightedEnsemble, mean: tuple[float, float | None]) -> l
         bare = ensemble.expectation(lambda _: potential_energies(ensemble)[ensemble.alive])
         rows.append(("without the trap", in_units(*bare)))
     return rows
-
-
-def figures(value: float, error: float | None) -> str:
-    """A number with as many digits as its error allows, two of which are kept."""
-    if error is None or not math.isfinite(error) or error <= 1e-9 * abs(value):  # by rounding
-        return f"{value:.5g} {spread(error, 2)}"
-    digits = max(1 - math.floor(math.log10(error)), 0)
-    return f"{value:.{digits}f} {spread(error, digits)}"
 
 
 def thermal(ensemble: WeightedEnsemble) -> dict[str, Any]:
@@ -123,9 +111,7 @@ def print_scan(results: Sequence[Mapping[str, Any]]) -> None:
         grid.add_row(
             f"{r['temperature_K']:g}",
             f"{r['ess']:.0f} ({100 * r['ess_fraction']:.0f}%)",
-            f"{r['log_z']:.3f} {spread(r['log_z_err'], 3)}",
-            f"{r['mean_energy']:.2f} {spread(r['mean_energy_err'], 2)}",
-            f"{r['heat_capacity']:.1f} {spread(r['heat_capacity_err'], 1)}",
+            *(with_error(r[key], r[f"{key}_err"]) for key in ("log_z", "mean_energy", "heat_capacity")),
         )
     Console().print(grid)
     calls = sum(r["energy_calls"] for r in results)

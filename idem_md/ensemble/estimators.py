@@ -96,7 +96,8 @@ def normalised(log_weights: np.ndarray) -> np.ndarray:
 @vanishing
 def effective_size(weights: np.ndarray) -> float:
     """(sum w)^2 / sum w^2 (Kish) of normalised weights."""
-    return float(1.0 / (weights**2).sum())
+    w = weights / weights.max()  # so that equal weights are worth their number, not 999.9999999999998
+    return float(w.sum() ** 2 / (w**2).sum())
 
 
 @vanishing

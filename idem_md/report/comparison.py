@@ -22,7 +22,7 @@ from .costs import costs
 from .figures import plot_histograms, plot_weights
 from .markdown import table
 from .page import page
-from .words import sentences
+from .words import difference, sentences
 
 __all__ = ["check_same_potential", "compare"]
 
@@ -52,7 +52,7 @@ def _metrics(label: str, ensemble: WeightedEnsemble, reference: Reference, align
     }
 
 
-def _summary(label: str, e: WeightedEnsemble) -> dict[str, Any]:
+def _summary(label: str, e: WeightedEnsemble, reference: WeightedEnsemble) -> dict[str, Any]:
     with _naming(label):
         mean, err = e.mean_energy
     finite = e.energies[np.isfinite(e.energies)]
@@ -62,12 +62,19 @@ def _summary(label: str, e: WeightedEnsemble) -> dict[str, Any]:
         "ess_fraction": finite_or_none(e.ess_fraction),
         "mean_energy": mean,
         "mean_energy_err": finite_or_none(err),
+        "standard_errors_apart": None if e is reference else finite_or_none(difference(e, reference)[1]),
         "raw_median_energy": finite_or_none(np.median(e.energies)),
         "raw_sd_energy": float(finite.std()),
         "log_z": finite_or_none(e.log_z),
         "log_z_err": finite_or_none(e.log_z_err),
         "cost": costs(e),
     }
+
+
+def _kT(e: WeightedEnsemble) -> dict[str, float]:
+    """kT in other units; none in the plane, where the temperature is only a name."""
+    units = e.system.units
+    return {"eV": units.kT_eV, "kJ/mol": units.kT_kJ_per_mol} if e.system.n_dims == 3 else {}
 
 
 def _floors(reference: Reference, aligned: bool) -> dict[str, float]:
@@ -193,10 +200,11 @@ def compare(
     floors = {label: _by_chance(halves, ensembles[label], ensembles[last]) for label in labels}
     summary = {
         "system": ensembles[last].system.name,
+        "kT": _kT(ensembles[last]),
         "reference": last,
         "sentences": sentences(ensembles, metrics, floors),
         "protocol": {k: v for k, v in PROTOCOL.items() if k != "plain_w2"},
-        "ensembles": {label: _summary(label, e) for label, e in ensembles.items()},
+        "ensembles": {label: _summary(label, e, ensembles[last]) for label, e in ensembles.items()},
         "metrics": metrics,
         "floors": floors,
     }

@@ -7,14 +7,15 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from ..analysis import heat_capacity, pair_distances
+from ..analysis import distribution, heat_capacity, pair_distances
 from ..ensemble import WeightedEnsemble
-from ..ensemble.estimators import log_mean_weight
+from ..ensemble.estimators import MIN_ESS_FOR_ERRORS, log_mean_weight
 
 __all__ = [
     "COLOURS",
+    "density_edges",
+    "named",
     "plot_energies",
     "plot_heat_capacity",
     "plot_histograms",
@@ -52,58 +53,53 @@ def span(
     return float(min(lo for lo, _ in ends)), float(max(hi for _, hi in ends))
 
 
+def density_edges(ensembles: Mapping[str, WeightedEnsemble], values: Mapping[str, np.ndarray], beyond: float):
+    """Edges of bins, shape (k + 1,), for a density of values of ensembles on common axes: as many bins as the set of
+    fewest effective samples fills smoothly (2 n^(1/3), Rice's rule; at least 10, at most 120)."""
+    lo, hi = span(ensembles, values, beyond)
+    margin = 0.03 * (hi - lo) or 0.5
+    n = min((e.ess * v[0].size for e, v in zip(ensembles.values(), values.values()) if e.kind != "raw"), default=1e3)
+    return np.linspace(lo - margin, hi + margin, int(np.clip(2 * max(n, 1.0) ** (1 / 3), 10, 120)) + 1)
+
+
+def named(label: str, e: WeightedEnsemble) -> str:
+    """A label with the number of effective samples, without which no two curves can be compared."""
+    return label if e.kind == "raw" else f"{label} ({e.ess:,.0f} effective)"
+
+
 def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
-    """Energy and pair-distance histograms as PNG; a dashed line shows the samples before weighting.
+    """Densities of energies and pair distances as PNG, by weight, with bands of one standard error; dotted without the
+    weights.
 
     All are shares of the whole set, whatever of it lies outside of the axes.
     """
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
     several = next(iter(ensembles.values())).positions.shape[1] > 1  # atoms: a single one has no pairs
     axes = figure.subplots(1, 1 + several, squeeze=False)[0]
-    lo, hi = span(ensembles, {k: e.energies[e.alive] for k, e in ensembles.items()}, 0.0005)
-    energy_edges = np.linspace(lo - 0.02 * (hi - lo), hi + 0.02 * (hi - lo), 40)
-    distances = {k: pair_distances(e.positions) for k, e in ensembles.items()}
-    known = {k: distances[k][e.alive] for k, e in ensembles.items()}
-    top = span(ensembles, known, 0.0005)[1] if several else 1.0
-    distance_edges = np.linspace(0, 1.05 * top, 120)
-    for (label, e), colour in zip(ensembles.items(), cycle(COLOURS)):
-        w, d = e.weights, distances[label]
-        alive = w > 0
-        panels = ((e.energies, energy_edges, w), (d, distance_edges, w[:, None]))
-        for axis, (values, edges, weight) in zip(axes, panels):
-            bins = (edges[1] - edges[0]) * values[0].size
-            weight = np.broadcast_to(weight, values.shape)
-            axis.hist(
-                values[alive].ravel(),
-                edges,
-                weights=weight[alive].ravel() / bins,
-                histtype="step",
-                color=colour,
-                lw=1.8,
-                label=f"{label}, weighted" if _is_weighted(e) else label,
-            )
-            if _is_weighted(e):
-                ok = np.isfinite(e.energies)
-                axis.hist(
-                    values[ok].ravel(),
-                    edges,
-                    weights=np.full(values[ok].size, 1 / (bins * len(e))),
-                    histtype="step",
-                    color=colour,
-                    lw=1.2,
-                    ls="--",
-                    label=f"{label}, raw",
-                )
+    panels = [{k: e.energies[e.alive] for k, e in ensembles.items()}]
+    if several:
+        panels.append({k: pair_distances(e.positions[e.alive]) for k, e in ensembles.items()})
+    for axis, values in zip(axes, panels):
+        edges = density_edges(ensembles, values, 0.0005)
+        centres = 0.5 * (edges[1:] + edges[:-1])
+        for (label, e), colour in zip(ensembles.items(), cycle(COLOURS)):
+            v = values[label]
+            if e.kind != "raw" and e.ess >= MIN_ESS_FOR_ERRORS:
+                curve = distribution(e, v, edges, least=MIN_ESS_FOR_ERRORS)
+                axis.plot(centres, curve.values, color=colour, lw=1.6, label=named(label, e))
+                band = curve.values - curve.errors, curve.values + curve.errors
+                axis.fill_between(centres, *band, color=colour, alpha=0.25, lw=0)
+            if e.kind == "raw" or _is_weighted(e):
+                raw = np.histogram(v, edges)[0] / (v[0].size * len(e) * np.diff(edges))
+                axis.plot(centres, raw, color=colour, lw=1.3, ls=":", label=f"{label}, weights ignored")
     axes[0].set(xlabel="energy u (kT)", ylabel="probability density (1/kT)")
     if several:
         axes[1].set(xlabel="pair distance (reduced length)", ylabel="probability density")
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
-    # Outside the axes, where no curve can pass below it; lines instead of the boxes that step histograms get.
-    handles, labels = axes[0].get_legend_handles_labels()
-    lines = [Line2D([], [], color=h.get_edgecolor(), ls=h.get_linestyle(), lw=1.8) for h in handles]
-    figure.legend(lines, labels, loc="outside upper center", ncols=min(len(lines), 3), frameon=False, fontsize=9)
+    # Outside the axes, where no curve can pass below it.
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     save_png(figure, file)
 
 

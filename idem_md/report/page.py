@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from ..ensemble import WeightedEnsemble
-from .markdown import COST_COLUMNS, METRIC_COLUMNS, cost_rows, metric_rows
+from .markdown import Table, tables
 from .plots import Plot, plots, structures
 
 __all__ = ["page"]
@@ -40,9 +40,9 @@ def page(ensembles: Mapping[str, WeightedEnsemble], summary: Mapping[str, Any]) 
     others = [label for label in summary["ensembles"] if label != reference]
     return template.substitute(
         title=escape(f"{head}: {', '.join(others)} against {reference}"),
-        words="\n".join(f"<li>{escape(s)}</li>" for s in summary["sentences"]),
-        metrics=_table(METRIC_COLUMNS, metric_rows(summary)),
-        costs=_table(COST_COLUMNS, cost_rows(summary)),
+        verdict="\n".join(f"<p>{escape(s)}</p>" for s in summary["sentences"][: len(others)]),
+        words="\n".join(f"<li>{escape(s)}</li>" for s in summary["sentences"][len(others) :]),
+        **{name: _table(one) for name, one in tables(summary).items()},
         protocol=_definitions(summary["protocol"]),
         figures="\n".join(map(_figure, figures)),
         structures=_structures(shapes),
@@ -58,14 +58,19 @@ def page(ensembles: Mapping[str, WeightedEnsemble], summary: Mapping[str, Any]) 
     )
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells know their column, for narrow screens, where each row becomes a card."""
+def _table(one: Table) -> str:
+    """A table and what to know to read it. Cells know their column, for narrow screens, where each row becomes a
+    card."""
+    _, note, columns, rows = one
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
     body = []
     for first, *rest in rows:
         cells = "".join(f'<td data-label="{escape(c)}">{escape(v)}</td>' for c, v in zip(columns[1:], rest))
         body.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
-    return f'<div class="rows"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return (
+        f'<div class="rows"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'<p class="soft">{escape(note)}</p>'
+    )
 
 
 def _definitions(pairs: Mapping[str, str]) -> str:

@@ -11,11 +11,10 @@ import plotly.graph_objects as go
 from ..analysis import OBSERVABLES, Curve, distribution
 from ..ensemble import WeightedEnsemble
 from ..ensemble.estimators import MIN_ESS_FOR_ERRORS, log_mean_weight
-from .figures import COLOURS, span
+from .figures import COLOURS, density_edges, named
 
 __all__ = ["Plot", "plots", "structures"]
 
-BINS = 50
 # Structures to look at, of each ensemble; points of a plane that are drawn.
 HEAVIEST, POINTS = 6, 2000
 # Atoms nearer than so many times the median distance of nearest neighbours are joined.
@@ -40,6 +39,7 @@ def _axes(figure: go.Figure, x: str, y: str, **more) -> dict[str, Any]:
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="closest",
+        hoverdistance=-1,  # the nearest point, however far
         template="none",
     )
     return figure.to_plotly_json()
@@ -64,7 +64,7 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
         x=x,
         y=y.tolist(),
         mode="lines",
-        line={"color": colour, "width": 2, "shape": "hvh"},
+        line={"color": colour, "width": 2},
         name=label,
         legendgroup=label,
         customdata=error.tolist(),
@@ -75,19 +75,18 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
 def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> dict[str, Any]:
     """Of values (ensemble -> array of its samples of some weight), by weight; raw ones dashed."""
     found = {label: values(e) for label, e in ensembles.items()}
-    lowest, highest = span(ensembles, found, 0.001)
-    edges = np.linspace(lowest, highest, BINS + 1)
+    edges = density_edges(ensembles, found, 0.001)
     figure = go.Figure()
     for (label, e), colour in zip(ensembles.items(), COLOURS):
         if e.kind != "raw" and e.ess >= MIN_ESS_FOR_ERRORS:
-            _band(figure, distribution(e, found[label], edges, least=MIN_ESS_FOR_ERRORS), label, colour)
+            _band(figure, distribution(e, found[label], edges, least=MIN_ESS_FOR_ERRORS), named(label, e), colour)
         if e.kind in ("raw", "importance"):
             density = np.histogram(found[label], edges)[0] / (found[label].size * np.diff(edges))
             figure.add_scatter(
                 x=(0.5 * (edges[1:] + edges[:-1])).tolist(),
                 y=density.tolist(),
                 mode="lines",
-                line={"color": colour, "width": 1.5, "dash": "dot", "shape": "hvh"},
+                line={"color": colour, "width": 1.5, "dash": "dot"},
                 name=f"{label}, weights ignored",
                 visible=True if e.kind == "raw" else "legendonly",
                 hovertemplate=f"%{{x:.4g}}: %{{y:.4g}}<extra>{label}, weights ignored</extra>",

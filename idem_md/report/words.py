@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..ensemble import WeightedEnsemble
 
-__all__ = ["sentences"]
+__all__ = ["difference", "sentences"]
 
 # Standard errors within which two numbers agree, and beyond which they do not.
 AGREE, DISAGREE = 2.5, 4.0
@@ -16,11 +16,11 @@ FLOOR = 1.5
 
 
 def sentences(ensembles: Mapping[str, WeightedEnsemble], metrics: Mapping, floors: Mapping[str, Mapping]) -> list[str]:
-    """What to make of ensembles, the last of which is the reference."""
+    """What to make of ensembles, the last of which is the reference: first the verdict on each of the others, then what
+    each is worth by itself."""
     *labels, last = ensembles
-    return [_about(label, e) for label, e in ensembles.items()] + [
-        _against(label, ensembles[label], last, ensembles[last], metrics[label], floors[label]) for label in labels
-    ]
+    verdicts = [_against(k, ensembles[k], last, ensembles[last], metrics[k], floors[k]) for k in labels]
+    return verdicts + [_about(label, e) for label, e in ensembles.items()]
 
 
 def _about(label: str, e: WeightedEnsemble) -> str:
@@ -39,15 +39,20 @@ def _about(label: str, e: WeightedEnsemble) -> str:
     return f"{worth}."
 
 
-def _against(label: str, e: WeightedEnsemble, last: str, reference: WeightedEnsemble, metrics, floors) -> str:
+def difference(e: WeightedEnsemble, reference: WeightedEnsemble) -> tuple[float, float]:
+    """By how many kT mean energies differ, and by how many standard errors (NaN if either error is not known)."""
     (a, da), (b, db) = e.mean_energy, reference.mean_energy
-    error = math.hypot(da, db)
-    if math.isnan(error):
-        said = f"the mean energies of {label} and {last} differ by {abs(a - b):.2f} kT, of an error that is not known"
+    apart, error = abs(a - b), math.hypot(da, db)
+    return apart, apart / error if error else 0.0
+
+
+def _against(label: str, e: WeightedEnsemble, last: str, reference: WeightedEnsemble, metrics, floors) -> str:
+    apart, z = difference(e, reference)
+    if math.isnan(z):
+        said = f"the mean energies of {label} and {last} are {apart:.2f} kT apart, with an error that is not known"
     else:
-        z = abs(a - b) / error if error > 0 else 0.0
         verdict = "agree" if z <= AGREE else "differ" if z > DISAGREE else "hardly agree"
-        said = f"the mean energies of {label} and {last} {verdict}: {abs(a - b):.2f} kT apart, {z:.1f} standard errors"
+        said = f"the mean energies of {label} and {last} {verdict}: {apart:.2f} kT apart, {z:.1f} standard errors"
     kind = "weighted" if metrics["weighted"] else "raw"
     distance, floor = metrics[kind].get("energy_w2"), floors[kind].get("energy_w2")
     if distance is None or not floor:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from ..diffusion import LAST_STEPS, Evaluation, LastStep
+from ..diffusion import LAST_STEPS, Evaluation, LastStep, SamplingPlan
 from ..energies import Energy
 from ..ensemble import ForwardWeights
 
-__all__ = ["FEW", "Tried", "counted_share", "effective_variance", "robust_variance", "run_pilot", "timed"]
+__all__ = ["FEW", "Measured", "Tried", "counted_share", "effective_variance", "robust_variance", "run_pilot", "timed"]
 
 # Samples from which the number of calls of a pilot is found, and by which anything is measured at least.
 FEW = 48
@@ -72,6 +72,28 @@ class Tried:
         known = self.last_step.calls
         half, s = 0.5 * power * self.variance * known, self.seconds / known
         return max(math.ceil(half + math.sqrt(half * half + 2 * half * seconds / s)), 2)
+
+
+@dataclass
+class Measured:
+    """What a search for plans has found so far, from which an interrupted one goes on.
+
+    Attributes
+    ----------
+    plans : dict
+        Plans that are done, by method and number of evaluations.
+    levels : dict
+        Lowest levels that are worth trying, each with a kernel, by method; levels by their place in `plans.LOWEST`.
+    tried : dict
+        Last steps by lowest level.
+    changed : callable
+        Called after each addition to ``levels`` and ``tried``.
+    """
+
+    plans: dict[str, dict[int, SamplingPlan]] = field(default_factory=dict)
+    levels: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    tried: dict[int, list[Tried]] = field(default_factory=dict)
+    changed: Callable[[], None] = lambda: None
 
 
 def robust_variance(a: torch.Tensor) -> float:

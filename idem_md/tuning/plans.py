@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 
@@ -31,7 +31,7 @@ from ..energies import Energy
 from ..errors import ResultError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
-from .pilots import Tried, counted_share, robust_variance, run_pilot, timed
+from .pilots import Measured, Tried, counted_share, robust_variance, run_pilot, timed
 
 __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 
@@ -70,7 +70,7 @@ def tune_plans(
     nfes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
-    known: Mapping[str, Mapping[int, SamplingPlan]] | None = None,
+    measured: Measured | None = None,
 ) -> Checkpoint:
     """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second times
     the square of their share, or a higher power of it for many evaluations, as who asks for more of them asks for
@@ -95,24 +95,29 @@ def tune_plans(
         By method, by default `default_nfes`; plans for others stay as they are.
     seed : int
     on_plan : callable (SamplingPlan)
-    known : dict of dict, optional
-        Plans by method and number of evaluations that an interrupted call had found, which are not sought again.
+    measured : Measured, optional
+        What an interrupted call with the same arguments had found, which is not sought again.
     """
+    measured = measured or Measured()
     nfes = default_nfes() if nfes is None else nfes
     fourth = torch.arange(len(samples)) % 4 == 3
     others, samples = samples[fourth].double(), samples[~fourth].double()
     samples = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))]
     step = _move_step(energy, samples, checkpoint.system.sigma_data, seed)
-    bottoms = [_Bottom(checkpoint, energy, samples, share, step, seed + k) for k, share in enumerate(LOWEST)]
+    bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured) for k in range(len(LOWEST))]
     plans = dict(checkpoint.plans)
     for method, names in methods().items():
         tried_kernels = [name for name in names if KERNELS[name].tuned and KERNELS[name].suits(checkpoint.denoiser)]
-        found: dict[int, SamplingPlan] = dict((known or {}).get(method, {}))
+        found: dict[int, SamplingPlan] = dict(measured.plans.get(method, {}))
         wanted = sorted(set(nfes.get(method, ())) - found.keys()) if tried_kernels else []
         # Which levels are worth trying hardly depends on the number of evaluations.
-        worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others[::3]) if wanted else []
+        if wanted and method not in measured.levels:
+            worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others[::3])
+            measured.levels[method] = [(level.place, kernel) for level, kernel in worth]
+            measured.changed()
+        levels = measured.levels.get(method, ())
         for nfe in wanted:
-            tried = [one for level, kernel in worth for one in level.candidates(kernel, nfe, others)]
+            tried = [one for k, kernel in levels for one in bottoms[k].candidates(kernel, nfe, others)]
             if not tried:
                 raise ResultError(f"tune: no path of {nfe} evaluations had a weight; the network has not learnt enough")
             # More evaluations are not to be worse than fewer.
@@ -237,18 +242,32 @@ class _Bottom:
     """Samples noised to a lowest level, and what last steps from there give, which is measured on first access."""
 
     def __init__(
-        self, checkpoint: Checkpoint, energy: Energy, samples: torch.Tensor, share: float, step: float, seed: int
+        self,
+        checkpoint: Checkpoint,
+        energy: Energy,
+        samples: torch.Tensor,
+        place: int,
+        step: float,
+        seed: int,
+        measured: Measured,
     ):
+        self.place, self.measured = place, measured
         self.checkpoint, self.energy, self.samples = checkpoint, energy, samples
         self.move_step, self.seed = step, seed
-        self.sigma = share * checkpoint.system.sigma_data
+        self.sigma = LOWEST[place] * checkpoint.system.sigma_data
         self._generator = torch.Generator().manual_seed(seed)
         self.x = samples + self.sigma * standard_normal(samples.shape, self._generator)
         self._candidates: dict[SamplingPlan, list[_Candidate]] = {}
 
-    @cached_property
+    @property
     def tried(self) -> list[Tried]:
         """Last steps from there whose weights are numbers."""
+        if self.place not in self.measured.tried:
+            self.measured.tried[self.place] = self._try()
+            self.measured.changed()
+        return self.measured.tried[self.place]
+
+    def _try(self) -> list[Tried]:
         checkpoint, energy = self.checkpoint, self.energy
         # With what every denoiser knows, as last steps of more samples than a batch get no more.
         analytic = KERNELS[best_kernel(None, DiffusionKernel.method)](checkpoint.denoiser, checkpoint.accuracy)

@@ -69,14 +69,18 @@ class _Planning:
     on_rung: Callable[[float], None]
     so_far: SoFar
 
-    def planned(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy) -> Checkpoint:
-        """A checkpoint with plans, by samples of its temperature."""
+    def with_expensive(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy) -> Checkpoint:
+        """A checkpoint with the plan for expensive potentials, by samples of its temperature."""
         few = evenly_spread(samples, LEVEL_SAMPLES)
-        checkpoint = tune_expensive_plan(checkpoint, few, energy, self.candidates, self.seed)
+        return tune_expensive_plan(checkpoint, few, energy, self.candidates, self.seed)
+
+    def planned(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy, before: int = 0) -> Checkpoint:
+        """A checkpoint with plans for ``nfes``, by samples of its temperature; there were so many energy calls before
+        that ``energy`` does not count."""
         if not self.nfes:
             return checkpoint
-        few = evenly_spread(samples, self.pilot)
-        return tune_plans(checkpoint, energy, few, self.nfes, self.seed, self.on_plan, self.so_far.plans)
+        few, measured = evenly_spread(samples, self.pilot), self.so_far.measure(lambda: before + energy.calls)
+        return tune_plans(checkpoint, energy, few, self.nfes, self.seed, self.on_plan, measured)
 
     def planned_by_rung(self, checkpoint: Checkpoint, samples: torch.Tensor, system: System) -> tuple[Checkpoint, int]:
         """A checkpoint for a range of temperatures with plans for every other rung, both ends and the own one, by
@@ -89,7 +93,9 @@ class _Planning:
             planning = self if anew else replace(self, nfes={})
             if anew and self.nfes:
                 self.on_rung(rung.kelvin)
-            here = planning.planned(checkpoint.at(rung.kelvin), samples[k :: len(known)], energy)
+            those = samples[k :: len(known)]
+            here = self.with_expensive(checkpoint.at(rung.kelvin), those, energy)
+            here = planning.planned(here, those, energy, calls)
             plans, planned_at = (here.plans, rung.kelvin) if anew else (rungs[-1].plans, rungs[-1].planned_at)
             rungs.append(replace(rung, plans=plans, planned_at=planned_at, expensive=here.expensive))
             calls += energy.calls
@@ -170,7 +176,7 @@ def tune(
                 checkpoint = train(checkpoint, samples.float(), settings, on_step or display.step)
             checkpoint = _without_stale_plans(checkpoint, nfes)
         so_far.begin_plans()
-        so_far.save(checkpoint, so_far.energy_calls, so_far.rungs)
+        so_far.save(checkpoint, so_far.energy_calls, so_far.rungs, so_far.has_expensive)
         tell = on_plan or display.plan
 
         def found(plan: SamplingPlan) -> None:
@@ -183,6 +189,9 @@ def tune(
         if checkpoint.rungs:
             checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)
         else:
+            if not so_far.has_expensive:
+                checkpoint = planning.with_expensive(checkpoint, samples, energy)
+                so_far.save(checkpoint, energy.calls, has_expensive=True)
             checkpoint, calls = planning.planned(checkpoint, samples, energy), energy.calls
     save_checkpoint(out, with_tuning_cost(checkpoint, calls, so_far.total_seconds))
     so_far.remove()

@@ -1,0 +1,93 @@
+"""Training at first use. Loading PyTorch Geometric takes as long as loading PyTorch, so this is imported when it is
+needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..checks import energies_agree
+from ..errors import FileFormatError, UsageError
+from ..files import write_atomic
+from ..systems import System
+from ..training import TrainingConfig, default_preset, load_checkpoint, preset, run_config, run_samples, train
+from ..tuning import HeadTraining, tune
+from .cache import read_card
+
+__all__ = ["first_settings", "train_once"]
+
+# Training steps of the elastic network at first use: most of what longer ones give, in a few minutes.
+ELASTIC_NETWORK_STEPS = 1000
+
+
+def first_settings(
+    system: System, name: str | None, seed: int, temperatures: tuple[float, float] | None, calls: int | None
+) -> TrainingConfig:
+    """Settings of a training at first use, with a preset or the one that suits the potential and a budget of energy
+    calls."""
+    return preset(system, name or default_preset(system, calls), seed, temperatures, calls)
+
+
+def train_once(
+    system: System,
+    positions,
+    folder: Path,
+    budget: dict,
+    temperatures: tuple[float, float] | None,
+    settings: Callable[[], TrainingConfig],
+) -> None:
+    """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch with
+    the ``settings``; then with an elastic network and, if energy calls have no budget, plans."""
+    energy, length = system.energy(), system.units.length_angstrom
+
+    def evaluate(x: np.ndarray) -> np.ndarray:
+        return energy(torch.from_numpy(x / length))[0].numpy()
+
+    known = read_card(folder)
+    if known is not None:
+        x = known["positions"]
+        if x.shape[1:] != np.shape(positions) or not energies_agree(evaluate(x), known["energies"], 1e-5, 1e-5).all():
+            raise FileFormatError(
+                f"{folder}: holds a sampler for another potential; choose another folder (cache=) or remove it"
+            )
+    else:
+        # A few geometries and their energies: by them the potential is known again.
+        x = np.asarray(positions) + 0.05 * length * np.random.default_rng(0).standard_normal((4, *np.shape(positions)))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cache: cannot write to {folder} ({error.strerror}); give cache= another") from None
+        write_atomic(
+            folder / "potential.json",
+            json.dumps(
+                {
+                    "positions": x.tolist(),
+                    "energies": evaluate(x).tolist(),
+                    "length_angstrom": length,
+                    "sigma_data": system.sigma_data,
+                    "labels": system.labels,
+                    "temperatures": temperatures,
+                }
+            ).encode(),
+        )
+    model = folder / "model.safetensors"
+    # Earlier versions trained in a folder of its own and wrote only the tuned model here.
+    run = folder / "run" if (folder / "run").is_dir() else folder
+    if model.exists() and (run != folder or load_checkpoint(model).expensive is not None):
+        return
+    resume = (run / "state.safetensors").exists()
+    # What was begun goes on with the settings that it began with.
+    config = run_config(run) if resume else settings()
+    checkpoint = train(config, run, system=system, resume=resume, **budget)
+    tune(
+        checkpoint,
+        run_samples(run),
+        model,
+        system=system,
+        heads=HeadTraining(steps=ELASTIC_NETWORK_STEPS),
+        nfes=None if budget["max_energy_calls"] is None else {},
+    )
