@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ __all__ = [
     "as_numbers",
     "in_angstrom",
     "in_kelvin",
+    "trap_stiffness",
     "without_unit",
 ]
 
@@ -161,3 +162,10 @@ def as_numbers(name: str, value: Any, wanted: str = "an array of numbers") -> np
         what = "pandas' NA or other objects" if array.dtype.kind == "O" else str(array.dtype)
         raise UsageError(f"{name}: expected real numbers ({wanted}), got {type(value).__name__} of {what}")
     return array.astype(np.float64, copy=False)
+
+
+def trap_stiffness(parameters: Mapping[str, Any], length_angstrom: float) -> float:
+    """Stiffness of the harmonic trap (kT / Å^2) in an energy of such ``parameters``; 0 if there is none."""
+    k = parameters.get("trap_kT_per_angstrom2", parameters.get("trap", 0.0) / length_angstrom**2)
+    # The potential may be at another temperature than it was made for.
+    return k * parameters.get("factor", 1.0)

@@ -2,18 +2,22 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from ase.calculators.emt import EMT
+from ase.cluster import Icosahedron
 
 import idem_md
 from idem_md.checkpoint import build_denoiser
-from idem_md.energies import Harmonic
+from idem_md.energies import ASE, Harmonic
 from idem_md.errors import BudgetExhausted
 from idem_md.training import how_it_ended, preset, train
 from idem_md.training.budgets import Budget, decaying_now
 from idem_md.training.config import LadderConfig
+from idem_md.training.display import TrainingDisplay
 from idem_md.training.first_buffer import FirstBuffer, calls_an_iteration
 from idem_md.training.gain import Gain, enough, gain
 from idem_md.training.ranks import ALONE
@@ -151,3 +155,19 @@ def test_every_energy_call_of_a_run_is_counted(tiny, tmp_path, ladder):
     config = tiny.model_copy(update={**update, "ladder": ladder, "system": "springs"})
     checkpoint = train(config, tmp_path / "run", system=system)
     assert checkpoint.provenance["energy_calls"] == sum(rows)
+
+
+def test_the_cost_is_told_before_the_first_call():
+    """In energy calls and, of a potential that takes long, in minutes."""
+    atoms = Icosahedron("Cu", 2)
+    atoms.calc = EMT()
+    energy = ASE(atoms, temperature_K=900.0, length_angstrom=2.55)
+    assert 1e-5 < energy.seconds_a_call < 1.0  # by the calls that look at the potential
+    said: list[str] = []
+    work = SimpleNamespace(phase=lambda *_, **__: None, say=said.append)
+    config = preset("lj13", "frugal")
+    for seconds in (0.0, 1e-3, 0.05):
+        TrainingDisplay(work, 100, may_end=True).cost(169_000, 2_000, config, seconds)
+    assert said[0].startswith("the first buffer takes 169,000 energy calls, each of")
+    assert "169,000 energy calls (about 3 minutes), each of up to" in said[1] and "2,000 more" in said[1]
+    assert "(about 141 minutes)" in said[2] and "2,000 more (about 2 minutes)" in said[2]

@@ -3,14 +3,17 @@
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from command import run
 
 import idem_md
 from idem_md import UsageError
-from idem_md.cli.potential import atoms_of, own_system
+from idem_md.checkpoint import load_checkpoint
+from idem_md.cli.potential import atoms_of, own_system, system_of_network
 from idem_md.training import PRESETS
+from idem_md.units import trap_stiffness
 
 COPPER = """
 from ase.calculators.emt import EMT
@@ -37,6 +40,20 @@ def atoms():
     cluster = Icosahedron("Ar", 2, 3.8)
     cluster.calc = LennardJones(sigma=3.405, epsilon=0.0103, rc=100)
     return cluster
+
+
+def native():
+    cluster = Icosahedron("Ar", 2, 3.8)
+    cluster.calc = LennardJones(sigma=3.405, epsilon=0.0103, rc=1000)
+    return cluster
+
+
+def trapped():
+    from idem_md.ase import LennardJonesCluster
+
+    cluster = Icosahedron("Ar", 2, 3.8)
+    cluster.calc = LennardJonesCluster(trap=0.001)
+    return cluster
 """
 
 
@@ -53,10 +70,43 @@ def cli(folder, *args, code=0):
     return done.stdout if code == 0 else done.stderr
 
 
+@pytest.mark.parametrize("function,kelvin", [("copper:atoms", 900.0), ("argon:native", 60.0), ("argon:trapped", 60.0)])
+def test_the_trap_of_a_training_is_that_of_what_comes_after(folder, monkeypatch, function, kelvin):
+    """For foreign potentials, native ones, and native ones with a trap of their own."""
+    monkeypatch.chdir(folder)
+    (folder / "argon.py").write_text(ARGON)
+    system = own_system("mine", function, None, kelvin, trap=0.3)
+    assert trap_stiffness(system.parameters, system.units.length_angstrom) == pytest.approx(0.3)
+    shipped = idem_md.load_sampler("lj13").checkpoint
+    for told in (system, idem_md.System.described(system.describe())):
+        network = replace(shipped, system=told, provenance={"trap_kT_per_angstrom2": 0.3})
+        again = system_of_network(network, function, None)
+        assert trap_stiffness(again.parameters, again.units.length_angstrom) == pytest.approx(0.3)
+    usual = system_of_network(shipped, function, None)  # whose trap is not that of a network for another potential
+    expected = 0.001 / usual.units.kT_eV if function == "argon:trapped" else 0.05
+    assert trap_stiffness(usual.parameters, usual.units.length_angstrom) == pytest.approx(expected)
+    with pytest.raises(UsageError, match="trap: expected none for a built-in system, got 0.3"):
+        own_system("lj13", None, None, None, trap=0.3)
+
+
 @pytest.mark.slow
 def test_a_calculator_from_training_to_samples(folder):
     own = ("--calculator", "copper:atoms")
-    cli(folder, "train", "tiny.toml", *own, "--temperature", 900, "--out", "run", "--elastic-network-steps", 0)
+    cli(
+        folder,
+        "train",
+        "tiny.toml",
+        *own,
+        "--temperature",
+        900,
+        "--trap",
+        0.1,
+        "--out",
+        "run",
+        "--elastic-network-steps",
+        0,
+    )
+    assert load_checkpoint(folder / "run" / "model.safetensors").provenance["trap_kT_per_angstrom2"] == 0.1
     assert json.loads(cli(folder, "info", "run", "--json"))["system"] == "cu13"
     sampled = ("sample", "run", "-n", 12, "--nfe", 4, "--last-step", "plain")
     # Without the potential there is nothing to weigh with.

@@ -16,7 +16,8 @@ from idem_md import System, UsageError, WeightedEnsemble
 from idem_md.baselines import ENGINES
 from idem_md.ensemble.estimators import Source
 from idem_md.report import compare
-from idem_md.report.figures import span
+from idem_md.report.figures import density_edges, span
+from idem_md.rounding import with_error
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +72,19 @@ def test_a_few_samples_far_away_do_not_hide_the_others(three):
     lo, hi = span(both, {k: e.energies[e.alive] for k, e in both.items()}, 0.001)
     assert chain.energies.min() <= lo < hi <= chain.energies.max()
     assert span({"raw": raw}, {"raw": raw.energies[raw.alive]}, 0.001)[1] > 1e5
+
+
+def test_bins_are_as_many_as_the_fewest_samples_fill(three):
+    """For few effective samples few bins, for constants some all the same."""
+    values = {label: e.energies[e.alive] for label, e in three.items()}
+    edges = density_edges(three, values, 0.001)
+    assert len(edges) - 1 == 10 > 2 * three["md"].ess ** (1 / 3)
+    lo, hi = span(three, values, 0.001)
+    assert edges[0] < lo < hi < edges[-1] < hi + 0.1 * (hi - lo)
+    many = {label: np.repeat(v[:, None], 1000, 1) for label, v in values.items()}
+    assert len(density_edges(three, many, 0.001)) - 1 == int(2 * (1000 * three["md"].ess) ** (1 / 3))
+    constant = {label: np.zeros(len(v)) for label, v in values.items()}
+    assert np.isfinite(density_edges(three, constant, 0.001)).all()
 
 
 def test_exact_samples_are_no_further_apart_than_chance(tmp_path):
@@ -135,6 +149,25 @@ def test_page_needs_nothing_else(report):
     page.feed(text)
     assert page.fetched == [] and page.open.count("script") == 3 and not {"link", "img", "iframe"} & set(page.open)
     assert "default-src 'none'" in text and "@import" not in text.split("</style>")[0]
+
+
+def test_what_a_reader_wants_comes_first(report, three):
+    """The verdict, averages in three units with digits by their errors, pictures; what publications state is folded
+    away, and so are costs with the training."""
+    text = (report[0] / "index.html").read_text(encoding="utf-8")
+    body = text[text.index("<body>") : text.index('<script type="application/json"')]
+    order = ["<h1>", 'class="verdict"', "mean energy (kT)", "samples are worth", 'id="energies"', "effective a second"]
+    places = [body.index(part) for part in (*order, "Distances from the reference", "over 1,000,000")]
+    assert places == sorted(places) and body.count('class="verdict"') == 1
+    folded = [part.split("</details>")[0] for part in body.split("<details>")[1:]]
+    assert "energy W2, raw (kT)" in folded[0] and "over 1,000,000" in folded[1] and len(folded) == 2 + len(three)
+    shown = re.sub(r"<details>.*?</details>", "", body, flags=re.S)
+    assert not re.search(r"\d\.\d{7,}", shown) and "e+0" not in shown
+    e = three["reference"]
+    for factor in (1.0, e.system.units.kT_eV, e.system.units.kT_kJ_per_mol):
+        assert with_error(*(factor * value for value in e.mean_energy)) in shown
+    named = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S).group(1))["plots"]["energies"]["data"]
+    assert {f"{label} ({e.ess:,.0f} effective)" for label, e in three.items()} <= {t.get("name") for t in named}
 
 
 def test_page_escapes_what_it_shows(three, tmp_path):

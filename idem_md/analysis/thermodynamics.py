@@ -11,6 +11,7 @@ import numpy as np
 from ..ensemble import TRUSTED_ESS, WeightedEnsemble
 from ..ensemble.estimators import Source, vanishing, weighted_variance
 from ..errors import ResultError
+from ..units import trap_stiffness
 
 __all__ = ["heat_capacity", "potential_energies", "reweighted", "trap_energies"]
 
@@ -79,13 +80,10 @@ def trap_energies(ensemble: WeightedEnsemble) -> np.ndarray | None:
     """What the harmonic trap about the centroid adds to the energies, shape (n,), kT; None without a trap. NaN where a
     sample failed."""
     parameters: Mapping[str, Any] = ensemble.system.parameters or ensemble.provenance.get("parameters", {})
-    k = parameters.get("trap", 0.0)
-    if "trap_kT_per_angstrom2" in parameters:
-        k = parameters["trap_kT_per_angstrom2"] * ensemble.system.units.length_angstrom**2
+    length = ensemble.system.units.length_angstrom
+    k = trap_stiffness(parameters, length) * length**2
     if not k:
         return None
-    # The potential may be at another temperature than it was made for.
-    k *= parameters.get("factor", 1.0)
     x = ensemble.positions
     return 0.5 * k * ((x - x.mean(1, keepdims=True)) ** 2).sum((1, 2))
 

@@ -10,7 +10,7 @@ import typer
 from ..progress import working
 from .console import OVERWRITE, print_json
 from .outputs import claim_outputs, keeping
-from .potential import CalculatorOption, LabelsOption, XmlOption, cores, own_system
+from .potential import CalculatorOption, LabelsOption, XmlOption, cores, own_system, system_of_network
 from .results import print_table, result
 
 __all__ = ["baseline"]
@@ -72,6 +72,7 @@ def baseline(
     """
     with working() as work:
         from ..baselines import ENGINES
+        from ..errors import UsageError
         from ..sampler import load_sampler
         from ..systems import SYSTEMS, get_system
 
@@ -82,12 +83,14 @@ def baseline(
             given["workers"] = cores()
         chosen = chosen.configured(**given)
         outputs = claim_outputs(work, [out], overwrite)
-        target = own_system(system, calculator, xml, temperature, labels=labels)
-        if target is None:
-            target = (
-                get_system(system) if system in SYSTEMS or not Path(system).is_dir() else load_sampler(system).system
-            )
-            target = target if temperature is None else target.at(temperature)
+        if system in SYSTEMS or not Path(system).is_dir():
+            target = own_system(system, calculator, xml, temperature, labels=labels) or get_system(system)
+        else:  # a run, whose network knows temperature, labels and trap
+            if labels is not None:
+                raise UsageError(f"labels: expected none for a run, whose network has its own, got {labels!r}")
+            target = system_of_network(load_sampler(system).checkpoint, calculator, xml)
+        if temperature not in (None, target.units.temperature_kelvin):
+            target = target.at(temperature)
         seconds = None if minutes is None else 60 * minutes
         with keeping(work, lambda: outputs.keep(chosen.so_far())):
             ensemble = chosen.run(target, n, steps, seed, seconds, energy_calls)

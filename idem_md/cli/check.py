@@ -132,7 +132,7 @@ def _sampler_of(e: WeightedEnsemble, source: str | None, calculator: str | None,
     checkpoint = sampler.checkpoint
     if checkpoint.digest != p["checkpoint"]:
         raise UsageError(f"sampler: expected the checkpoint {p['checkpoint']} of the samples, got {checkpoint.digest}")
-    system = system_of_network(sampler.system, calculator, xml)
+    system = system_of_network(checkpoint, calculator, xml)
     return Sampler(checkpoint, system if system.name == e.system.name else system.at(kelvin))
 
 

@@ -82,10 +82,9 @@ def sampler_of(
     from ..sampler import Sampler, load_sampler
 
     sampler = load_sampler(source, device=device)
-    known = sampler.checkpoint.system
     # Processes that draw evaluate by themselves.
-    own = system_of_network(known, calculator, xml, cores() if workers else 1)
-    return sampler if own is known else Sampler(sampler.checkpoint, own, device)
+    own = system_of_network(sampler.checkpoint, calculator, xml, cores() if workers else 1)
+    return sampler if own is sampler.checkpoint.system else Sampler(sampler.checkpoint, own, device)
 
 
 def network_of(e: WeightedEnsemble) -> str:

@@ -16,12 +16,14 @@ import typer
 if TYPE_CHECKING:
     import ase
 
+    from ..checkpoint import Checkpoint
     from ..systems import System
 
 __all__ = [
     "OWN",
     "CalculatorOption",
     "LabelsOption",
+    "TrapOption",
     "XmlOption",
     "atoms_of",
     "cores",
@@ -53,6 +55,16 @@ LabelsOption = Annotated[
         metavar="0,1,1,...",
         help="For a potential of your own: a number an atom, the same for atoms that are interchangeable; by default "
         "for those of one element.",
+    ),
+]
+
+
+TrapOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="K",
+        help="For a potential of your own: stiffness of the harmonic trap that keeps a cluster together, in kT/Å^2; "
+        "0.05 by default.",
     ),
 ]
 
@@ -124,12 +136,15 @@ class Factory:
         return atoms_of(self.where).calc
 
 
-def system_of_network(known: System, calculator: str | None, xml: Path | None, processes: int = 1) -> System:
-    """That of a network, or a potential of one's own in its units."""
+def system_of_network(network: Checkpoint, calculator: str | None, xml: Path | None, processes: int = 1) -> System:
+    """That of a network, or a potential of one's own in its units, with the trap of its training."""
     from ..systems import SYSTEMS
 
-    name = f"{known.name}{OWN}" if known.name in SYSTEMS else known.name
-    return own_system(name, calculator, xml, None, known, processes) or known
+    known, trap = network.system, network.provenance.get("trap_kT_per_angstrom2")
+    name = known.name
+    if name in SYSTEMS:  # of a built-in system, whose trap is another
+        name, trap = f"{name}{OWN}", None
+    return own_system(name, calculator, xml, None, known, processes, trap=trap) or known
 
 
 def own_system(
@@ -140,6 +155,7 @@ def own_system(
     known: System | None = None,
     processes: int = 1,
     labels: str | None = None,
+    trap: float | None = None,
 ) -> System | None:
     """The system of a potential that the command line names; None if it names none.
 
@@ -156,6 +172,9 @@ def own_system(
         That evaluate it on this machine, among which its cores are shared out.
     labels : str, optional
         One whole number an atom, with commas; see `System`.
+    trap : float, optional
+        Stiffness in kT / Å^2 of the trap, all in all; by default that of the calculator, or else the usual weak one,
+        which for an OpenMM System is added to its own.
 
     Raises
     ------
@@ -166,8 +185,9 @@ def own_system(
     from ..systems import System, nearest_neighbour_distance
 
     if calculator is None and xml is None:
-        if labels is not None:
-            raise UsageError(f"labels: expected none for a built-in system, got {labels!r}")
+        for option, value in (("labels", labels), ("trap", trap)):
+            if value is not None and known is None:
+                raise UsageError(f"{option}: expected none for a built-in system, got {value!r}")
         return None
     if calculator is not None and xml is not None:
         raise UsageError(f"xml: expected none beside --calculator {calculator}, got {xml}")
@@ -180,14 +200,16 @@ def own_system(
     workers = share if share > 1 else None
     if calculator is not None:
         from ..energies import ASE
-        from ..energies.native_ase import added_trap, native_energy
+        from ..energies.native_ase import native_energy
 
         atoms = atoms_of(calculator)
         length = None if units is None else units.length_angstrom
-        energy: Any = native_energy(atoms, kelvin, added_trap(atoms), length)
+        energy: Any = native_energy(atoms, kelvin, _added(atoms, kelvin, trap), length)
         if energy is None:
             length = nearest_neighbour_distance(atoms.positions) if length is None else length
-            energy = ASE(atoms, Factory(calculator), temperature_K=kelvin, length_angstrom=length, workers=workers)
+            energy = ASE(
+                atoms, Factory(calculator), temperature_K=kelvin, length_angstrom=length, trap=trap, workers=workers
+            )
         return System.of_energy(energy, atoms.positions, name, alike)
     assert xml is not None
     from openmm import app, unit
@@ -200,9 +222,22 @@ def own_system(
         raise UsageError(f"xml: cannot read {xml} and {xml.with_suffix('.pdb').name} beside it ({error})") from None
     positions = pdb.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
     length = units.length_angstrom if units is not None else nearest_neighbour_distance(positions)
-    options = {"length_angstrom": length, "workers": workers, "reference": positions}
+    options = {"length_angstrom": length, "trap": trap, "workers": workers, "reference": positions}
     energy = OpenMM(text, pdb.topology, temperature=kelvin, **options)
     return System.of_energy(energy, positions, name, alike)
+
+
+def _added(atoms: ase.Atoms, kelvin: float, trap: float | None) -> float:
+    """The stiffness (kT / Å^2) to add to that of the calculator, for as much as ``trap`` in all."""
+    from ..energies.native_ase import added_trap, native_potential
+
+    if trap is None:
+        return added_trap(atoms)
+    known = native_potential(atoms)
+    if known is None or not known.has_trap():
+        return trap
+    own = known.reduced(atoms.get_chemical_symbols(), kelvin, 0.0, 1.0).parameters["trap"]
+    return max(trap - own, 0.0)
 
 
 def _labels(text: str | None) -> list[int] | None:

@@ -11,7 +11,7 @@ import typer
 from ..progress import Work, working
 from .console import DEVICE, Stop, folder_option, picture, print_json
 from .drawing import kelvins, note
-from .potential import CalculatorOption, LabelsOption, XmlOption, own_system
+from .potential import CalculatorOption, LabelsOption, TrapOption, XmlOption, own_system
 from .processes import launched, placed
 
 if TYPE_CHECKING:
@@ -98,9 +98,13 @@ def train(
         ),
     ] = None,
     labels: LabelsOption = None,
+    trap: TrapOption = None,
     device: Annotated[str, DEVICE] = "cpu",
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="One of several processes of torchrun or srun that train together.")
+        bool,
+        typer.Option(
+            "--distributed", hidden=True, help="One of several processes of torchrun or srun that train together."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     iterations: Annotated[int | None, typer.Option(hidden=True, help="Now a key of [optimizer] in TOML.")] = None,
@@ -116,7 +120,8 @@ def train(
     """Train a sampler from the energy alone: idem-md train lj13 --out runs/lj13 --minutes 20
 
     Ctrl-C keeps the last whole iteration; --resume goes on from there, bit for bit. At the end comes idem-md tune with
-    4000 steps, unless there is a budget; --elastic-network-steps N takes another number, and 0 leaves it out.
+    4000 steps, unless there is a budget; --elastic-network-steps N takes another number, and 0 leaves it out. Processes
+    of torchrun or srun train together with --distributed.
     """
     if iterations is not None:
         note("train --iterations is now the key iterations of [optimizer] in a TOML file")
@@ -130,7 +135,7 @@ def train(
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
         kelvin, several = _temperatures(temperatures)
-        own = own_system(name, calculator, xml, kelvin, processes=processes, labels=labels)
+        own = own_system(name, calculator, xml, kelvin, processes=processes, labels=labels, trap=trap)
         if own is None and kelvin is not None and several is None:
             raise UsageError(
                 "temperature: expected none for a built-in system, whose network is for its own, or two with a comma, "

@@ -9,7 +9,7 @@ import typer
 
 from ..progress import working
 from .console import folder_option, print_json
-from .potential import CalculatorOption, XmlOption, own_system
+from .potential import CalculatorOption, XmlOption, system_of_network
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def tune(
         candidates = check_int("candidates", candidates, 1)
         checkpoint = load_sampler(source).checkpoint
         folder = model_folder(source, out)
-        own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system)
+        own = system_of_network(checkpoint, calculator, xml)
         work.held.enter_context(own_folder(folder))
         samples = shipped_samples(source, n, seed + 1) if source in SYSTEMS else run_samples(Path(source))
         model = folder / "model.safetensors"

@@ -33,7 +33,11 @@ class Energy(ABC):
         Configurations evaluated so far, energy with forces, by whatever route. A reported cost.
     max_calls : int or None
         Budget; an evaluation that would exceed it raises `BudgetExhausted` instead.
+    seconds_a_call : float
+        How long an evaluation takes in a full batch, by those so far; 0 where that is not known or nothing.
     """
+
+    seconds_a_call = 0.0
 
     def __init__(self, n_atoms: int, n_dims: int):
         self.n_atoms = n_atoms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from concurrent.futures import Executor
 from typing import Any
 
@@ -152,7 +153,7 @@ class ForeignEnergy(Energy):
     def _collect(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not len(x):
             return np.empty(0), np.empty_like(x)
-        starts = range(0, len(x), self.chunk_size)
+        starts, begin = range(0, len(x), self.chunk_size), time.perf_counter()
         results = self._evaluations({first: x[first : first + self.chunk_size] for first in starts})
         for first in starts:
             head, tail = results[first]
@@ -160,6 +161,10 @@ class ForeignEnergy(Energy):
                 if head is None:
                     raise EnergyError(f"{type(self).__name__}: the calculator cannot be set up: {tail}")
                 raise EnergyError(f"{type(self).__name__}: configuration {first + head} failed: {tail}", first + head)
+        # Few configurations do not keep every process busy. The first evaluations take longer, as processes start.
+        share = min(len(starts), self._evaluations.processes) / self._evaluations.processes
+        took = (time.perf_counter() - begin) * share / len(x)
+        self.seconds_a_call = min(self.seconds_a_call or took, took)
         u, f = (np.concatenate([results[first][k] for first in starts]) for k in (0, 1))
         return u, f
 

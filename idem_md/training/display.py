@@ -21,17 +21,19 @@ __all__ = ["TrainingDisplay"]
 class TrainingDisplay:
     """Loss by noise level, raw samples, energy calls; a line an iteration where there is no terminal."""
 
-    def __init__(self, work: Work, inner_steps: int, resume: bool = False):
+    def __init__(self, work: Work, inner_steps: int, resume: bool = False, may_end: bool = False):
         self.work, self.inner_steps, self.total, self.calls = work, inner_steps, 0, 0
+        self.may_end = may_end
         work.phase("first iteration after the last state" if resume else "first buffer")
 
-    def cost(self, first: int, each: int, config: TrainingConfig) -> None:
-        """Before the first energy call: those of the first buffer, and of each iteration."""
+    def cost(self, first: int, each: int, config: TrainingConfig, seconds_a_call: float) -> None:
+        """Before the first energy call of the run: those of the first buffer, and of each iteration, with the time that
+        they take."""
         self.work.phase("first buffer", first, "energy calls")
         targets = "" if config.target.name == "buffer" else " and those of its targets"
         self.work.say(
-            f"the first buffer takes {first:,} energy calls, each of up to {config.optimizer.iterations} iterations "
-            f"about {each:,} more{targets}"
+            f"the first buffer takes {first:,} energy calls{_time(first * seconds_a_call)}, each of up to "
+            f"{config.optimizer.iterations} iterations about {each:,} more{_time(each * seconds_a_call)}{targets}"
         )
 
     def first_buffer(self, calls: int) -> None:
@@ -57,7 +59,7 @@ class TrainingDisplay:
         """After every outer iteration."""
         work = self.work
         if not self.total:
-            work.phase("training", unit="steps")
+            work.phase("training, sooner if it gains no more" if self.may_end else "training", unit="steps")
         if state.total != self.total:
             self.total = state.total
             work.resize(state.total * self.inner_steps, state.iteration * self.inner_steps)
@@ -70,6 +72,13 @@ class TrainingDisplay:
             f"iteration {state.iteration}/{state.total}  {state.seconds:.0f} s  loss {report.loss:.4f}  {raw}"
             f"buffer mean {report.buffer_mean_energy:.2f} kT  {calls:.3g} energy calls"
         )
+
+
+def _time(seconds: float) -> str:
+    """In words, if it is worth a word."""
+    if seconds < 5:
+        return ""
+    return f" (about {seconds:.0f} s)" if seconds < 100 else f" (about {seconds / 60:.0f} minutes)"
 
 
 def _table(r: IterationReport, calls: int) -> Table:

@@ -27,6 +27,7 @@ from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
 from ..tensor_files import read_tensors
 from ..torch_state import own_torch
+from ..units import trap_stiffness
 from .accuracy import measure_accuracy
 from .budgets import Budget, decaying_now
 from .config import TrainingConfig
@@ -60,6 +61,10 @@ def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finish
         "hardware": hardware(),
         "versions": versions(),
     }
+    if state.system.parameters:
+        provenance["trap_kT_per_angstrom2"] = trap_stiffness(
+            state.system.parameters, state.system.units.length_angstrom
+        )
     ema, ladder = copy.deepcopy(state.ema).cpu(), state.ladder
     if ladder is None:
         return Checkpoint(ema, measure_accuracy(config, state), config.model_dump(), state.system, provenance)
@@ -228,7 +233,7 @@ def train(
             raise problem
         silent = not ranks.first or on_step is not None or on_iteration is not None
         work = stack.enter_context(reporting("training", silent=silent))
-        display = TrainingDisplay(work, config.optimizer.inner_steps, resume)
+        display = TrainingDisplay(work, config.optimizer.inner_steps, resume, config.least_gain > 0)
         try:
             return _train(run, resume, stop, display, on_step or display.step, on_iteration or display.iteration)
         except BaseException:
@@ -284,7 +289,7 @@ def _begin(run: _Run, stop: Callable[[], bool], display: TrainingDisplay) -> Tra
     if energy.max_calls is None or energy.calls + plan.calls <= energy.max_calls:  # or there is no run
         size = run.ranks.size
         each = calls_an_iteration(run.config, size * plan.walkers)
-        display.cost(size * plan.calls, each, run.config)
+        display.cost(size * plan.calls, each, run.config, energy.seconds_a_call / size)
     energy.on_count = display.first_buffer
     # Several processes would have to agree on it.
     alone = run.ranks.size == 1
