@@ -3,6 +3,7 @@ elsewhere."""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -27,6 +28,8 @@ QUIET = "IDEM_MD_QUIET"
 
 _current: ContextVar[Work | None] = ContextVar("current", default=None)
 _quiet = False
+# Whether there was work in this process before: its first word comes at once, after the silence of loading.
+_worked = False
 
 
 class Work:
@@ -63,7 +66,9 @@ class Work:
             redirect_stdout=False,  # results are for other programs
         )
         self._lock, self._over = threading.RLock(), threading.Event()
-        self._heard = time.monotonic()
+        global _worked
+        self._heard = time.monotonic() if _worked else -math.inf
+        _worked = True
         self._silent = silent
         self.phase(label)
 

@@ -17,6 +17,7 @@ from ..checks import check_float
 from ..energies import ASE
 from ..energies.native_ase import NativePotential, added_trap, native_energy
 from ..errors import FileFormatError, UsageError
+from ..progress import reported
 from ..systems import System, nearest_neighbour_distance
 
 __all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of"]
@@ -37,6 +38,7 @@ def check_cache(folder: Path) -> None:
         raise UsageError(f"cache: cannot write to {folder}; give cache= another folder")
 
 
+@reported("looking at the potential")
 def name_and_trap(atoms: Atoms, temperatures_K: Sequence[float], trap: float | None, labels=None) -> tuple[str, float]:
     """What the cache calls this potential at one temperature or from the first to the last, and the stiffness to add in
     kT / Å^2."""
