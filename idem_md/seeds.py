@@ -25,7 +25,7 @@ class Run(NamedTuple):
 
     @property
     def indices(self) -> range:
-        """Of the chunks."""
+        """Numbers of the chunks."""
         return range(self.start, self.stop, self.step)
 
 

@@ -68,7 +68,7 @@ class Quantity(Protocol):
 
 @runtime_checkable
 class _Foreign(Protocol):
-    """As pint, unyt or astropy have them: numbers that lose their unit without a word when they become arrays."""
+    """A quantity of pint, unyt or astropy, which loses its unit without a word when it becomes an array."""
 
     @property
     def unit(self) -> Any: ...

@@ -320,7 +320,7 @@ def test_spheres_that_touch():
 
 
 def test_total_energies_that_a_code_rounds():
-    """By steps of 128 kT, whatever its forces say."""
+    """An energy in steps of 128 kT, whatever its forces say."""
 
     class Rounded(Ring):
         def evaluate(self, x):

@@ -152,7 +152,7 @@ def test_positions_have_the_shape_of_the_system(name, shape, tmp_path):
 
 
 def test_what_comes_in_is_a_copy():
-    """Of anything that can still be written to."""
+    """Memory of anything that can still be written to."""
     buffers = [np.array(a) for a in arrays()]
     views = [buffers[0][:], np.asarray(memoryview(buffers[1])), torch.from_numpy(buffers[2])]
     views[0].flags.writeable = False
@@ -208,7 +208,7 @@ def test_potentials_keep_their_own():
     assert not mixture.means.any()
 
 
-# As a value of Python
+# A value of Python
 
 
 def test_equality_and_hash(e):
@@ -326,7 +326,7 @@ def test_coverage_of_variances(shape, ess):
         z_log_z.append(e.log_z / e.log_z_err)
     # Four standard errors of a share of 0.68 or 0.95 of 400 are 0.09 and 0.04.
     for z in map(np.array, (z_variance, z_mean, z_log_z)):
-        # Of 30 samples of so skewed a distribution not all that it takes.
+        # 30 samples of so skewed a distribution are not all that it takes.
         assert np.mean(abs(z) < 1) > 0.68 - 0.09 and np.mean(abs(z) < 1.96) > (0.87 if ess == 30 else 0.906)
         assert np.mean(abs(z) < 1) < 0.68 + 0.12
 

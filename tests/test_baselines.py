@@ -40,7 +40,7 @@ def autoregressive(n, phi, seed=0, start=0.0):
 @pytest.mark.parametrize("chains", [1, 3])
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
 def test_inefficiency_of_known_series(phi, chains):
-    """Of a thousand independent samples each: a tenth off in the middle, rarely half."""
+    """With a thousand independent samples each: a tenth off in the middle, rarely half."""
     g = (1 + phi) / (1 - phi)
     found = [
         statistical_inefficiency([autoregressive(int(1000 * g), phi, 100 * k + seed) for k in range(chains)]) / g

@@ -41,7 +41,7 @@ def test_the_reference_is_the_same_target():
 
 @pytest.mark.parametrize("n_atoms,n_dims", [(2, 3), (13, 3), (55, 3), (4, 2)])
 def test_operations_are_counted(n_atoms, n_dims):
-    """By hand, a pair costs 6 D + 10: 3 D for differences and square, 3 D for the push on both atoms, 10 for scaling,
+    """Counted by hand, a pair costs 6 D + 10: 3 D for differences and square, 3 D for both forces, 10 for scaling,
     reciprocal, powers, energy, force and sum; an atom 7 D + 1; and a few once."""
     by_hand = n_atoms * (n_atoms - 1) // 2 * (6 * n_dims + 10) + n_atoms * (7 * n_dims + 1)
     assert 0 <= LennardJones(n_atoms, n_dims=n_dims).flop - by_hand < 30
@@ -105,7 +105,7 @@ def test_methods_are_measured_once(tmp_path, monkeypatch):
 
 
 def test_coverage_of_a_large_set(tmp_path):
-    """Of samples with lognormal weights, by few subsets; and a set that is too small for it."""
+    """Coverage for samples with lognormal weights, by few subsets; and a set that is too small for it."""
     generator, n = np.random.default_rng(0), 8000
     x = generator.normal(size=(n, 13, 3))
     whole = WeightedEnsemble(x, generator.gamma(18, size=n), 0.3 * generator.normal(size=n), get_system("lj13"))

@@ -28,7 +28,7 @@ COMMAND = str(Path(sys.executable).parent / "idem-md")
 
 @pytest.mark.slow
 def test_the_installed_command_in_a_process_of_its_own(tmp_path):
-    """As a user would; the other tests save themselves the imports."""
+    """Commands as a user gives them; the other tests save themselves the imports."""
     env = {**os.environ, "PYTHONWARNINGS": "error::UserWarning"}
     command = [COMMAND, "sample", "gmm40", "-n", "50", "--out", "a.dcd", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)

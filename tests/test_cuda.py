@@ -205,7 +205,7 @@ def both(request):
 
 
 def alike(got, want, tolerance=5e-3, apart=0.05):
-    """Of the same paths nearly all; small differences of the network grow where the path forks."""
+    """Nearly all of the same paths; small differences of the network grow where the path forks."""
     a, b = (e.positions.reshape(len(e.positions), -1) for e in (got, want))
     far = np.abs(a - b).max(1) > tolerance * (1 + np.abs(b).max(1))
     assert far.mean() <= apart, f"{far.sum()} of {len(far)}"

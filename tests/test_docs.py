@@ -35,10 +35,13 @@ SMALLER = {
     "--minutes 0.3": "--minutes 0.06",
     "idem-md train cu13 ": "idem-md train cu13.toml ",
     "idem-md train argon13 ": "idem-md train argon13.toml ",
+    "idem-md train xe10 ": "idem-md train xe10.toml --elastic-network-steps 0 ",
+    "-n 1000 --out xe10.dcd": "-n 100 --nfe 4 --unweighted --out xe10.dcd",
+    "-n 1000 --steps 20000 ": "-n 100 --steps 1000 ",
     "idem_md.cli train dw4 --out": "idem_md.cli train dw4.toml --out",
     "exec idem-md train dw4 --out": "idem-md train dw4.toml --elastic-network-steps 0 --out",
     "idem-md tune runs/cu13 ": "idem-md tune runs/cu13 --steps 5 ",
-    # Of networks that have learnt nothing every weight may be zero, which is an error.
+    # With networks that have learnt nothing every weight may be zero, which is an error.
     "-n 1000 --nfe 50 --out": "-n 100 --nfe 4 --unweighted --out",
     "idem-md tune runs/argon13 ": "idem-md tune runs/argon13 --steps 5 ",
 }
@@ -77,7 +80,7 @@ def smaller(text, page):
 
 
 def short(options):
-    """Of an annealed last step, with an eighth of its energy calls."""
+    """An annealed last step with an eighth of its energy calls."""
     schedule = options["schedule"]
     return {**options, "schedule": {**schedule, "stages": max(schedule["stages"] // 8, 1)}}
 
@@ -97,7 +100,7 @@ def folder(tmp_path, monkeypatch, smallest_toml):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # a process a core would double what every page takes
-    for name in ("cu13", "argon13", "dw4"):
+    for name in ("cu13", "argon13", "dw4", "xe10"):
         (tmp_path / f"{name}.toml").write_text(smallest_toml(name))
     registries = [found for found in gc.get_objects() if type(found) is Registry]
     before = [dict(registry) for registry in registries]

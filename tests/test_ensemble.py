@@ -314,7 +314,7 @@ def test_parts_are_joined_with_their_weights_and_costs(tmp_path):
     assert np.array_equal(whole.positions[20:40], parts[1].positions) and whole.kind == "importance"
     p = whole.provenance
     assert (p["seeds"], p["energy_calls"], p["seconds"], p["failed"]) == ([1, 2, 3], 15, 4.5, 1) and "seed" not in p
-    # Of Z itself the whole is the mean of its parts.
+    # Z of the whole is the mean of that of its parts.
     assert whole.log_z == pytest.approx(np.log(np.mean([np.exp(e.log_z) for e in parts])))
     more = WeightedEnsemble.concatenate([whole, part(4)])
     assert more.provenance["seeds"] == [1, 2, 3, 4] and len(more) == 80

@@ -507,7 +507,7 @@ def test_a_disk_that_fills_while_a_folder_is_made(few, tmp_path, tiny_toml, what
     assert all("cannot write" in line and "File too large" in line for line in failed), done.stdout
     for k in range(len(limits) - 1):
         folder = tmp_path / f"run{k}"
-        # Of a run the state may be there: it can go on.
+        # The state of a run may be there: it can go on.
         assert not folder.exists() or set(names(folder)) <= {"config.json", "state.safetensors"}
     assert names(tmp_path / f"run{len(limits) - 1}") == whole
 
@@ -542,7 +542,7 @@ def test_a_trajectory_of_other_samples_is_refused(few, tmp_path):
     few.save(tmp_path / "x.dcd")
     other = few.resample(seed=1)
     other.save(tmp_path / "y.dcd")
-    # As after a kill between two renames.
+    # Like after a kill between two renames.
     (tmp_path / "y.dcd").replace(tmp_path / "x.dcd")
     with pytest.raises(FileFormatError, match="x.dcd: expected the trajectory that x.npz was written with"):
         idem_md.load_ensemble(tmp_path / "x.dcd")

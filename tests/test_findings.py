@@ -282,7 +282,7 @@ def test_analyse_command(tmp_path, capsys, monkeypatch):
 
 
 def test_energies_without_the_trap():
-    """As the calculator gives them, at the temperature that they were made for and at another."""
+    """Energies as the calculator gives them, at the temperature that they were made for and at another."""
     atoms = Icosahedron("Ar", 2, latticeconstant=5.4)
     atoms.calc = LennardJonesCluster(epsilon=0.0103, r_min=3.8)
     native = native_energy(atoms, 60.0, 0.05)

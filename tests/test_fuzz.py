@@ -80,7 +80,7 @@ def mutations(draw):
 
 
 def fuzzed(function):
-    """As many examples for all."""
+    """The same number of examples for all."""
     slow = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     return settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=slow, derandomize=True)(function)
 

@@ -113,7 +113,7 @@ def test_the_first_buffer_is_in_equilibrium_at_every_rung(config, system):
         z = (u.mean() - DIMENSION / 2 / beta) / ((DIMENSION / 2) ** 0.5 / beta / len(u) ** 0.5)
         assert abs(float(z)) < 5, (beta, z)
         assert scales[k] == pytest.approx((K / beta) ** -0.5, rel=0.15)
-    # Of about five moves; even pairs and odd.
+    # Rounds of about five moves; even pairs and odd.
     assert [ladder.rounds(n) for n in (0, 1, 5, 14, 16, 40)] == [(2, 1), (2, 1), (2, 3), (2, 7), (4, 4), (8, 5)]
     index = torch.arange(7)
     assert ladder.beta(index).tolist() == pytest.approx([ladder.betas[i % len(ladder)] for i in range(7)])
@@ -367,7 +367,7 @@ def test_presets_take_a_range():
 
 
 def test_molecules_start_at_their_geometry(config, system):
-    """By default where a ladder brings them elsewhere, or where it is asked for."""
+    """Walkers start at the geometry by default where a ladder brings them elsewhere, or where it is asked for."""
 
     def starting(start, ladder=True):
         buffer = config.buffer.model_copy(update={"start": start, "warmup_steps": 0, "size": 64})

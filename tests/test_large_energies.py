@@ -21,9 +21,9 @@ from idem_md.tuning import HeadTraining, tune
 from idem_md.units import Units
 
 ARGON = Units(3.822, 59.9)
-# As all-electron codes give them, in eV and here in kT.
+# Energies as all-electron codes give them, in eV and here in kT.
 OFFSETS = [eV / ARGON.kT_eV for eV in (-1e5, -6e5, -7e6)]
-# Of energies near 10^9 kT in double precision.
+# Rounding of energies near 10^9 kT in double precision.
 ROUNDING = 1e-6
 
 
@@ -203,7 +203,7 @@ def test_which_energies_agree():
 
 
 def test_a_field_is_found_below_a_large_zero():
-    """By what an energy changes on translation, not by which part of it."""
+    """External fields are found by what an energy changes on translation, not by which part of it."""
 
     @dataclass(frozen=True)
     class Field(Recipe):

@@ -31,7 +31,7 @@ def cluster():
 
 
 def errors(denoiser, energy):
-    """Of the meter at three noise levels, in nats per unit of ln sigma."""
+    """Errors by the meter at three noise levels, in nats per unit of ln sigma."""
     x = K**-0.5 * standard_normal((256, 5, 3), torch.Generator().manual_seed(1))
     return [read_meter(denoiser, energy, x, sigma, 0.05, chains=4, n_steps=100).error for sigma in (0.2, 0.5, 1.0)]
 

@@ -117,7 +117,7 @@ def test_a_file_that_came_meanwhile_is_left(command, parts, monkeypatch):
 
 
 def test_kept_samples_replace_nothing(tmp_path):
-    """Of an earlier interruption, in another format, by a process of the same number."""
+    """A file of an earlier interruption, in another format, by a process of the same number."""
     for suffix in (".npz", ".xtc"):
         outputs = Outputs([tmp_path / f"o{suffix}"], None, Claim([]), Claim([]))
         for n in (10, 20):

@@ -64,7 +64,7 @@ def test_report_is_one_set_of_files(report, three):
 
 
 def test_a_few_samples_far_away_do_not_hide_the_others(three):
-    """Of raw samples some have exploded: axes are those of the sets that are to be trusted."""
+    """Some raw samples have exploded: axes are those of the sets that are to be trusted."""
     e, chain = three["ours"], three["md"]
     u = np.concatenate([e.energies[4:], [1e3, 1e4, 1e5, 1e6]])
     raw = WeightedEnsemble(e.positions, u, np.zeros(len(u)), e.system, e.provenance, "raw")
@@ -94,7 +94,7 @@ def test_exact_samples_are_no_further_apart_than_chance(tmp_path):
     few = ENGINES["exact"].run("gmm40", 100, seed=2)
     raw = WeightedEnsemble(few.positions, few.energies, few.log_weights, few.system, few.provenance, "raw")
     spread = ENGINES["exact"].run("gmm40", n, seed=3)
-    # By weights that have nothing to do with the samples.
+    # Weights that have nothing to do with the samples.
     w = random.normal(size=n) * 1.6
     weighted = WeightedEnsemble(spread.positions, spread.energies, w, spread.system, spread.provenance)
     copies = np.repeat(np.arange(60), 20)

@@ -173,7 +173,7 @@ def test_interrupted_and_resumed_is_bit_for_bit(tiny, tmp_path, monkeypatch, opt
 
 
 def test_a_buffer_of_one_mode_gets_the_shares_of_all():
-    """By the weights of a network that knows all modes, whatever the buffer holds."""
+    """The weights of a network that knows all modes set shares, whatever the buffer holds."""
     config = preset("gmm40").model_copy(update={"buffer": BufferConfig(size=400, fresh=400, warmup_steps=0)})
     sampler = load_sampler("gmm40")
     energy = sampler.system.energy()

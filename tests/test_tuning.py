@@ -53,7 +53,7 @@ def test_the_number_of_calls_is_worth_most(variance, calls, seconds_a_call, path
 
 
 def test_a_share_that_can_be_counted_is():
-    """Of normal log weights both are the variance; a path in fifty that weighs next to nothing costs what it costs."""
+    """For normal log weights both are the variance; a path in fifty that weighs next to nothing costs what it costs."""
     log_w = 0.7 * torch.randn(20_000, generator=generator(4), dtype=torch.float64)
     assert effective_variance(log_w) == pytest.approx(0.49, rel=0.1)
     log_w[::50] -= 5.0

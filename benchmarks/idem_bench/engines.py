@@ -77,7 +77,7 @@ def measure_engines(
             "hardware": p["hardware"],
         }
         if e.kind == "chain" and "inefficiency" in p:
-            # As many frames more: an inefficiency is no less than what lies between two.
+            # With as many frames more, as an inefficiency is no less than what lies between two.
             longer = _run(name, target, LONGER * n, LONGER * p["steps"], seed + 1, workers).provenance
             row |= {
                 "kinetic_temperature": p["kinetic_temperature"],

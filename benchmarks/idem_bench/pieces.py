@@ -48,7 +48,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = tomllib.loads(
 RAW_NFES = (6, 25)
 # Seeds of samples, apart from those of training.
 SEED = 1000
-# Of each of the two exact sets.
+# Samples of each of the two exact sets.
 REFERENCE_SAMPLES = 10_000
 
 
@@ -159,7 +159,7 @@ class _Measuring:
         return shipped(self.system)
 
     def metrics(self, e: WeightedEnsemble) -> dict[str, Any]:
-        """Of raw samples, with what they cost."""
+        """Metrics of raw samples, with what they cost."""
         try:
             found: dict[str, Any] = raw_metrics(e.positions, e.energies, self.reference(), _centres(self.system))
         except ResultError as error:  # such as that every sample exploded: that belongs into the table
@@ -184,7 +184,7 @@ class _Measuring:
         return self.metrics(raw)
 
     def shipped_weighted(self, _: float) -> dict[str, Any]:
-        """By the plan that is chosen unless one is asked for."""
+        """Weighted samples by the default plan."""
         exact, e = self.reference(), self.sampler().sample(self.n or self.protocol["weighted"]["n"], seed=SEED)
         mean, error = e.mean_energy
         p = e.provenance
@@ -221,7 +221,7 @@ class _Measuring:
         self, name: str, seed: int, config: TrainingConfig, minutes: float, deadline: float
     ) -> dict[str, Any] | None:
         """A training from nothing, and raw samples by the protocol."""
-        # Of its own for other settings: neither gone on with nor taken for one of these.
+        # Other settings have a folder of their own, which is neither gone on with nor taken for one of these.
         folder = self.out / f"{self.system}-{name}-{seed}-{_digest(_settings(config), minutes)}"
         cost = self._train(folder, config, minutes, deadline)
         if cost is None or "failure" in cost:

@@ -117,7 +117,7 @@ def minima(ensemble: WeightedEnsemble, n: int = 100, seed: int = 0, most: int = 
     found = np.sort(np.concatenate([ours, theirs]))
     edges = _basins(found[np.isfinite(found)], 0.0)
     shares = [_histogram(u, edges)[:-1] for u in (ours, theirs)]
-    # As many as were asked for, but for the first that samples lead to.
+    # Not more than were asked for, but always the first one that samples lead to.
     shown = max(min(most, len(edges)), int((shares[0] > 0).argmax()) + 1)
     return Minima(np.array([low for low, _ in edges[:shown]]), shares[0][:shown], shares[1][:shown])
 

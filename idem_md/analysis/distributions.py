@@ -49,7 +49,7 @@ class Curve:
 
     @property
     def centres(self) -> np.ndarray:
-        """Of the bins, shape (k,)."""
+        """Middles of the bins, shape (k,)."""
         return 0.5 * (self.edges[1:] + self.edges[:-1])
 
 
@@ -125,7 +125,7 @@ def _indicators(ensemble: WeightedEnsemble, values, bins) -> tuple[np.ndarray, n
 
 
 def energy_distribution(ensemble: WeightedEnsemble, bins=60) -> Curve:
-    """Of u, in kT."""
+    """Distribution of the energy u, in kT."""
     u = ensemble.energies[ensemble.alive]
     return distribution(ensemble, u, bins, "energy (kT)", "probability density (1/kT)")
 

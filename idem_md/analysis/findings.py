@@ -88,7 +88,7 @@ def _rdf(e: WeightedEnsemble) -> Finding:
 
 
 def _values(e: WeightedEnsemble, name: str):
-    """Of an observable of positions, in Å, and their unit."""
+    """Values of an observable of positions, in Å, and their unit."""
     power = POWERS.get(name)
     values = OBSERVABLES[name](e.positions[e.alive])
     if not power:
@@ -107,7 +107,7 @@ def _of_observable(name: str, e: WeightedEnsemble) -> Finding:
 
 
 def find(name: str) -> Analysis:
-    """By the name of an analysis, or of an observable.
+    """The analysis of that name, or one of an observable of that name.
 
     Raises
     ------

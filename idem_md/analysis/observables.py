@@ -22,7 +22,7 @@ class Observable(Protocol):
 
 @runtime_checkable
 class Trajectory(Protocol):
-    """As MDTraj has them."""
+    """A trajectory like MDTraj's."""
 
     @property
     def xyz(self) -> np.ndarray:
@@ -31,7 +31,7 @@ class Trajectory(Protocol):
 
 
 OBSERVABLES: Registry[Observable] = Registry("observable")
-# Of what power of a length an observable is, by name; those that are not here are in a unit of their own.
+# The power of a length that an observable is, by its name; observables that are not here have a unit of their own.
 POWERS: dict[str, int] = {}
 
 F = TypeVar("F", bound=Callable)

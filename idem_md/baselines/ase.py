@@ -27,7 +27,7 @@ from .dynamics import Dynamics, DynamicsEngine, Frames
 
 __all__ = ["AseEngine", "Trap", "maker"]
 
-# Of atoms without an element.
+# For atoms without an element.
 DUMMY_MASS = 1.0
 
 

@@ -45,7 +45,7 @@ __all__ = [
 BYTES_A_COORDINATE = 48
 # A hundred million a second for a year.
 MAX_CALLS = 3 * 10**15
-# Of relaxing noise, and of tuning a step, before chains run.
+# Steps of relaxing noise, and rounds of tuning a step, before chains run.
 RELAX_STEPS, ROUNDS = 200, 50
 
 

@@ -37,7 +37,7 @@ START_STEPS = 200
 FORCES = 4
 # Independent samples a chain below which chains do not know how many they are.
 TRUSTED = 100
-# Of a run with a budget of seconds, the share that is spent on finding how fast it is.
+# The share of a budget of seconds that is spent on finding out how fast a run is.
 TRIAL = 0.05
 
 
@@ -171,7 +171,7 @@ class DynamicsEngine(Engine):
 
     @abstractmethod
     def masses(self, system: System) -> np.ndarray:
-        """Of the atoms, (N,), in g/mol."""
+        """Masses of the atoms, (N,), in g/mol."""
 
     def planned(self, system: System, n: int, budget: Budget, seed: int) -> Budget:
         """See `Engine`; a number of seconds is kept to while chains run."""

@@ -74,7 +74,7 @@ class Schedule:
         return self._places() ** self.power
 
     def step_sizes(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Of each stage, shape (T,), on the CPU."""
+        """The step of each stage, shape (T,), on the CPU."""
         if len(self.steps) == 1:
             return torch.full((self.stages,), self.steps[0], dtype=dtype, device="cpu")
         return torch.exp(_interpolated(self._places()[1:], [math.log(step) for step in self.steps])).to(dtype)
@@ -159,7 +159,7 @@ def run_annealing(
         run = _anneal(energy, mean, x_t, ends, betas, steps, schedule, seed, start)
         if not trace:
             run = run._replace(acceptance=run.acceptance[:0], increments=run.increments[:0])
-    # Of the two Gaussians the chains only know the exponents.
+    # The chains know only the exponents of the two Gaussians.
     dimension = subspace_dimension(energy.n_atoms, energy.n_dims)
     log_w = run.log_w if start is None else -run.log_w
     return run._replace(log_w=log_w + 0.5 * dimension * math.log(variance / sigma**2))

@@ -70,7 +70,7 @@ TrapOption = Annotated[
 
 
 def cores() -> int:
-    """That this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -137,7 +137,7 @@ class Factory:
 
 
 def system_of_network(network: Checkpoint, calculator: str | None, xml: Path | None, processes: int = 1) -> System:
-    """That of a network, or a potential of one's own in its units, with the trap of its training."""
+    """The system of a network, or a potential of the user's in its units, with the trap of the training."""
     from ..systems import SYSTEMS
 
     known, trap = network.system, network.provenance.get("trap_kT_per_angstrom2")

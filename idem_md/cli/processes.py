@@ -35,7 +35,7 @@ def launched(environment: Mapping[str, str]) -> tuple[int, int]:
     if "TORCHELASTIC_RUN_ID" in environment:
         here = int(environment["LOCAL_WORLD_SIZE"])
         return here, int(environment["WORLD_SIZE"]) // here
-    # Of the step that srun makes; a batch script has none, though it is a process of the job.
+    # These are of the step that srun makes; a batch script has none, though it is a process of the job.
     if "SLURM_STEP_NUM_TASKS" in environment:
         tasks, nodes = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment.get("SLURM_STEP_NUM_NODES", 1))
         if tasks % nodes:
@@ -69,7 +69,7 @@ def placed(device: str, distributed: bool) -> Iterator[Place]:
     from torch.distributed import destroy_process_group, group
 
     try:
-        # By itself it looks at the job, which in an interactive one says nothing of the step.
+        # Unless told, it looks at the job, which says nothing of the step if it is an interactive one.
         plugins = None if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment(auto_requeue=False)
         fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=nodes, strategy="ddp", plugins=plugins)
         fabric.launch()

@@ -98,7 +98,7 @@ class Distillation:
             check_float("lowest", self.lowest, above=0.0)
 
     def table(self) -> dict[str, Any]:
-        """As JSON."""
+        """The options, as JSON."""
         return {**asdict(self), "optimizer": self.optimizer.model_dump()}
 
 

@@ -52,7 +52,7 @@ class DoubleWell(Energy):
 
 
 class Harmonic(Energy):
-    """Atoms tied to their centroid by springs: a Gaussian on the mean-free subspace, log Z in closed form.
+    """Atoms tied to their centroid by harmonic springs: a Gaussian on the mean-free subspace, log Z in closed form.
 
     u = k/2 sum_i |x_i - mean(x)|^2
 

@@ -133,7 +133,7 @@ def mean_log_weight(log_weights: np.ndarray) -> tuple[float, float]:
 
 @vanishing
 def correlation_factor(weights: np.ndarray, ess: float) -> float:
-    """By which an error of independent samples with these normalised weights is multiplied if they are worth ``ess``:
+    """The factor of an error of independent samples with these normalised weights if they are worth only ``ess``:
     copies made by resampling and frames of chains carry little of their own. NaN where nothing can be said."""
     return math.sqrt(effective_size(weights) / ess) if ess >= MIN_ESS_FOR_ERRORS else math.nan
 

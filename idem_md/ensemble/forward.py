@@ -39,7 +39,7 @@ class ForwardWeights:
 
     @property
     def _wider(self) -> float:
-        """By which errors are wider than those of independent paths."""
+        """The ratio of errors to those of independent paths."""
         n = len(self.log_weights)
         return math.sqrt(n / min(n, n if self.independent is None else max(self.independent, 1.0)))
 

@@ -50,7 +50,7 @@ def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> d
 
 
 def _text(value: Any) -> str:
-    """As JSON, in which tuples are lists whether they have been in a file or not."""
+    """The value as JSON, in which tuples are lists whether they have been in a file or not."""
     return json.dumps(value, sort_keys=True, default=bare)
 
 
@@ -80,7 +80,7 @@ class _Known(NamedTuple):
 
 
 def refuse_other_potential(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """By the parameters of an energy; where it was evaluated does not matter.
+    """Compare the parameters of two energies; where they were evaluated does not matter.
 
     Raises
     ------
@@ -134,7 +134,7 @@ class _Part(NamedTuple):
 
 
 def _parts(k: int, e: Samples) -> list[_Part]:
-    """By the chunks that its provenance names; none, if it names none."""
+    """The parts of an ensemble, one for each chunk that its provenance names; none, if it names none."""
     try:
         runs = [Run(*map(operator.index, run)) for run in e.provenance.get("chunks", ())]
         n = sum(run.size * len(run.indices) for run in runs)

@@ -65,7 +65,7 @@ class EGNN(nn.Module):
     """
 
     class Options(LayeredOptions):
-        """As in `EGNN`."""
+        """Settings, as for `EGNN`."""
 
         name: str = "egnn"
 

@@ -150,7 +150,7 @@ class PaiNNFlowMap(FlowMap):
         self.radial = RadialSplines(options.n_basis, length)
         self.scalar_in = dense(n_scalars, c)
         self.vector_in = dense(n_scalars, c, bias=False)
-        # Of the Euler point, and of the noise that the denoiser sees in x_t.
+        # Two directions: to the Euler point, and that of the noise that the denoiser sees in x_t.
         self.direction_in = nn.Parameter(torch.randn(2, c, dtype=torch.float32) / c**0.5)
         self.film = nn.ModuleList(silent_linear(c, 2 * c) for _ in range(options.layers))
         self.messages = nn.ModuleList(Message(c, options.n_basis) for _ in range(options.layers))

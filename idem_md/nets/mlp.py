@@ -46,7 +46,7 @@ class MLP(nn.Module):
     """
 
     class Options(LayeredOptions):
-        """As in `MLP`."""
+        """Settings, as for `MLP`."""
 
         name: str = "mlp"
 

@@ -52,7 +52,7 @@ def page(ensembles: Mapping[str, WeightedEnsemble], summary: Mapping[str, Any]) 
             for label, e in ensembles.items()
         ),
         version=escape(version("idem-md")),
-        # As JSON it is the same; as part of a page it can end or begin no element.
+        # The same JSON, in which nothing can end or begin an element of the page.
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         plotly=get_plotlyjs(),
     )

@@ -73,7 +73,7 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
 
 
 def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> dict[str, Any]:
-    """Of values (ensemble -> array of its samples of some weight), by weight; raw ones dashed."""
+    """Densities of values (ensemble -> array of its samples of some weight), by weight; raw ones dotted."""
     found = {label: values(e) for label, e in ensembles.items()}
     edges = density_edges(ensembles, found, 0.001)
     figure = go.Figure()

@@ -40,7 +40,7 @@ def _about(label: str, e: WeightedEnsemble) -> str:
 
 
 def difference(e: WeightedEnsemble, reference: WeightedEnsemble) -> tuple[float, float]:
-    """By how many kT mean energies differ, and by how many standard errors (NaN if either error is not known)."""
+    """Difference of mean energies in kT, and in standard errors (NaN if either error is not known)."""
     (a, da), (b, db) = e.mean_energy, reference.mean_energy
     apart, error = abs(a - b), math.hypot(da, db)
     return apart, apart / error if error else 0.0

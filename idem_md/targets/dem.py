@@ -19,7 +19,7 @@ from .base import Batch, Target, TargetOptions, register_target
 
 __all__ = ["DemTarget", "dem_scores", "dem_scores_reference"]
 
-# Of the plain route: enough for vectorisation, little enough for the caches.
+# For the plain route: enough for vectorisation, few enough for the caches.
 CONFIGURATIONS_AT_ONCE = 16_384
 
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-# Of anything: a typing error beyond it, not a plan.
+# No number of anything is larger: beyond it there is a typing error, not a plan.
 MANY = 10**8
 
 

@@ -129,7 +129,7 @@ def init(
         start = geometry_start(energy, geometry, config.noise.sigma_min, walkers, generator, device)
     else:
         start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
-    # As much of the second half of the last rounds as there is room for; what chains see before is not in equilibrium.
+    # The second half of the last rounds, as far as there is room; what chains see before is not in equilibrium.
     kept = min(math.ceil(size / walkers), legs[-1] - legs[-1] // 2) - 1
     seen: deque[ChainState] = deque(maxlen=max(kept, 0))
 

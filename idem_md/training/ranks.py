@@ -18,7 +18,7 @@ __all__ = ["ALONE", "Ranks", "ProcessGroup", "part_of"]
 
 
 def part_of(whole: int, rank: int, size: int) -> int:
-    """Of a number that is shared out; the first ones have what is left over."""
+    """The part of a number that one rank gets; the first ones have what is left over."""
     return whole // size + (rank < whole % size)
 
 
@@ -65,7 +65,7 @@ class Ranks:
         return values
 
     def means(self, *values: float) -> list[float]:
-        """Of everyone's, one by one."""
+        """Means of everyone's, one by one."""
         return (self.totals(torch.tensor(values, dtype=torch.float64, device="cpu")) / self.size).tolist()
 
     def gather(self, value: Any) -> list[Any]:

@@ -42,9 +42,9 @@ LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
 STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
 # Seconds of one trial of the paths above, of the confirmation and of the timing of one plan; fewer samples are used
 # where they do not suffice.
-PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 5.0, 2.0
-# By speed alone, exp(-1) of the samples would be effective where the last step takes most of the time; with this power
-# of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
+PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 3.0, 2.0
+# If speed alone counted, exp(-1) of the samples would be effective where the last step takes most of the time; with
+# this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003

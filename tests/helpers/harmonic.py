@@ -17,7 +17,7 @@ def exact(x, sigma):
 
 
 def mse(sigma):
-    """Of the exact denoiser, per coordinate."""
+    """Error of the exact denoiser, per coordinate."""
     return SCALE**2 * sigma**2 / (SCALE**2 + sigma**2)
 
 

@@ -19,7 +19,7 @@ __all__ = ["NestedLastStep", "choose"]
 
 
 def choose(log_w: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of candidates with log weights (B, K), float64: the index of one drawn by weight, and log mean w, both (B,).
+    """Draw one of the candidates with log weights (B, K), float64, by weight: its index, and log mean w, both (B,).
 
     NaN counts as weight zero; where every weight is zero the first candidate is taken.
     """
