@@ -113,3 +113,15 @@ def test_quoted_messages_exist():
     ]
     assert len(quoted) > 20
     assert not [text for text in quoted if words(text) not in said]
+
+
+def test_help_of_options_fits_a_line():
+    """In a terminal of 80 columns, beside the names of options."""
+    long = []
+    groups = [("", typer.main.get_command(app))]
+    for name, command in groups:
+        groups += [(f"{name} {word}", one) for word, one in getattr(command, "commands", {}).items() if not one.hidden]
+        for p in command.params:
+            if p.param_type_name == "option" and not p.hidden and not (p.help and len(p.help) <= 45):
+                long.append(f"{name} {p.opts[0]}: {p.help}")
+    assert not [text for text in long if "--install-completion" not in text and "--show-completion" not in text]

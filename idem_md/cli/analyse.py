@@ -23,21 +23,18 @@ def analyse(
     file: Annotated[Path, typer.Argument(help="A DCD or XTC with its NPZ.")],
     observable: Annotated[
         str,
-        typer.Option(
-            help="Some of energy, potential_energy (eV, without a trap), heat-capacity, rdf, rg, pair-distances, q4, "
-            "q6, with commas; by default all that the system has."
-        ),
+        typer.Option(help="Names, with commas; all by default."),
     ] = "",
-    profile: Annotated[
-        str, typer.Option(help="Observables along which to give the free energy, with commas; energy is one.")
-    ] = "",
-    temperature: Annotated[
-        float | None, typer.Option(help="In kelvin: reweighted to that temperature, near that of the samples.")
-    ] = None,
+    profile: Annotated[str, typer.Option(help="Observables for free energies, with commas.")] = "",
+    temperature: Annotated[float | None, typer.Option(help="In kelvin: reweight to a temperature near by.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, distributions included.")] = False,
     plot: PlotOption = None,
 ) -> None:
-    """Weighted observables with errors: idem-md analyse lj13.dcd --observable rg,rdf"""
+    """Weighted observables with errors: idem-md analyse lj13.dcd --observable rg,rdf
+
+    Observables are energy, potential_energy (eV, without a trap), heat-capacity, rdf, rg, pair-distances, q4 and q6; by
+    default all that the system has. --profile gives free energies along observables, of which energy is one.
+    """
     with working() as work:
         from .. import analysis
         from ..ensemble import load_ensemble

@@ -35,19 +35,15 @@ def baseline(
     ],
     engine: Annotated[str, typer.Option(help="openmm, ase, mala, pt or exact.")] = "mala",
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 2000,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps a chain; by default 20,000, with openmm and ase 100,000.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps a chain; 20,000, of dynamics 100,000.")] = None,
     minutes: Annotated[float | None, typer.Option(help="As many steps as that takes, instead.")] = None,
     energy_calls: Annotated[int | None, typer.Option(help="As many steps as these allow, instead.")] = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin; by default the system's.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     labels: LabelsOption = None,
-    timestep: Annotated[
-        float | None, typer.Option(help="In fs, for openmm and ase; by default from the forces on the atoms.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
+    timestep: Annotated[float | None, typer.Option(help="In fs; by default from forces on the atoms.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     out: Annotated[Path, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = Path("md.dcd"),
     overwrite: Annotated[bool, OVERWRITE] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -66,9 +62,13 @@ def baseline(
 ) -> None:
     """What you would run otherwise: idem-md baseline lj13 --engine openmm -n 2000 --out md.dcd
 
-    openmm, ase: Langevin dynamics, a chain a core. mala: one independent chain a sample. pt: parallel tempering,
-    samples from the coldest rungs. exact: by formula (gmm40). Frames of chains are correlated, and count for as many
-    samples as they are worth; --discard SHARE and --inefficiency STEPS say how many that is instead of their energies.
+    Engines: openmm and ase run Langevin dynamics, one chain on each core; mala runs an independent chain for each
+    sample; pt is parallel tempering, with samples from the coldest rungs; exact is a formula (gmm40). Frames of chains
+    are correlated, and count for as many samples as they are worth; --discard SHARE and --inefficiency STEPS say how
+    many that is instead of their energies. --steps are those of a chain, unless --minutes or --energy-calls set them.
+
+    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
+    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     with working() as work:
         from ..baselines import ENGINES

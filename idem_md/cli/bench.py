@@ -108,10 +108,10 @@ def score(
     ] = "lj13",
     sigma: Annotated[
         list[float] | None,
-        typer.Option(help="Noise level, reduced length; may be given several times. By default 0.02 to 0.2."),
+        typer.Option(help="Noise level, reduced length; repeatable."),
     ] = None,
     samples: Annotated[int, typer.Option(help="Configurations.")] = 512,
-    chains: Annotated[int, typer.Option(help="Markov chains a configuration, in each of two halves.")] = 16,
+    chains: Annotated[int, typer.Option(help="Markov chains a configuration, in each half.")] = 16,
     steps: Annotated[int, typer.Option(help="Steps a chain.")] = 4000,
     seed: Seed = 0,
 ) -> None:
@@ -131,10 +131,10 @@ def weights(
     source: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
     ] = "lj13",
-    nfe: Annotated[list[int] | None, typer.Option(help="Network evaluations; may be given several times.")] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Network evaluations; repeatable.")] = None,
     kernel: Annotated[list[str] | None, typer.Option(help="Kernel; may be given several times.")] = None,
     last_step: Annotated[list[str] | None, typer.Option(help="Last step; may be given several times.")] = None,
-    calls: Annotated[int | None, typer.Option(help="Energy calls a sample of nested or annealed last steps.")] = None,
+    calls: Annotated[int | None, typer.Option(help="Energy calls of the last step, per sample.")] = None,
     n: Annotated[int, typer.Option("-n", help="Samples of each.")] = 10_000,
     seed: Seed = 0,
 ) -> None:

@@ -24,16 +24,12 @@ def check(
     file: Annotated[Path, typer.Argument(help="A DCD written by idem-md sample.")],
     reference: Annotated[
         Path | None,
-        typer.Option(help="DCD of the same system by a method that misses no mode, such as idem-md baseline."),
+        typer.Option(help="DCD by another method, which misses no state."),
     ] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="The run folder or checkpoint it was sampled with, if that is not a shipped one.")
-    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="Run folder or checkpoint, if it is not found.")] = None,
     n: Annotated[int, typer.Option("-n", help="Samples of the reference to use.")] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
-    minima: Annotated[
-        int, typer.Option(help="Without a reference: quench so many samples, and noise, some hundred calls each.")
-    ] = 0,
+    minima: Annotated[int, typer.Option(help="Quench so many samples, and noise, instead.")] = 0,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     plot: Annotated[Path | None, typer.Option(help="F.png: a picture of the weights.")] = None,
@@ -41,8 +37,12 @@ def check(
 ) -> None:
     """Can the weights be trusted? idem-md check lj13.dcd --reference md.dcd
 
-    With a reference: are all its minima visited, what do weights of paths from its samples say, and what is log Z at
-    most. With --minima: do the samples know of the deepest minima that noise leads to.
+    With --reference: are all its minima visited, what do the weights of paths up from its samples say, and what is log
+    Z at most? With --minima N: have the samples the deepest minima that noise leads to? That takes some hundred energy
+    calls for each of N samples and as many points of noise.
+
+    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
+    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     with working() as work:
         from ..analysis import coverage

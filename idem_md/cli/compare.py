@@ -15,8 +15,8 @@ __all__ = ["compare"]
 
 def compare(
     ensembles: Annotated[list[Path], typer.Argument(help="Two to four DCD files; the last one is the reference.")],
-    out: Annotated[Path, folder_option("Folder for index.html, figures, table.md and summary.json.")] = Path("report"),
-    aligned: Annotated[bool, typer.Option(help="Compute aligned W2 (a minute for 2000 clusters of 13 atoms).")] = True,
+    out: Annotated[Path, folder_option("Folder for the page, figures and tables.")] = Path("report"),
+    aligned: Annotated[bool, typer.Option(help="Compute aligned W2, which may take a minute.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
 ) -> None:
     """Compare ensembles: idem-md compare lj13.dcd md.dcd --out report/"""

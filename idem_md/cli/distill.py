@@ -24,19 +24,13 @@ __all__ = ["distill"]
 
 def distill(
     source: Annotated[str, typer.Argument(help="A system with a shipped checkpoint, or a run folder.")],
-    out: Annotated[
-        Path | None, folder_option("Folder for the new model.safetensors; by default the run folder.")
-    ] = None,
+    out: Annotated[Path | None, folder_option("Folder for the model; the run's by default.")] = None,
     steps: Annotated[int, typer.Option(help="Training steps of the flow map, in hundreds.")] = 5000,
-    lowest: Annotated[
-        float | None, typer.Option(help="Lowest noise level of the flow map; by default 0.4 of the scale of the data.")
-    ] = None,
+    lowest: Annotated[float | None, typer.Option(help="Lowest noise level of the flow map.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same flow map.")] = 0,
-    minutes: Annotated[
-        float | None, typer.Option(help="Budget of wall time for the flow map; the schedule shortens to fit.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget of wall time for the flow map.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
-    plans: Annotated[bool, typer.Option(help="Whether to tune plans, which takes energy calls.")] = True,
+    plans: Annotated[bool, typer.Option(help="Tune plans, which takes energy calls.")] = True,
     n: Annotated[int, typer.Option("-n", help="Samples on which plans are tried.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

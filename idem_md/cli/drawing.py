@@ -36,15 +36,13 @@ __all__ = [
 
 NfeOption = Annotated[
     int | None,
-    typer.Option(
-        "--nfe", help="Network evaluations a sample; by default those with the most effective samples a second."
-    ),
+    typer.Option("--nfe", help="Network evaluations; by default as tuned."),
 ]
 
 
 PlanOption = Annotated[
     Path | None,
-    typer.Option("--plan", metavar="FILE.toml", help="Kernel, last step and their effort, instead of the tuned ones."),
+    typer.Option("--plan", metavar="FILE.toml", help="Keys of a plan, instead of the tuned ones."),
 ]
 
 

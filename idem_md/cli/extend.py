@@ -21,16 +21,12 @@ MAX_SAMPLES = 1_000_000
 
 def extend(
     file: Annotated[Path, typer.Argument(help="A DCD written by idem-md sample, which is replaced by the larger set.")],
-    n: Annotated[int | None, typer.Option("-n", help="Samples to add; with --ess the most that are drawn.")] = None,
-    ess: Annotated[float | None, typer.Option(help="Draw until there are so many effective samples in all.")] = None,
-    sampler: Annotated[
-        str | None, typer.Option(help="The run folder or checkpoint it was sampled with, if that is not a shipped one.")
-    ] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Samples to add; at most so many with --ess.")] = None,
+    ess: Annotated[float | None, typer.Option(help="Draw until so many are effective in all.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Run folder or checkpoint, if it is not found.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
-    seed: Annotated[
-        int | None, typer.Option(help="By default that of the samples, whose random numbers go on where they ended.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="By default that of the samples, continued.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw; by default this one.")] = None,
     plot: PlotOption = None,
     device: Annotated[str, DEVICE] = "cpu",
@@ -38,7 +34,11 @@ def extend(
 ) -> None:
     """Add samples to a file: idem-md extend lj13.dcd --ess 1000
 
-    By the plan of the samples that are there.
+    The samples are drawn with the plan of those that are there, and with the random numbers that come next. The network
+    is found by the file, or given with --sampler.
+
+    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
+    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     from ..errors import UsageError
 

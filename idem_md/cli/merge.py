@@ -23,7 +23,7 @@ def merge(
 ) -> None:
     """Put samples of several jobs together: idem-md merge part-*.dcd --out all.dcd
 
-    In the order in which one process would have drawn them; what does not belong together is refused.
+    Samples come in the order in which one process would have drawn them. Parts that do not belong together are refused.
     """
     with working("reading") as work:
         from ..ensemble import WeightedEnsemble, load_ensemble

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Outputs", "PlotOption", "claim_outputs", "keeping"]
 
 
-PlotOption = Annotated[
-    Path | None, typer.Option("--plot", help="F.png: energies and pair distances, with weights and without.")
-]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="F.png: energies and pair distances.")]
 
 
 @dataclass(frozen=True)

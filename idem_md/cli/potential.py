@@ -38,23 +38,19 @@ CalculatorOption = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:FUNCTION",
-        help="A potential of your own: a function without arguments that returns ase.Atoms with a calculator; MODULE "
-        "may be a file, ./my.py.",
+        help="Function that returns atoms with calculator.",
     ),
 ]
 XmlOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", help="Or an OpenMM System as XML, with atoms and a geometry in the PDB of the same name."
-    ),
+    typer.Option(metavar="FILE", help="An OpenMM System; needs a PDB of that name."),
 ]
 
 LabelsOption = Annotated[
     str | None,
     typer.Option(
         metavar="0,1,1,...",
-        help="For a potential of your own: a number an atom, the same for atoms that are interchangeable; by default "
-        "for those of one element.",
+        help="Equal numbers for interchangeable atoms.",
     ),
 ]
 
@@ -63,8 +59,7 @@ TrapOption = Annotated[
     float | None,
     typer.Option(
         metavar="K",
-        help="For a potential of your own: stiffness of the harmonic trap that keeps a cluster together, in kT/Å^2; "
-        "0.05 by default.",
+        help="Stiffness of the trap in kT/Å^2; 0.05.",
     ),
 ]
 

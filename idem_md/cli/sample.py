@@ -42,22 +42,20 @@ def sample(
     system: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
     ],
-    n: Annotated[
-        int | None, typer.Option("-n", help="Number of samples, by default 1000; with --ess the most that are drawn.")
-    ] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Samples, or at most so many with --ess; 1000.")] = None,
     nfe: NfeOption = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Same seed, same machine: same samples, in however many processes. By default 0."),
+        typer.Option(help="Seed of all random numbers; 0 by default."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="F.dcd; F.pdb and F.npz are written beside it.")] = None,
-    ess: Annotated[float | None, typer.Option(help="Draw until there are so many effective samples.")] = None,
+    ess: Annotated[float | None, typer.Option(help="Draw until so many samples are effective.")] = None,
     temperature: Annotated[
         str | None,
         typer.Option(
             "--temperature",
             "--temperatures",
-            help="In kelvin; by default the system's, for which the network was trained. For several see idem-md scan.",
+            help="In kelvin; by default that of the training.",
         ),
     ] = None,
     plan: PlanOption = None,
@@ -68,7 +66,7 @@ def sample(
         str | None,
         typer.Option(
             metavar="K/M",
-            help="The share of job K of M, 0/8 to 7/8 for eight of them, of -n samples; see idem-md merge.",
+            help="Part of job K of M (from 0) of the samples.",
         ),
     ] = None,
     device: Annotated[str, DEVICE] = "cpu",
@@ -85,9 +83,13 @@ def sample(
 ) -> None:
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd
 
-    A plan in TOML has some of nfe, method (auto, diffusion, consistency), kernel (ddpm, analytic, elastic, consistency,
-    isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, and weighted = false for raw
-    samples in few evaluations. Options with the names of method, kernel, last_step and last_step_calls do the same.
+    The file of --plan has some of nfe, method (auto, diffusion, consistency), kernel (ddpm, analytic, elastic,
+    consistency, isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, and weighted =
+    false for raw samples in few evaluations. On one machine the same seed gives the same samples, in however many
+    processes and jobs: --shard 0/8 to 7/8 are the parts of eight jobs, which idem-md merge puts together.
+
+    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
+    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     from ..errors import UsageError
 

@@ -37,12 +37,10 @@ def scan(
     temperatures: Annotated[str, typer.Option(help="In kelvin, with commas.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples at each temperature.")] = 1000,
     nfe: NfeOption = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     out: Annotated[Path | None, typer.Option(help="F.dcd, for files F-60K.dcd and so on.")] = None,
     plan: PlanOption = None,
-    last_step_calls: Annotated[
-        int | None, typer.Option(help="Energy calls a sample for the nested or annealed last step.")
-    ] = None,
+    last_step_calls: Annotated[int | None, typer.Option(help="Energy calls of the last step, per sample.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     plot: PlotOption = None,
@@ -54,6 +52,9 @@ def scan(
 
     Paths above the last step, or their random numbers, are shared, so that differences between neighbours are less
     noisy than the ensembles.
+
+    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
+    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     options = plan_options(plan, nfe=nfe, last_step_calls=last_step_calls)
     kelvin = kelvins(temperatures)

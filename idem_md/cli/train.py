@@ -79,13 +79,12 @@ def train(
         str | None,
         typer.Option(
             "--preset",
-            help="refined, frugal, idem or pdem, for a name only; by default refined, or frugal for your own potential "
-            "if it is not native or energy calls have a budget.",
+            help="refined, frugal, idem or pdem.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
-    minutes: Annotated[float | None, typer.Option(help="Budget of wall time; the schedule shortens to fit.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget of wall time.")] = None,
     max_energy_calls: Annotated[int | None, typer.Option(help="Budget of energy calls; never exceeded.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
@@ -94,7 +93,7 @@ def train(
         typer.Option(
             "--temperatures",
             "--temperature",
-            help="In kelvin: that of your own potential, or 20,70 for one network for all from 20 to 70.",
+            help="In kelvin; 20,70 for all between 20 and 70.",
         ),
     ] = None,
     labels: LabelsOption = None,
@@ -122,6 +121,15 @@ def train(
     Ctrl-C keeps the last whole iteration; --resume goes on from there, bit for bit. At the end comes idem-md tune with
     4000 steps, unless there is a budget; --elastic-network-steps N takes another number, and 0 leaves it out. Processes
     of torchrun or srun train together with --distributed.
+
+    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
+    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
+    For such a potential --temperature is needed; --labels 0,1,1,... has a number for each atom, the same for atoms that
+    may be exchanged one by one (by default those of one element), and --trap the stiffness of the harmonic trap that
+    keeps a cluster together.
+
+    --preset is for names: refined by default, or frugal for your own potential if it is not native or if energy calls
+    have a budget; idem and pdem are the settings of the papers.
     """
     if iterations is not None:
         note("train --iterations is now the key iterations of [optimizer] in a TOML file")

@@ -48,24 +48,23 @@ def plan_tables(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def tune(
     source: Annotated[str, typer.Argument(help="A system with a shipped checkpoint, or a run folder.")],
-    out: Annotated[
-        Path | None, folder_option("Folder for the new model.safetensors; by default the run folder.")
-    ] = None,
+    out: Annotated[Path | None, folder_option("Folder for the model; the run's by default.")] = None,
     n: Annotated[int, typer.Option("-n", help="Samples to learn from, where there is no run.")] = 16_000,
-    steps: Annotated[int, typer.Option(help="Training steps of the elastic network; 0 for none.")] = 4000,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same elastic network.")] = 0,
-    candidates: Annotated[int, typer.Option(help="Energy calls a sample in the plan for expensive potentials.")] = 1,
+    steps: Annotated[int, typer.Option(help="Training steps of the elastic network, or 0.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    candidates: Annotated[int, typer.Option(help="Energy calls of expensive plans, per sample.")] = 1,
     pilot: Annotated[int, typer.Option(help="Samples on which plans are tried.")] = 1000,
-    nfe: Annotated[
-        list[int] | None, typer.Option(help="Network evaluations to plan for, given once or more; by default 4 to 50.")
-    ] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Network evaluations to plan for; repeatable.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Elastic network and sampling plans for a trained network: idem-md tune runs/lj13
 
-    Training ends with it; this is for checkpoints made before, or to do it again.
+    Training without a budget ends with it; this command is for other checkpoints, or to do it again.
+
+    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
+    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     with working() as work:
         from ..checks import check_int
