@@ -69,7 +69,7 @@ class Work:
         global _worked
         self._heard = time.monotonic() if _worked else -math.inf
         _worked = True
-        self._silent = silent
+        self._silent, self._unsaid = silent, list[str]()
         self.phase(label)
 
     def _view(self) -> RenderableType:
@@ -110,7 +110,12 @@ class Work:
         with self._lock:
             if self._silent:
                 return
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._unsaid.append(text)
+            if len(self._unsaid) > 1:  # a signal came in the midst of a line, which would be written twice
+                return
+            while self._unsaid:
+                self.console.print(self._unsaid[0], highlight=False, markup=False, soft_wrap=True)
+                del self._unsaid[0]
             self._heard = time.monotonic()
 
     def silence(self) -> None:

@@ -122,3 +122,19 @@ def test_functions_say_what_they_do_unless_told_not_to(tiny, tmp_path, monkeypat
     monkeypatch.setenv("IDEM_MD_QUIET", "1")
     sampler.sample(800, nfe=20, seed=0, last_step="plain", weighted=False)
     assert capfd.readouterr().err == ""
+
+
+def test_a_word_in_the_midst_of_another_is_said_once_and_after_it(capsys):
+    """A signal handler speaks while a line is being written."""
+    with working("test") as work:
+        written = work.console.print
+
+        def interrupted(text, **options):
+            if text == "first":
+                work.say("stopping")
+            written(text, **options)
+
+        work.console.print = interrupted
+        work.say("first")
+        work.say("last")
+    assert capsys.readouterr().err.splitlines()[-3:] == ["first", "stopping", "last"]
