@@ -113,9 +113,12 @@ class Work:
             self._unsaid.append(text)
             if len(self._unsaid) > 1:  # a signal came in the midst of a line, which would be written twice
                 return
-            while self._unsaid:
-                self.console.print(self._unsaid[0], highlight=False, markup=False, soft_wrap=True)
-                del self._unsaid[0]
+            try:
+                while self._unsaid:
+                    self.console.print(self._unsaid[0], highlight=False, markup=False, soft_wrap=True)
+                    del self._unsaid[0]
+            finally:
+                self._unsaid.clear()
             self._heard = time.monotonic()
 
     def silence(self) -> None:
