@@ -28,8 +28,8 @@ QUIET = "IDEM_MD_QUIET"
 
 _current: ContextVar[Work | None] = ContextVar("current", default=None)
 _quiet = False
-# Whether there was work in this process before: its first word comes at once, after the silence of loading.
-_worked = False
+# Whether this process has said a word: the first one comes at once, after the silence of loading.
+_spoke = False
 
 
 class Work:
@@ -66,9 +66,7 @@ class Work:
             redirect_stdout=False,  # results are for other programs
         )
         self._lock, self._over = threading.RLock(), threading.Event()
-        global _worked
-        self._heard = time.monotonic() if _worked else -math.inf
-        _worked = True
+        self._heard = time.monotonic() if _spoke else -math.inf
         self._silent, self._unsaid = silent, list[str]()
         self.phase(label)
 
@@ -107,6 +105,7 @@ class Work:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        global _spoke
         with self._lock:
             if self._silent:
                 return
@@ -119,7 +118,7 @@ class Work:
                     del self._unsaid[0]
             finally:
                 self._unsaid.clear()
-            self._heard = time.monotonic()
+            self._heard, _spoke = time.monotonic(), True
 
     def silence(self) -> None:
         """Another process speaks from now on."""

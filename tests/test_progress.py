@@ -138,3 +138,15 @@ def test_a_word_in_the_midst_of_another_is_said_once_and_after_it(capsys):
         work.say("first")
         work.say("last")
     assert capsys.readouterr().err.splitlines()[-3:] == ["first", "stopping", "last"]
+
+
+@pytest.mark.parametrize("spoke", [False, True])
+def test_the_first_word_of_a_process_comes_at_once(monkeypatch, capsys, spoke):
+    """Later ones after a second and a half; work that is done at once says nothing."""
+    monkeypatch.setattr(progress, "_spoke", spoke)
+    with working("short"):
+        pass
+    with working("test"):
+        time.sleep(0.6)
+    said = capsys.readouterr().err
+    assert "short" not in said and ("test" in said) == (not spoke)
