@@ -45,8 +45,10 @@ def _parameter(p, kind) -> str:
         return f"- `{p.name.upper()}`: {p.help}"
     kind = next((one for one in get_args(kind) if one is not type(None)), kind)
     value = "" if kind is bool else f" {p.metavar or getattr(kind, '__name__', 'TEXT').upper()}"
-    default = "" if kind is bool or p.default is None else f" By default {p.default}."
-    return f"- `{', '.join(p.opts)}{value}`: {p.help}{default}"
+    default = "" if kind is bool or p.default in (None, "") else f" By default {p.default}."
+    if p.secondary_opts:  # a switch with two positions
+        default = f" By default {'on' if p.default else 'off'}."
+    return f"- `{', '.join((*p.opts, *p.secondary_opts))}{value}`: {p.help}{default}"
 
 
 def names(page: str) -> str:
@@ -60,7 +62,7 @@ def names(page: str) -> str:
             members = re.split(r",\s*", chosen[1]) if chosen else module.__all__
         except ModuleNotFoundError:  # a single class
             module, members = importlib.import_module(where), [name]
-        rows += [f"| `{name}` | {_first(getattr(module, name))} |" for name in members]
+        rows += [f"| `{name}` | {said} |" for name in members if (said := _first(getattr(module, name)))]
     return "\n".join(["| name | what it is |", "|---|---|", *rows])
 
 
@@ -68,9 +70,8 @@ def _first(thing) -> str:
     documented = inspect.isclass(thing) or inspect.isroutine(thing) or inspect.ismodule(thing)
     text = inspect.getdoc(thing) if documented else None
     if not text:
-        return "a constant or an alias"
-    sentence = re.split(r"(?<=[.:;])\s", " ".join(text.split("\n\n")[0].split()))[0]
-    return sentence.rstrip(":;").replace("|", "\\|")
+        return ""
+    return re.split(r"(?<=\.)\s", " ".join(text.split("\n\n")[0].split()))[0].replace("|", "\\|")
 
 
 def made(page: str, text: str) -> str:

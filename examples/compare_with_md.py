@@ -111,7 +111,7 @@ def expensive(run, n=4000, steps=20_000):
 
 def figure(raced, crossed, covered, file):
     """Speed; shares of the shapes of DW-4 beside the reference's; mass of GMM-40 that is missing beside what chance
-    gives. Bars of error are one standard error (of the missing mass by the delta method)."""
+    gives. Bars of error are one standard error; that of the missing mass takes the shares of modes for independent."""
     drawing = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = drawing.subplots(1, 3)
     colours = dict(zip(("idem-md", "openmm Langevin", "ase Langevin", "native MALA"), COLOURS))

@@ -109,8 +109,9 @@ class Work:
         with self._lock:
             if self._silent:
                 return
+            busy = bool(self._unsaid)  # a signal came in the midst of a line, which would be written twice
             self._unsaid.append(text)
-            if len(self._unsaid) > 1:  # a signal came in the midst of a line, which would be written twice
+            if busy:
                 return
             try:
                 while self._unsaid:

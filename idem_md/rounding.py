@@ -12,9 +12,8 @@ def with_error(value: float, error: float | None) -> str:
 
     An error that is not known (None, NaN) is called unknown; one of nothing but rounding is said to be 0.
     """
-    if error is None or not math.isfinite(error):
-        return f"{value:.5g} ± unknown"
-    if error <= 1e-9 * abs(value):
-        return f"{value:.5g} ± 0"
+    known = error is not None and math.isfinite(error)
+    if error is None or not known or error <= 1e-13 * abs(value):
+        return f"{value:{'.0f' if abs(value) >= 1e5 else '.5g'}} ± {'0' if known else 'unknown'}"
     digits = max(1 - math.floor(math.log10(error)), 0)
     return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -164,8 +164,10 @@ def as_numbers(name: str, value: Any, wanted: str = "an array of numbers") -> np
     return array.astype(np.float64, copy=False)
 
 
-def trap_stiffness(parameters: Mapping[str, Any], length_angstrom: float) -> float:
-    """Stiffness of the harmonic trap (kT / Å^2) in an energy of such ``parameters``; 0 if there is none."""
-    k = parameters.get("trap_kT_per_angstrom2", parameters.get("trap", 0.0) / length_angstrom**2)
+def trap_stiffness(parameters: Mapping[str, Any], length_angstrom: float) -> float | None:
+    """Stiffness of the harmonic trap (kT / Å^2) in an energy of such ``parameters``; None if they do not say."""
+    k = parameters.get("trap_kT_per_angstrom2")
+    if k is None and isinstance(reduced := parameters.get("trap"), int | float):
+        k = reduced / length_angstrom**2
     # The potential may be at another temperature than it was made for.
-    return k * parameters.get("factor", 1.0)
+    return None if k is None else float(k * parameters.get("factor", 1.0))

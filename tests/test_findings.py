@@ -310,6 +310,8 @@ def test_energies_without_the_trap():
         (12345.6, 12.3, "12346 ± 12"),
         (1.0, 0.0, "1 ± 0"),
         (2.5, None, "2.5 ± unknown"),
+        (123456.7, float("nan"), "123457 ± unknown"),
+        (-1.3566e9, 0.08, "-1356600000.000 ± 0.080"),
     ],
 )
 def test_numbers_have_as_many_digits_as_their_errors_allow(value, error, expected):

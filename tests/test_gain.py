@@ -170,4 +170,4 @@ def test_the_cost_is_told_before_the_first_call():
         TrainingDisplay(work, 100, may_end=True).cost(169_000, 2_000, config, seconds)
     assert said[0].startswith("the first buffer takes 169,000 energy calls, each of")
     assert "169,000 energy calls (about 3 minutes), each of up to" in said[1] and "2,000 more" in said[1]
-    assert "(about 141 minutes)" in said[2] and "2,000 more (about 2 minutes)" in said[2]
+    assert "(about 2 hours)" in said[2] and "2,000 more (about 2 minutes)" in said[2]

@@ -10,6 +10,7 @@ import torch
 import idem_md
 from idem_md.baselines import ENGINES
 from idem_md.checkpoint import build_denoiser, load_checkpoint, save_checkpoint
+from idem_md.tensor_files import read_tensors
 from idem_md.tuning import HeadTraining, elastic_network, tune
 
 HEADS = HeadTraining(steps=12, batch=8, options={"elastic_network": {"hidden": 8}})
@@ -106,7 +107,49 @@ def test_plans_go_on_where_they_were(trained, samples, tmp_path, monkeypatch):
     assert all(torch.equal(a, heads_of(tuned)[k]) for k, a in heads_of(known).items())
     first, later = (replace(c.plans["diffusion"][4], seconds=None) for c in (known, tuned))
     assert first == later and tuned.provenance["tuning_energy_calls"] > spent
-    assert "tuning_so_far" not in tuned.provenance and not (tmp_path / "m-tuning.safetensors").exists()
+    assert "tuning_so_far" not in tuned.provenance
+    assert not [part for part in ("tuning", "head", "levels") if (tmp_path / f"m-{part}.safetensors").exists()]
+
+
+@pytest.mark.slow
+def test_levels_are_measured_once(trained, samples, tmp_path, monkeypatch):
+    """Interrupted at the third pilot, after the first level; a damaged file of levels is begun anew."""
+    plans, out = sys.modules["idem_md.tuning.plans"], tmp_path / "m.safetensors"
+    pilot, tried = plans.run_pilot, []
+
+    def counted(*arguments):
+        tried.append(arguments[3].sigma)
+        if len(tried) == stop:
+            raise KeyboardInterrupt
+        return pilot(*arguments)
+
+    monkeypatch.setattr(plans, "run_pilot", counted)
+    monkeypatch.setattr(plans, "LOWEST", (0.45, 0.7))
+    settings = {"heads": replace(HEADS, steps=0), "nfes": {"diffusion": (4,)}, "pilot": 100}
+    stop = 0
+    tune(trained, samples, out, **settings)
+    whole, stop = list(tried), 1 + tried.index(tried[-1])  # the first pilot of the last level
+    tried.clear()
+    out.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        tune(trained, samples, out, **settings)
+    _, header = read_tensors(tmp_path / "m-levels.safetensors", "levels")
+    assert list(header["tried"]) == ["0"] and header["energy_calls"] > 0 and not header["levels"]
+    stop = 0
+    tried.clear()
+    tuned = tune(trained, samples, out, **settings)
+    assert tried == [sigma for sigma in whole if sigma != whole[0]] and len(tried) < len(whole)
+    assert tuned.provenance["tuning_energy_calls"] > header["energy_calls"]
+    stop = len(whole)
+    tried.clear()
+    out.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        tune(trained, samples, out, **settings)
+    (tmp_path / "m-levels.safetensors").write_bytes(b"not a file of levels")
+    stop = 0
+    tried.clear()
+    tune(trained, samples, out, **settings)
+    assert tried == whole
 
 
 def test_a_damaged_file_is_not_gone_on_from(bare, samples, tmp_path):

@@ -87,6 +87,9 @@ def test_the_trap_of_a_training_is_that_of_what_comes_after(folder, monkeypatch,
     assert trap_stiffness(usual.parameters, usual.units.length_angstrom) == pytest.approx(expected)
     with pytest.raises(UsageError, match="trap: expected none for a built-in system, got 0.3"):
         own_system("lj13", None, None, None, trap=0.3)
+    if function == "argon:trapped":
+        with pytest.raises(UsageError, match="trap: expected at least that of the calculator, 0.193"):
+            own_system("mine", function, None, kelvin, trap=0.1)
 
 
 @pytest.mark.slow
@@ -113,6 +116,21 @@ def test_a_calculator_from_training_to_samples(folder):
     assert "the potential of 'cu13' is not part of this file" in cli(folder, *sampled, code=2)
     found = json.loads(cli(folder, *sampled, *own, "--out", "s.dcd", "--json"))
     assert found["n"] == 12 and found["energy_calls"] == 12
+
+    def trap(file):
+        return idem_md.load_ensemble(folder / file).provenance["parameters"]["trap_kT_per_angstrom2"]
+
+    assert trap("s.dcd") == 0.1
+    cli(folder, "baseline", "run", *own, "--engine", "ase", "-n", 12, "--steps", 40, "--out", "run-md.dcd", "--json")
+    assert trap("run-md.dcd") == 0.1
+    # A run that was killed before its model was written knows its trap, and so does one that goes on.
+    (folder / "run" / "model.safetensors").unlink()
+    cli(folder, *sampled, *own, "--out", "k.dcd", "--json")
+    assert trap("k.dcd") == 0.1
+    again = ("train", "tiny.toml", *own, "--temperature", 900, "--out", "run", "--elastic-network-steps", 0, "--resume")
+    assert "the trap was 0.1 kT/Å^2 in that run, now it is 0.2" in cli(folder, *again, "--trap", 0.2, code=2)
+    cli(folder, *again)
+    assert load_checkpoint(folder / "run" / "model.safetensors").provenance["trap_kT_per_angstrom2"] == 0.1
     md = ("baseline", "cu13", "--engine", "ase", *own, "--temperature", 900, "-n", 12, "--steps", 40)
     assert json.loads(cli(folder, *md, "--out", "md.dcd", "--json"))["chains"] >= 1
     e = idem_md.load_ensemble(folder / "md.dcd")

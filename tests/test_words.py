@@ -13,9 +13,6 @@ import typer
 from idem_md.cli import app
 
 ROOT = Path(__file__).parent.parent
-CODE = sorted(
-    path for folder in ("idem_md", "examples", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
-)
 # Old names are the subject of the first, the second is a diary.
 EXEMPT = ("coming-from-0.1.md", "lab-notes.md")
 PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p.name not in EXEMPT)]
@@ -85,12 +82,6 @@ def test_pages_that_are_made_are_up_to_date():
     spec.loader.exec_module(made)
     old = [path.name for path, text in made.pages().items() if path.read_text(encoding="utf-8") != text]
     assert not old, f"{old}: run python docs/made_pages.py"
-
-
-def test_every_command_is_on_the_page_of_commands():
-    page = (ROOT / "docs" / "guides" / "command-line.md").read_text(encoding="utf-8")
-    for name in typer.main.get_command(app).commands:
-        assert f"## `idem-md {name}`" in page, name
 
 
 def test_quoted_messages_exist():

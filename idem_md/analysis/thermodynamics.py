@@ -81,7 +81,7 @@ def trap_energies(ensemble: WeightedEnsemble) -> np.ndarray | None:
     sample failed."""
     parameters: Mapping[str, Any] = ensemble.system.parameters or ensemble.provenance.get("parameters", {})
     length = ensemble.system.units.length_angstrom
-    k = trap_stiffness(parameters, length) * length**2
+    k = (trap_stiffness(parameters, length) or 0.0) * length**2
     if not k:
         return None
     x = ensemble.positions

@@ -10,7 +10,15 @@ import typer
 from ..progress import working
 from .console import OVERWRITE, print_json
 from .outputs import claim_outputs, keeping
-from .potential import CalculatorOption, LabelsOption, XmlOption, cores, own_system, system_of_network
+from .potential import (
+    CalculatorOption,
+    LabelsOption,
+    XmlOption,
+    cores,
+    explaining_potentials,
+    own_system,
+    system_of_network,
+)
 from .results import print_table, result
 
 __all__ = ["baseline"]
@@ -29,13 +37,12 @@ CHAIN_FACTS = {
 }
 
 
+@explaining_potentials
 def baseline(
-    system: Annotated[
-        str, typer.Argument(help="A built-in system, idem-md systems lists them; or a name for your own potential.")
-    ],
+    system: Annotated[str, typer.Argument(help="A built-in system, a run folder, or a name for your own potential.")],
     engine: Annotated[str, typer.Option(help="openmm, ase, mala, pt or exact.")] = "mala",
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 2000,
-    steps: Annotated[int | None, typer.Option(help="Steps a chain; 20,000, of dynamics 100,000.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps a chain; by default 20,000 or more.")] = None,
     minutes: Annotated[float | None, typer.Option(help="As many steps as that takes, instead.")] = None,
     energy_calls: Annotated[int | None, typer.Option(help="As many steps as these allow, instead.")] = None,
     temperature: Annotated[float | None, typer.Option(help="In kelvin; by default the system's.")] = None,
@@ -65,10 +72,8 @@ def baseline(
     Engines: openmm and ase run Langevin dynamics, one chain on each core; mala runs an independent chain for each
     sample; pt is parallel tempering, with samples from the coldest rungs; exact is a formula (gmm40). Frames of chains
     are correlated, and count for as many samples as they are worth; --discard SHARE and --inefficiency STEPS say how
-    many that is instead of their energies. --steps are those of a chain, unless --minutes or --energy-calls set them.
-
-    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
-    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
+    many that is instead of their energies. --steps are those of a chain, by default 20,000, of openmm and ase 100,000;
+    --minutes or --energy-calls set them instead.
     """
     with working() as work:
         from ..baselines import ENGINES
@@ -83,7 +88,8 @@ def baseline(
             given["workers"] = cores()
         chosen = chosen.configured(**given)
         outputs = claim_outputs(work, [out], overwrite)
-        if system in SYSTEMS or not Path(system).is_dir():
+        runs = any((Path(system) / name).exists() for name in ("model.safetensors", "state.safetensors"))
+        if system in SYSTEMS or not runs:
             target = own_system(system, calculator, xml, temperature, labels=labels) or get_system(system)
         else:  # a run, whose network knows temperature, labels and trap
             if labels is not None:

@@ -11,7 +11,7 @@ import typer
 from ..progress import working
 from .console import check_png, picture, print_json
 from .drawing import network_of
-from .potential import CalculatorOption, XmlOption, system_of_network
+from .potential import CalculatorOption, XmlOption, explaining_potentials, system_of_network
 
 if TYPE_CHECKING:
     from ..ensemble import WeightedEnsemble
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 
+@explaining_potentials
 def check(
     file: Annotated[Path, typer.Argument(help="A DCD written by idem-md sample.")],
     reference: Annotated[
@@ -29,7 +30,7 @@ def check(
     sampler: Annotated[str | None, typer.Option(help="Run folder or checkpoint, if it is not found.")] = None,
     n: Annotated[int, typer.Option("-n", help="Samples of the reference to use.")] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
-    minima: Annotated[int, typer.Option(help="Quench so many samples, and noise, instead.")] = 0,
+    minima: Annotated[int, typer.Option(help="Quench so many samples and noise; minima.")] = 0,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     plot: Annotated[Path | None, typer.Option(help="F.png: a picture of the weights.")] = None,
@@ -40,9 +41,6 @@ def check(
     With --reference: are all its minima visited, what do the weights of paths up from its samples say, and what is log
     Z at most? With --minima N: have the samples the deepest minima that noise leads to? That takes some hundred energy
     calls for each of N samples and as many points of noise.
-
-    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
-    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     with working() as work:
         from ..analysis import coverage

@@ -11,7 +11,7 @@ from ..progress import working
 from .console import DEVICE
 from .drawing import draw, network_of, potential_words, report, sampler_of, show
 from .outputs import PlotOption, claim_outputs
-from .potential import CalculatorOption, XmlOption
+from .potential import CalculatorOption, XmlOption, explaining_potentials
 
 __all__ = ["extend", "extend_file"]
 
@@ -19,6 +19,7 @@ __all__ = ["extend", "extend_file"]
 MAX_SAMPLES = 1_000_000
 
 
+@explaining_potentials
 def extend(
     file: Annotated[Path, typer.Argument(help="A DCD written by idem-md sample, which is replaced by the larger set.")],
     n: Annotated[int | None, typer.Option("-n", help="Samples to add; at most so many with --ess.")] = None,
@@ -36,9 +37,6 @@ def extend(
 
     The samples are drawn with the plan of those that are there, and with the random numbers that come next. The network
     is found by the file, or given with --sampler.
-
-    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
-    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     from ..errors import UsageError
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +29,7 @@ __all__ = [
     "XmlOption",
     "atoms_of",
     "cores",
+    "explaining_potentials",
     "own_system",
     "system_of_network",
 ]
@@ -59,9 +62,18 @@ TrapOption = Annotated[
     float | None,
     typer.Option(
         metavar="K",
-        help="Stiffness of the trap in kT/Å^2; 0.05.",
+        help="Stiffness in kT/Å^2; by default 0.05.",
     ),
 ]
+
+
+def explaining_potentials(command: Callable) -> Callable:
+    """Decorator: says in the help of a command what ``--calculator`` and ``--xml`` take."""
+    command.__doc__ = f"""{inspect.cleandoc(command.__doc__ or "")}
+
+--calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may be
+a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name."""
+    return command
 
 
 def cores() -> int:
@@ -225,13 +237,20 @@ def own_system(
 def _added(atoms: ase.Atoms, kelvin: float, trap: float | None) -> float:
     """The stiffness (kT / Å^2) to add to that of the calculator, for as much as ``trap`` in all."""
     from ..energies.native_ase import added_trap, native_potential
+    from ..errors import UsageError
+    from ..units import trap_stiffness
 
     if trap is None:
         return added_trap(atoms)
     known = native_potential(atoms)
     if known is None or not known.has_trap():
         return trap
-    own = known.reduced(atoms.get_chemical_symbols(), kelvin, 0.0, 1.0).parameters["trap"]
+    energy = known.reduced(atoms.get_chemical_symbols(), kelvin, 0.0, 1.0)
+    own = trap_stiffness(energy.parameters, 1.0) or 0.0
+    if trap < (1 - 1e-9) * own:
+        raise UsageError(
+            f"trap: expected at least that of the calculator, {own:.3g} kT/Å^2 at {kelvin:g} K, got {trap:g}"
+        )
     return max(trap - own, 0.0)
 
 

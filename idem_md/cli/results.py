@@ -72,11 +72,9 @@ def _energies(ensemble: WeightedEnsemble, mean: tuple[float, float | None]) -> l
     from ..analysis import potential_energies, trap_energies
     from ..systems import built_in_name
 
-    units, physical = ensemble.system.units, ensemble.system.n_dims == 3  # or its temperature is only a name
-
     def in_units(value: float, error: float | None) -> str:
-        factors = ((1.0, "kT"), (units.kT_eV, "eV"), (units.kT_kJ_per_mol, "kJ/mol"))[: 3 if physical else 1]
-        return "\n".join(f"{with_error(f * value, None if error is None else f * error)} {unit}" for f, unit in factors)
+        factors = ensemble.system.kT.items()
+        return "\n".join(f"{with_error(f * value, None if error is None else f * error)} {unit}" for unit, f in factors)
 
     rows = [("mean energy", in_units(*mean))]
     trap = None if built_in_name(ensemble.system) else trap_energies(ensemble)

@@ -24,7 +24,7 @@ from .drawing import (
 )
 from .extend import MAX_SAMPLES, extend_file
 from .outputs import claim_outputs
-from .potential import CalculatorOption, XmlOption
+from .potential import CalculatorOption, XmlOption, explaining_potentials
 from .scan import scan_temperatures
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ PILOT = 250
 HIDDEN_PLOT = Annotated[Path | None, typer.Option("--plot", hidden=True, help="Now idem-md analyse FILE --plot.")]
 
 
+@explaining_potentials
 def sample(
     system: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
     ],
-    n: Annotated[int | None, typer.Option("-n", help="Samples, or at most so many with --ess; 1000.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Samples, with --ess at most; 1000 by default.")] = None,
     nfe: NfeOption = None,
     seed: Annotated[
         int | None,
@@ -85,11 +86,9 @@ def sample(
 
     The file of --plan has some of nfe, method (auto, diffusion, consistency), kernel (ddpm, analytic, elastic,
     consistency, isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, and weighted =
-    false for raw samples in few evaluations. On one machine the same seed gives the same samples, in however many
+    false for raw samples in few evaluations. --method, --kernel, --last-step and --last-step-calls do what the keys of
+    these names do. On one machine the same seed gives the same samples, in however many
     processes and jobs: --shard 0/8 to 7/8 are the parts of eight jobs, which idem-md merge puts together.
-
-    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
-    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     from ..errors import UsageError
 

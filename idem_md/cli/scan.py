@@ -22,7 +22,7 @@ from .drawing import (
     show,
 )
 from .outputs import PlotOption, claim_outputs
-from .potential import CalculatorOption, XmlOption
+from .potential import CalculatorOption, XmlOption, explaining_potentials
 
 if TYPE_CHECKING:
     from ..sampler import PlanOptions
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["scan", "scan_temperatures"]
 
 
+@explaining_potentials
 def scan(
     system: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
@@ -52,9 +53,6 @@ def scan(
 
     Paths above the last step, or their random numbers, are shared, so that differences between neighbours are less
     noisy than the ensembles.
-
-    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
-    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     options = plan_options(plan, nfe=nfe, last_step_calls=last_step_calls)
     kelvin = kelvins(temperatures)

@@ -11,7 +11,7 @@ import typer
 from ..progress import Work, working
 from .console import DEVICE, Stop, folder_option, picture, print_json
 from .drawing import kelvins, note
-from .potential import CalculatorOption, LabelsOption, TrapOption, XmlOption, own_system
+from .potential import CalculatorOption, LabelsOption, TrapOption, XmlOption, explaining_potentials, own_system
 from .processes import launched, placed
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def _temperatures(text: str | None) -> tuple[float | None, tuple[float, float] |
     return values[0], (values[0], values[1]) if len(values) == 2 else None
 
 
+@explaining_potentials
 def train(
     config: Annotated[str, typer.Argument(help="A system name, a TOML file, or a name for your own potential.")],
     out: Annotated[Path | None, folder_option("Run folder; runs/NAME by default.")] = None,
@@ -122,8 +123,6 @@ def train(
     4000 steps, unless there is a budget; --elastic-network-steps N takes another number, and 0 leaves it out. Processes
     of torchrun or srun train together with --distributed.
 
-    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
-    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     For such a potential --temperature is needed; --labels 0,1,1,... has a number for each atom, the same for atoms that
     may be exchanged one by one (by default those of one element), and --trap the stiffness of the harmonic trap that
     keeps a cluster together.
@@ -137,19 +136,21 @@ def train(
         from ..errors import BudgetExhausted, Interrupted, UsageError
         from ..files import locked
         from ..sampler import expectation
-        from ..training import load_config, run_config
+        from ..training import load_config, run_config, run_trap
         from ..training import train as run_training
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
         kelvin, several = _temperatures(temperatures)
+        folder = Path("runs") / name if out is None else out
+        if resume and trap is None and (calculator or xml):
+            trap = run_trap(folder)
         own = own_system(name, calculator, xml, kelvin, processes=processes, labels=labels, trap=trap)
         if own is None and kelvin is not None and several is None:
             raise UsageError(
                 "temperature: expected none for a built-in system, whose network is for its own, or two with a comma, "
                 "got one"
             )
-        folder = Path("runs") / name if out is None else out
         chosen = (preset_name, seed, iterations, several) != (None,) * 4 or config.endswith(".toml")
         begun = run_config(folder) if resume and not chosen and (folder / "state.safetensors").exists() else None
         if begun is not None and begun.system == name:

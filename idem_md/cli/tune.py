@@ -9,7 +9,7 @@ import typer
 
 from ..progress import working
 from .console import folder_option, print_json
-from .potential import CalculatorOption, XmlOption, system_of_network
+from .potential import CalculatorOption, XmlOption, explaining_potentials, system_of_network
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +46,14 @@ def plan_tables(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+@explaining_potentials
 def tune(
     source: Annotated[str, typer.Argument(help="A system with a shipped checkpoint, or a run folder.")],
     out: Annotated[Path | None, folder_option("Folder for the model; the run's by default.")] = None,
     n: Annotated[int, typer.Option("-n", help="Samples to learn from, where there is no run.")] = 16_000,
     steps: Annotated[int, typer.Option(help="Training steps of the elastic network, or 0.")] = 4000,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    candidates: Annotated[int, typer.Option(help="Energy calls of expensive plans, per sample.")] = 1,
+    candidates: Annotated[int, typer.Option(help="Energy calls a sample if they are expensive.")] = 1,
     pilot: Annotated[int, typer.Option(help="Samples on which plans are tried.")] = 1000,
     nfe: Annotated[list[int] | None, typer.Option(help="Network evaluations to plan for; repeatable.")] = None,
     calculator: CalculatorOption = None,
@@ -62,9 +63,6 @@ def tune(
     """Elastic network and sampling plans for a trained network: idem-md tune runs/lj13
 
     Training without a budget ends with it; this command is for other checkpoints, or to do it again.
-
-    --calculator MODULE:FUNCTION names a function without arguments that returns ase.Atoms with a calculator; MODULE may
-    be a file, ./my.py. --xml FILE names an OpenMM System, with atoms and a geometry in the PDB of the same name.
     """
     with working() as work:
         from ..checks import check_int

@@ -34,7 +34,7 @@ class Energy(ABC):
     max_calls : int or None
         Budget; an evaluation that would exceed it raises `BudgetExhausted` instead.
     seconds_a_call : float
-        How long an evaluation takes in a full batch, by those so far; 0 where that is not known or nothing.
+        How long an evaluation takes in a full batch (of an executor: on one process), by those so far; 0 if unknown.
     """
 
     seconds_a_call = 0.0

@@ -71,12 +71,6 @@ def _summary(label: str, e: WeightedEnsemble, reference: WeightedEnsemble) -> di
     }
 
 
-def _kT(e: WeightedEnsemble) -> dict[str, float]:
-    """kT in other units; none in the plane, where the temperature is only a name."""
-    units = e.system.units
-    return {"eV": units.kT_eV, "kJ/mol": units.kT_kJ_per_mol} if e.system.n_dims == 3 else {}
-
-
 def _floors(reference: Reference, aligned: bool) -> dict[str, float]:
     """The metrics between two halves of the reference, one of which is taken as raw samples: what chance gives."""
     half = len(reference.energies) // 2
@@ -200,7 +194,7 @@ def compare(
     floors = {label: _by_chance(halves, ensembles[label], ensembles[last]) for label in labels}
     summary = {
         "system": ensembles[last].system.name,
-        "kT": _kT(ensembles[last]),
+        "kT": ensembles[last].system.kT,
         "reference": last,
         "sentences": sentences(ensembles, metrics, floors),
         "protocol": {k: v for k, v in PROTOCOL.items() if k != "plain_w2"},

@@ -8,12 +8,13 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..analysis import distribution, heat_capacity, pair_distances
+from ..analysis import Curve, distribution, heat_capacity, pair_distances
 from ..ensemble import WeightedEnsemble
 from ..ensemble.estimators import MIN_ESS_FOR_ERRORS, log_mean_weight
 
 __all__ = [
     "COLOURS",
+    "densities",
     "density_edges",
     "named",
     "plot_energies",
@@ -64,14 +65,30 @@ def density_edges(ensembles: Mapping[str, WeightedEnsemble], values: Mapping[str
 
 def named(label: str, e: WeightedEnsemble) -> str:
     """A label with the number of effective samples, without which no two curves can be compared."""
-    return label if e.kind == "raw" else f"{label} ({e.ess:,.0f} effective)"
+    few = ", no errors" if e.ess < MIN_ESS_FOR_ERRORS else ""
+    return label if e.kind == "raw" else f"{label} ({e.ess:,.0f} effective{few})"
+
+
+def densities(e: WeightedEnsemble, values: np.ndarray, edges: np.ndarray) -> tuple[Curve | None, np.ndarray | None]:
+    """What to draw of values (of the samples of some weight): a density by weight, with errors unless too few samples
+    are effective, and one that ignores the weights, if they differ; None for what there is not."""
+    weighted = None
+    if e.kind != "raw" and e.ess >= MIN_ESS_FOR_ERRORS:
+        weighted = distribution(e, values, edges, least=MIN_ESS_FOR_ERRORS)
+    elif e.kind != "raw":
+        w = np.broadcast_to(e.weights[e.alive].reshape(-1, *[1] * (values.ndim - 1)), values.shape)
+        share = np.histogram(values, edges, weights=w / values[0].size)[0] / np.diff(edges)
+        weighted = Curve(edges, share, np.full(len(share), np.nan), "value", "probability density")
+    if e.kind != "raw" and not _is_weighted(e):
+        return weighted, None
+    return weighted, np.histogram(values, edges)[0] / (values.size * np.diff(edges))
 
 
 def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     """Densities of energies and pair distances as PNG, by weight, with bands of one standard error; dotted without the
     weights.
 
-    All are shares of the whole set, whatever of it lies outside of the axes.
+    All are shares of the samples of some weight, whatever of them lies outside of the axes.
     """
     figure = Figure(figsize=(9.2, 3.7), layout="constrained")
     several = next(iter(ensembles.values())).positions.shape[1] > 1  # atoms: a single one has no pairs
@@ -83,15 +100,13 @@ def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
         edges = density_edges(ensembles, values, 0.0005)
         centres = 0.5 * (edges[1:] + edges[:-1])
         for (label, e), colour in zip(ensembles.items(), cycle(COLOURS)):
-            v = values[label]
-            if e.kind != "raw" and e.ess >= MIN_ESS_FOR_ERRORS:
-                curve = distribution(e, v, edges, least=MIN_ESS_FOR_ERRORS)
+            curve, ignored = densities(e, values[label], edges)
+            if curve is not None:
                 axis.plot(centres, curve.values, color=colour, lw=1.6, label=named(label, e))
                 band = curve.values - curve.errors, curve.values + curve.errors
                 axis.fill_between(centres, *band, color=colour, alpha=0.25, lw=0)
-            if e.kind == "raw" or _is_weighted(e):
-                raw = np.histogram(v, edges)[0] / (v[0].size * len(e) * np.diff(edges))
-                axis.plot(centres, raw, color=colour, lw=1.3, ls=":", label=f"{label}, weights ignored")
+            if ignored is not None:
+                axis.plot(centres, ignored, color=colour, lw=1.3, ls=":", label=f"{label}, weights ignored")
     axes[0].set(xlabel="energy u (kT)", ylabel="probability density (1/kT)")
     if several:
         axes[1].set(xlabel="pair distance (reduced length)", ylabel="probability density")

@@ -31,7 +31,7 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
                 "ensemble",
                 "samples",
                 "effective",
-                *(f"mean energy ({unit})" for unit in ("kT", *summary["kT"])),
+                *(f"mean energy ({unit})" for unit in summary["kT"]),
                 "log Z",
                 "standard errors apart",
             ),
@@ -97,7 +97,7 @@ def _averages(summary: Mapping[str, Any]) -> Iterator[list[str]]:
             label,
             f"{s['n']:,}",
             _number(s["ess"], ",.0f"),
-            *(with_error(f * mean, None if error is None else f * error) for f in (1.0, *summary["kT"].values())),
+            *(with_error(f * mean, None if error is None else f * error) for f in summary["kT"].values()),
             "–" if s["log_z"] is None else with_error(s["log_z"], s["log_z_err"]),
             apart,
         ]

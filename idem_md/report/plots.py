@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from ..analysis import OBSERVABLES, Curve, distribution
+from ..analysis import OBSERVABLES, Curve
 from ..ensemble import WeightedEnsemble
-from ..ensemble.estimators import MIN_ESS_FOR_ERRORS, log_mean_weight
-from .figures import COLOURS, density_edges, named
+from ..ensemble.estimators import log_mean_weight
+from .figures import COLOURS, densities, density_edges, named
 
 __all__ = ["Plot", "plots", "structures"]
 
@@ -78,10 +78,10 @@ def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str
     edges = density_edges(ensembles, found, 0.001)
     figure = go.Figure()
     for (label, e), colour in zip(ensembles.items(), COLOURS):
-        if e.kind != "raw" and e.ess >= MIN_ESS_FOR_ERRORS:
-            _band(figure, distribution(e, found[label], edges, least=MIN_ESS_FOR_ERRORS), named(label, e), colour)
-        if e.kind in ("raw", "importance"):
-            density = np.histogram(found[label], edges)[0] / (found[label].size * np.diff(edges))
+        curve, density = densities(e, found[label], edges)
+        if curve is not None:
+            _band(figure, curve, named(label, e), colour)
+        if density is not None:
             figure.add_scatter(
                 x=(0.5 * (edges[1:] + edges[:-1])).tolist(),
                 y=density.tolist(),

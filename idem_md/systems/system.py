@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..units import Units, as_numbers, in_angstrom, in_kelvin
+from ..units import Units, as_numbers, in_angstrom, in_kelvin, trap_stiffness
 from .exchanges import refuse_unlike
 from .topology import openmm_topology
 
@@ -145,6 +145,17 @@ class System:
     def has_energy(self) -> bool:
         """Whether `energy` gives one; not if the system was read from a file that has only its description."""
         return not isinstance(self.origin, _Unknown)
+
+    @property
+    def trap(self) -> float | None:
+        """Stiffness of the harmonic trap in kT / Å^2, if it is known."""
+        return trap_stiffness(self.parameters, self.units.length_angstrom)
+
+    @property
+    def kT(self) -> dict[str, float]:
+        """One kT in units of energy; in the plane, where the temperature is only a name, in kT alone."""
+        physical = {"eV": self.units.kT_eV, "kJ/mol": self.units.kT_kJ_per_mol} if self.n_dims == 3 else {}
+        return {"kT": 1.0, **physical}
 
     @property
     def n_atoms(self) -> int:

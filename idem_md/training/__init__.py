@@ -5,7 +5,7 @@ from .config import TrainingConfig, load_config
 from .gain import how_it_ended
 from .presets import PRESETS, default_preset, preset
 from .run import recover, train
-from .state import run_config, run_samples
+from .state import run_config, run_samples, run_trap
 
 __all__ = [
     "PRESETS",
@@ -19,6 +19,7 @@ __all__ = [
     "recover",
     "run_config",
     "run_samples",
+    "run_trap",
     "save_checkpoint",
     "train",
 ]

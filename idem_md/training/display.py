@@ -59,7 +59,7 @@ class TrainingDisplay:
         """After every outer iteration."""
         work = self.work
         if not self.total:
-            work.phase("training, sooner if it gains no more" if self.may_end else "training", unit="steps")
+            work.phase("training (may end sooner)" if self.may_end else "training", unit="steps")
         if state.total != self.total:
             self.total = state.total
             work.resize(state.total * self.inner_steps, state.iteration * self.inner_steps)
@@ -78,7 +78,10 @@ def _time(seconds: float) -> str:
     """In words, if it is worth a word."""
     if seconds < 5:
         return ""
-    return f" (about {seconds:.0f} s)" if seconds < 100 else f" (about {seconds / 60:.0f} minutes)"
+    for least, unit, size in ((7200, "hours", 3600), (100, "minutes", 60)):
+        if seconds >= least:
+            return f" (about {seconds / size:.0f} {unit})"
+    return f" (about {seconds:.0f} s)"
 
 
 def _table(r: IterationReport, calls: int) -> Table:

@@ -27,7 +27,6 @@ from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
 from ..tensor_files import read_tensors
 from ..torch_state import own_torch
-from ..units import trap_stiffness
 from .accuracy import measure_accuracy
 from .budgets import Budget, decaying_now
 from .config import TrainingConfig
@@ -38,7 +37,7 @@ from .journal import Journal, forget_calls
 from .loop import IterationReport, init, outer_iteration
 from .ranks import ALONE, ProcessGroup, Ranks
 from .resampling import out_of_equilibrium
-from .state import SavedRun, TrainingState, load_state, save_state
+from .state import TRAP, SavedRun, TrainingState, load_state, save_state
 
 __all__ = ["recover", "train"]
 
@@ -61,10 +60,8 @@ def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finish
         "hardware": hardware(),
         "versions": versions(),
     }
-    if state.system.parameters:
-        provenance["trap_kT_per_angstrom2"] = trap_stiffness(
-            state.system.parameters, state.system.units.length_angstrom
-        )
+    if state.system.trap is not None:
+        provenance[TRAP] = state.system.trap
     ema, ladder = copy.deepcopy(state.ema).cpu(), state.ladder
     if ladder is None:
         return Checkpoint(ema, measure_accuracy(config, state), config.model_dump(), state.system, provenance)
@@ -106,6 +103,8 @@ def recover(folder: Path) -> Checkpoint:
         config = TrainingConfig.parse(header["config"], str(path))
         name = config.system
         system = system_described(name, header.get("system"))
+        if not system.parameters and header.get(TRAP) is not None:
+            system = replace(system, parameters={TRAP: float(header[TRAP])})
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
     state, calls, _, processes = load_state(path, config, system)

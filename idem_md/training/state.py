@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,10 @@ from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
 from .ranks import ALONE, Ranks
 from .ring import RingBuffer
 
-__all__ = ["SavedRun", "TrainingState", "load_state", "run_config", "run_samples", "save_state"]
+__all__ = ["SavedRun", "TrainingState", "load_state", "run_config", "run_samples", "run_trap", "save_state"]
+
+# Key of headers and provenances for the stiffness of the trap: descriptions of foreign systems do not have it.
+TRAP = "trap_kT_per_angstrom2"
 
 
 @dataclass
@@ -123,6 +127,7 @@ def save_state(
         "energy_calls": energy_calls,
         "log": log,
         "system": state.system.describe(),
+        TRAP: state.system.trap,
     }
     if state.ladder is not None:
         header |= {"betas": state.ladder.betas, "walkers": state.buffer.walkers}
@@ -205,6 +210,9 @@ def load_state(
         _refuse_another(path, "", TrainingConfig.parse(header["config"], str(path)).model_dump(), config.model_dump())
         named = {k: v for k, v in system.describe().items() if k != "description"}  # that is prose
         _refuse_another(path, "the system's ", header["system"], named)
+        was, now = header.get(TRAP), system.trap
+        if was is not None and now is not None and not math.isclose(was, now, rel_tol=1e-9):
+            raise ConfigError(f"{path}: cannot resume: the trap was {was:g} kT/Å^2 in that run, now it is {now:g}")
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
@@ -254,6 +262,13 @@ def load_state(
         raise
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None
+
+
+def run_trap(folder: Path) -> float | None:
+    """Stiffness of the trap (kT / Å^2) of a run that has begun; None if there is no run, or it does not say."""
+    with suppress(FileFormatError):
+        return read_tensors(Path(folder) / "state.safetensors", "state")[1].get(TRAP)
+    return None
 
 
 def run_config(folder: Path) -> TrainingConfig:

@@ -57,7 +57,7 @@ class SoFar:
                 rest = {name: value for name, value in known.provenance.items() if name != KEY}
                 self.checkpoint, self.rungs = replace(known, provenance=rest), record["rungs"]
                 self.energy_calls, self.seconds = record["energy_calls"], record["seconds"]
-                self.has_expensive = record["has_expensive"]
+                self.has_expensive = record.get("has_expensive", False)
                 if not known.rungs:
                     wanted = record["nfes"]
                     self.measured.plans = {m: {n: known.plans[m][n] for n in nfes} for m, nfes in wanted.items()}
