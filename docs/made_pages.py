@@ -71,7 +71,7 @@ def _first(thing) -> str:
     text = inspect.getdoc(thing) if documented else None
     if not text:
         return ""
-    return re.split(r"(?<=\.)\s", " ".join(text.split("\n\n")[0].split()))[0].replace("|", "\\|")
+    return re.split(r"(?<!Ann\.)(?<!Stat\.)(?<=\.)\s", " ".join(text.split("\n\n")[0].split()))[0].replace("|", "\\|")
 
 
 def made(page: str, text: str) -> str:

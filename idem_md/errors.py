@@ -73,4 +73,4 @@ class BudgetExhausted(IdemError):
 
 
 class Interrupted(IdemError):
-    """Asked to stop before there was anything to keep."""
+    """The program was asked to stop before there was anything to keep."""

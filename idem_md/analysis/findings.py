@@ -28,7 +28,7 @@ __all__ = ["ANALYSES", "Finding", "analyse", "find", "profile", "register_analys
 
 @dataclass(frozen=True)
 class Finding:
-    """One result.
+    """One result of `analyse`: a mean, a distribution or both with errors, or why there is neither.
 
     Attributes
     ----------

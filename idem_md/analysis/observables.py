@@ -15,7 +15,7 @@ __all__ = ["OBSERVABLES", "POWERS", "Observable", "positions_of", "radius_of_gyr
 
 
 class Observable(Protocol):
-    """One call: positions (n, N, D) to values (n,) or (n, ...), in their unit of length."""
+    """A function of positions (n, N, D) with values (n,) or (n, ...), in their unit of length."""
 
     def __call__(self, x: np.ndarray, /) -> np.ndarray: ...
 

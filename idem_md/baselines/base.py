@@ -50,7 +50,7 @@ RELAX_STEPS, ROUNDS = 200, 50
 
 
 class EngineSamples(NamedTuple):
-    """What an engine found.
+    """Positions that an engine drew, and facts for their provenance.
 
     Attributes
     ----------
@@ -147,7 +147,7 @@ def _by_calls(tell: Progress, total: int) -> Callable[[int], None]:
 
 
 class Engine(ABC):
-    """EngineSamples equilibrium samples of a system without a network.
+    """A way to draw equilibrium samples of a system without a network.
 
     Attributes
     ----------

@@ -43,7 +43,7 @@ LEVELS, FINE, ERROR_SAMPLES = 24, 4, 256
 
 @dataclass(frozen=True)
 class Distillation:
-    """Settings.
+    """Settings of a distillation.
 
     Attributes
     ----------

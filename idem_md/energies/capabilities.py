@@ -31,7 +31,7 @@ __all__ = [
 
 
 class ChainRun(NamedTuple):
-    """Where a batch of chains got to.
+    """Where a batch of chains ended.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class ChainRun(NamedTuple):
 
 
 class TemperingRun(NamedTuple):
-    """Where C ladders of R replicas got to.
+    """Where C ladders of R replicas ended.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class DemScores(NamedTuple):
 
 
 class AnnealRun(NamedTuple):
-    """Where annealed chains got to.
+    """Where annealed chains ended, and their log weights.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ class Modes(Protocol):
 
 @runtime_checkable
 class Physical(Protocol):
-    """A physical scale, and a chemical symbol for each atom."""
+    """An energy with a physical scale, and with a chemical symbol for each atom."""
 
     @property
     def units(self) -> Units: ...
@@ -204,6 +204,6 @@ class Scalable(Protocol):
 
 @runtime_checkable
 class HasWorkers(Protocol):
-    """Processes of its own, which `close` stops; they start again when needed."""
+    """An energy with processes of its own, which `close` stops; they start again when needed."""
 
     def close(self) -> None: ...

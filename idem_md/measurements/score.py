@@ -34,7 +34,7 @@ SIGMAS = (0.02, 0.05, 0.1, 0.15, 0.2)
 
 @dataclass(frozen=True)
 class MeterReading:
-    """One row of the meter.
+    """One row of the score-error meter.
 
     Attributes
     ----------

@@ -46,7 +46,7 @@ class FlowMapOptions(Table):
 
 
 class FlowMap(nn.Module, ABC):
-    """The extension point of such heads: Dbar - D in units of its own scale, zero at first.
+    """The extension point of heads that learn a flow map: Dbar - D in units of its own scale, zero at first.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ class NetworkOptions(Table):
 
 
 class LayeredOptions(NetworkOptions):
-    """With ``layers`` of ``channels``."""
+    """Options of networks that have ``layers`` of ``channels``."""
 
     channels: int = Field(64, ge=8, le=512)
     layers: int = Field(4, ge=1, le=4096)

@@ -107,8 +107,8 @@ def get_system(name: str | System) -> System:
 
 
 def system_described(name: str, table: Mapping[str, Any] | None) -> System:
-    """What a file calls by that name: the built-in system, if its description is of that one or missing; else a system
-    without an energy, as described.
+    """The system that a file calls by that name: the built-in one, if its description is of that one or missing; else a
+    system without an energy, as described.
 
     Raises
     ------

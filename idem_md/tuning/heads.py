@@ -17,7 +17,7 @@ __all__ = ["HEAD_TRAININGS", "HeadTraining", "TrainHead", "register_head_trainin
 
 @dataclass(frozen=True)
 class HeadTraining:
-    """Settings: Adam with a cosine decay, weights averaged.
+    """Settings of the training of heads: Adam with a cosine decay; weights are averaged.
 
     Attributes
     ----------

@@ -38,7 +38,7 @@ class LastStepResult(NamedTuple):
 
 
 class LastStep(ABC):
-    """Ends a path.
+    """The end of a path, from its lowest noise level to a sample.
 
     Attributes
     ----------
