@@ -121,20 +121,17 @@ def test_a_calculator_from_training_to_samples(folder):
         return idem_md.load_ensemble(folder / file).provenance["parameters"]["trap_kT_per_angstrom2"]
 
     assert trap("s.dcd") == 0.1
-    cli(folder, "baseline", "run", *own, "--engine", "ase", "-n", 12, "--steps", 40, "--out", "run-md.dcd", "--json")
-    assert trap("run-md.dcd") == 0.1
     # A run that was killed before its model was written knows its trap, and so does one that goes on.
     (folder / "run" / "model.safetensors").unlink()
     cli(folder, *sampled, *own, "--out", "k.dcd", "--json")
     assert trap("k.dcd") == 0.1
     again = ("train", "tiny.toml", *own, "--temperature", 900, "--out", "run", "--elastic-network-steps", 0, "--resume")
     assert "the trap was 0.1 kT/Å^2 in that run, now it is 0.2" in cli(folder, *again, "--trap", 0.2, code=2)
-    cli(folder, *again)
-    assert load_checkpoint(folder / "run" / "model.safetensors").provenance["trap_kT_per_angstrom2"] == 0.1
-    md = ("baseline", "cu13", "--engine", "ase", *own, "--temperature", 900, "-n", 12, "--steps", 40)
+    md = ("baseline", "run", "--engine", "ase", *own, "-n", 12, "--steps", 40)
     assert json.loads(cli(folder, *md, "--out", "md.dcd", "--json"))["chains"] >= 1
     e = idem_md.load_ensemble(folder / "md.dcd")
     assert e.system.units.temperature_kelvin == 900 and e.system.elements == ("Cu",) * 13
+    assert trap("md.dcd") == 0.1
 
 
 def test_a_shipped_network_for_a_calculator(folder):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import idem_md
 from idem_md import BudgetExhausted, ConfigError, FileFormatError, UsageError, load_sampler, train
 from idem_md.chains import MALA, ChainState, posterior_mean, relax
-from idem_md.checkpoint import save_checkpoint
+from idem_md.checkpoint import save_checkpoint, weights_digest
 from idem_md.diffusion import KERNELS, Paths, SamplingPlan, level_density
 from idem_md.energies import Harmonic, LennardJones
 from idem_md.geometry import centred, standard_normal
@@ -388,8 +388,13 @@ def test_time_budget_shortens_the_schedule(tiny, tmp_path, monkeypatch, stopped_
 
 def test_time_budget_is_kept(tiny, tmp_path):
     long = tiny.model_copy(update={"optimizer": tiny.optimizer.model_copy(update={"iterations": 10**6})})
-    p = train(long, tmp_path / "run", minutes=0.05).provenance
+    first = train(long, tmp_path / "run", minutes=0.05)
+    p = first.provenance
     assert 0 < p["iterations"] <= p["planned"] < 10**6
+    # The budget is that of all sessions: another one has nothing left, and changes nothing.
+    again = train(long, tmp_path / "run", minutes=0.05, resume=True)
+    assert weights_digest(again.denoiser) == weights_digest(first.denoiser)
+    assert again.provenance["iterations"] == p["iterations"] and again.provenance["finished"] == p["finished"]
 
 
 @pytest.mark.parametrize("target", ["buffer", "mixed", "dem"])

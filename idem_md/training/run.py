@@ -338,6 +338,10 @@ def _train(
     finished = True
     energy.on_count = journal.note
     while state.iteration < state.total:
+        # Or a run that its budget had ended would go on by an iteration whenever it is resumed.
+        if state.iteration and budget.used(state.seconds, calls) >= 1:
+            finished = False
+            break
         report = outer_iteration(config, energy, state, stop, on_step, ranks)
         seconds = ranks.broadcast(earlier + time.perf_counter() - start)
         calls = sum(ranks.gather(energy.calls))
@@ -366,9 +370,6 @@ def _train(
         if ranks.size > 1:
             journal.restart(energy.calls)
         on_iteration(report, state, calls)
-        if used >= 1 and state.iteration < state.total:
-            finished = False
-            break
     if state.iteration == 0:
         raise BudgetExhausted(
             f"{folder}: stopped before the first iteration was complete, there is no model yet; "
