@@ -15,13 +15,15 @@ from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
 from ..systems import System
 from ..training import TrainingConfig, default_preset, load_checkpoint, preset, run_config, run_samples, train
-from ..tuning import HeadTraining, tune
+from ..tuning import HeadTraining, default_nfes, tune
 from .cache import read_card
 
 __all__ = ["first_settings", "train_once"]
 
 # Training steps of the elastic network at first use: most of what longer ones give, in a few minutes.
 ELASTIC_NETWORK_STEPS = 1000
+# Network evaluations that plans are made for at first use, and samples to try them on: half as long as all.
+NFES, PILOT = (4, 6, 12, 25, 50), 600
 
 
 def first_settings(
@@ -30,6 +32,11 @@ def first_settings(
     """Settings of a training at first use, with a preset or the one that suits the potential and a budget of energy
     calls."""
     return preset(system, name or default_preset(system, calls), seed, temperatures, calls)
+
+
+def _nfes(temperatures: tuple[float, float] | None) -> dict[str, tuple[int, ...]] | None:
+    """Numbers of evaluations to plan for, by method; for a range of temperatures those of `tune`."""
+    return dict.fromkeys(default_nfes(), NFES) if temperatures is None else None
 
 
 def train_once(
@@ -89,5 +96,6 @@ def train_once(
         model,
         system=system,
         heads=HeadTraining(steps=ELASTIC_NETWORK_STEPS),
-        nfes=None if budget["max_energy_calls"] is None else {},
+        nfes={} if budget["max_energy_calls"] is not None else _nfes(temperatures),
+        pilot=PILOT,
     )

@@ -76,16 +76,21 @@ def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:
     write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
 
 
-def _with_what_came_after(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, with heads and plans if the model that is there has some and is of the same network."""
+def _model_of(path: Path, denoiser: torch.nn.Module) -> Checkpoint | None:
+    """The model that is there, if it is of the same network; it may have heads and plans."""
     try:
         known = load_checkpoint(path)
     except FileFormatError:  # none, or one that is to be replaced anyway
-        return checkpoint
+        return None
     theirs = known.denoiser.state_dict()
-    if not all(k in theirs and torch.equal(theirs[k], v) for k, v in checkpoint.denoiser.state_dict().items()):
-        return checkpoint
-    return replace(known, provenance={**known.provenance, **checkpoint.provenance})
+    same = all(k in theirs and torch.equal(theirs[k], v.cpu()) for k, v in denoiser.state_dict().items())
+    return known if same else None
+
+
+def _with_what_came_after(path: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, with heads and plans if the model that is there has some and is of the same network."""
+    known = _model_of(path, checkpoint.denoiser)
+    return checkpoint if known is None else replace(known, provenance={**known.provenance, **checkpoint.provenance})
 
 
 @own_torch
@@ -375,6 +380,9 @@ def _train(
             f"{folder}: stopped before the first iteration was complete, there is no model yet; "
             "resume goes on from here"
         )
+    there = _model_of(folder / MODEL, state.ema) if resume and ranks.size == 1 and state.seconds == earlier else None
+    if there is not None and (there.provenance["finished"], there.provenance["energy_calls"]) == (finished, calls):
+        return there  # nothing was left to do
     if ranks.first:
         whole = state if ranks.size == 1 else replace(run, ranks=ALONE).load().state
         _write_outputs(folder, _checkpoint(config, whole, calls, finished, ranks.size), log)
