@@ -22,7 +22,8 @@ __all__ = ["first_settings", "train_once"]
 
 # Training steps of the elastic network at first use: most of what longer ones give, in a few minutes.
 ELASTIC_NETWORK_STEPS = 1000
-# Network evaluations that plans are made for at first use, and samples to try them on: half as long as all.
+# Network evaluations that plans are made for at first use, and samples to try them on: fewer than `tune` has, to save
+# time.
 NFES, PILOT = (4, 6, 12, 25, 50), 600
 
 
