@@ -328,7 +328,7 @@ EngineType = TypeVar("EngineType", bound=Engine)
 
 
 def register_engine(name: str) -> Callable[[type[EngineType]], type[EngineType]]:
-    """Class decorator: makes an `Engine` known to ``idem-md baseline --engine`` under that name."""
+    """Class decorator: makes an `Engine` known to the option ``--engine`` of ``idem-md baseline`` under that name."""
 
     def add(kind: type[EngineType]) -> type[EngineType]:
         engine = ENGINES.register(name)(kind())
