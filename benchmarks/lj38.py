@@ -46,15 +46,12 @@ def main(folder, minutes=15.0, n=1000, heads=1000):
     cost = sampler.checkpoint.provenance
     scan = sampler.scan(n, list(KELVIN), seed=1, nfe=100, last_step_calls=1)
     calls = cost["energy_calls"] + cost.get("tuning_energy_calls", 0) + sum(e.provenance["energy_calls"] for e in scan)
-    ladders = 200
-    betas = np.geomspace(KELVIN[0], KELVIN[-1], 12)
-    steps = int(calls / (ladders * len(betas)))
+    ladders, temperatures = 200, sorted({*np.geomspace(KELVIN[0], KELVIN[-1], 12).tolist(), *KELVIN})
+    steps = int(calls / (ladders * len(temperatures)))
     print(
-        f"{calls:.3g} energy calls in all; tempering: {ladders} ladders of {len(betas)} rungs, {steps} steps",
+        f"{calls:.3g} energy calls; tempering: {ladders} ladders of {len(temperatures)} rungs, {steps} steps",
         flush=True,
     )
-    temperatures = sorted({*betas.tolist(), *KELVIN})
-    steps = int(calls / (ladders * len(temperatures)))
     chains = dict(zip(temperatures, tempered(system, temperatures, ladders, steps)))
     print("T (K)  effective   mean energy (kT), tempering's       share of the octahedral funnel, tempering's")
     for kelvin, ours in zip(KELVIN, scan):

@@ -140,6 +140,9 @@ def test_a_shipped_network_for_a_calculator(folder):
     assert json.loads(cli(folder, *sampled, "--out", "a.dcd", "--json"))["n"] == 12
     e = idem_md.load_ensemble(folder / "a.dcd")
     assert e.system.name == "lj13-own" and e.system.units == idem_md.get_system("lj13").units
+    # Its samples are those of the built-in potential, of no use for plans of another one.
+    tuning = cli(folder, "tune", "lj13", "--calculator", "argon:atoms", "--out", "tuned", code=2)
+    assert "name: expected one that is not taken by a built-in system, got 'lj13'" in tuning
 
 
 @pytest.mark.slow

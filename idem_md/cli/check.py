@@ -30,7 +30,7 @@ def check(
     sampler: Annotated[str | None, typer.Option(help="Run folder or checkpoint, if it is not found.")] = None,
     n: Annotated[int, typer.Option("-n", help="Samples of the reference to use.")] = 400,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same figures.")] = 0,
-    minima: Annotated[int, typer.Option(help="Quench so many samples and noise; minima.")] = 0,
+    minima: Annotated[int, typer.Option(help="Quench so many samples and as much noise.")] = 0,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
     plot: Annotated[Path | None, typer.Option(help="F.png: a picture of the weights.")] = None,

@@ -123,7 +123,7 @@ def train(
     4000 steps, unless there is a budget; --elastic-network-steps N takes another number, and 0 leaves it out. Processes
     of torchrun or srun train together with --distributed.
 
-    For such a potential --temperature is needed; --labels 0,1,1,... has a number for each atom, the same for atoms that
+    A potential of your own needs --temperature; --labels 0,1,1,... has a number for each atom, the same for atoms that
     may be exchanged one by one (by default those of one element), and --trap the stiffness of the harmonic trap that
     keeps a cluster together.
 

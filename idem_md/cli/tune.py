@@ -9,7 +9,7 @@ import typer
 
 from ..progress import working
 from .console import folder_option, print_json
-from .potential import CalculatorOption, XmlOption, explaining_potentials, system_of_network
+from .potential import CalculatorOption, XmlOption, explaining_potentials, own_system
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,9 @@ def tune(
         candidates = check_int("candidates", candidates, 1)
         checkpoint = load_sampler(source).checkpoint
         folder = model_folder(source, out)
-        own = system_of_network(checkpoint, calculator, xml)
+        # Not for a built-in name: samples of a shipped network are those of the built-in potential.
+        trap = checkpoint.provenance.get("trap_kT_per_angstrom2")
+        own = own_system(checkpoint.system.name, calculator, xml, None, checkpoint.system, trap=trap)
         work.held.enter_context(own_folder(folder))
         samples = shipped_samples(source, n, seed + 1) if source in SYSTEMS else run_samples(Path(source))
         model = folder / "model.safetensors"
