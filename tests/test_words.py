@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from idem_md.cli import app
+from idem_md.cli.groups import GROUP_OF, GROUPS
 
 ROOT = Path(__file__).parent.parent
 # Old names are the subject of the first, the second is a diary.
@@ -116,3 +118,13 @@ def test_help_of_options_fits_a_line():
             if p.param_type_name == "option" and not p.hidden and not (p.help and len(p.help) <= 45):
                 long.append(f"{name} {p.opts[0]}: {p.help}")
     assert not [text for text in long if "--install-completion" not in text and "--show-completion" not in text]
+
+
+def test_help_has_options_in_groups():
+    commands = typer.main.get_command(app).commands
+    shown = {p.name for command in commands.values() for p in command.params}
+    assert {name for name in GROUP_OF if name not in shown} <= {"samples", "batch", "repeats", "help"}  # of bench
+    text = CliRunner().invoke(app, ["train", "--help"]).output
+    places = [text.index(f"\n{title}:\n") for title in ("Arguments", *GROUPS)]
+    assert places == sorted(places) and "\nOptions:" not in text
+    assert places[1] < text.index("\n  --xml") < places[2] < text.index("\n  --minutes") < places[3]

@@ -39,10 +39,14 @@ def plot_methods(systems: Mapping[str, Sequence[Mapping[str, Any]]], file) -> No
     figure.legend(
         handles.values(),
         handles.keys(),
-        loc="outside upper center",
+        loc="outside lower center",
         ncols=min(len(systems) + 1, 4),
         frameon=False,
         fontsize=8,
         handlelength=3.2,
+    )
+    figure.suptitle(
+        "With the last step of the plan most samples are effective from four evaluations on, by the best kernel",
+        fontsize=11,
     )
     save_png(figure, file)

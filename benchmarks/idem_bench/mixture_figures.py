@@ -34,7 +34,8 @@ def plot_mixture(energy: GaussianMixture, ensembles: Mapping[str, WeightedEnsemb
         _contours(axis, energy, half)
         points = e.positions[:1000, 0]
         axis.scatter(points[:, 0], points[:, 1], s=4, color=colour, alpha=0.6, linewidths=0)
-        axis.set_title(f"{label}: {len(points)} raw samples", fontsize=10)
+        axis.set_title(label, fontsize=10)
+    figure.suptitle(f"Where {len(points)} raw samples lie, by preset, and of the shipped network", fontsize=12)
     save_png(figure, file)
 
 
@@ -69,4 +70,5 @@ def plot_scores(
                 x[:, 0, 0], x[:, 0, 1], s[:, 0], s[:, 1], color=COLOURS[0], angles="xy", scale=12 * longest, width=0.004
             )
             axis.set_title(f"{label}, σ = {sigma:g}", fontsize=10)
+    figure.suptitle("At large σ the estimate that the network learnt from is mostly noise, the network is not")
     save_png(figure, file)

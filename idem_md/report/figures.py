@@ -113,13 +113,15 @@ def plot_histograms(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
+    names = dict.fromkeys(e.system.name for e in ensembles.values())
+    figure.suptitle(f"{', '.join(names)}: densities by weight, with bands of one standard error", fontsize=11)
     # Outside the axes, where no curve can pass below it.
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     save_png(figure, file)
 
 
 def plot_energies(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
-    """Energy histograms of raw samples, the first set filled; up to its width above that one.
+    """Energy histograms of raw samples over that of the first set, which is filled; up to its width above that one.
 
     What lies outside is stated in the legend, as a share of its set.
     """
@@ -139,9 +141,9 @@ def plot_energies(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
             axis.hist(
                 u, edges, weights=weight, histtype="step", lw=1.8, color=COLOURS[(k - 1) % len(COLOURS)], label=name
             )
-    axis.set(
-        xlabel="energy u (kT)", ylabel="probability density (1/kT)", title=next(iter(ensembles.values())).system.name
-    )
+    name = next(iter(ensembles.values())).system.name
+    axis.set(xlabel="energy u (kT)", ylabel="probability density (1/kT)")
+    axis.set_title(f"{name}: energies of raw samples over those of {next(iter(ensembles))} ones", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
     save_png(figure, file)
@@ -192,6 +194,9 @@ def plot_heat_capacity(curves: Mapping[str, Sequence[WeightedEnsemble]], file) -
         t, c, error = zip(*points)
         axis.errorbar(t, c, error, color=colour, marker=marker, ms=5, lw=1.2, capsize=3, label=label)
     axis.set(xlabel="temperature (K)", ylabel="heat capacity ($k_B$)")
+    first = next(iter(curves.values()))[0].system
+    name = first.name.removesuffix(f"-{first.units.temperature_kelvin:g}K")
+    axis.set_title(f"{name}: heat capacity, with bars of one standard error", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
     save_png(figure, file)
