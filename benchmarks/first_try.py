@@ -122,6 +122,7 @@ def main(folder: str, *ways: str) -> None:
     """All ways, or some."""
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and by what is started there
     (home / "user.py").write_text(SCRIPT)
     tool = str(Path(sys.executable).parent / "idem-md")
     if not ways or "xenon-script" in ways:

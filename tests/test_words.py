@@ -127,4 +127,4 @@ def test_help_has_options_in_groups():
     text = CliRunner().invoke(app, ["train", "--help"]).output
     places = [text.index(f"\n{title}:\n") for title in ("Arguments", *GROUPS)]
     assert places == sorted(places) and "\nOptions:" not in text
-    assert places[1] < text.index("\n  --xml") < places[2] < text.index("\n  --minutes") < places[3]
+    assert places[1] < text.index("\n  --xml") < places[2] < text.index("\n  --max-energy-calls") < places[3]
