@@ -14,11 +14,13 @@ import torch
 
 from .checks import check_float
 from .diffusion import KERNELS, Denoiser, DenoiserAccuracy, DiffusionKernel, SamplingPlan, best_kernel
+from .energies import Twin
 from .errors import FileFormatError, IdemError, UsageError
 from .nets import HEADS, NETWORKS, Head, NetworkOptions, TakesTemperature, parse_network
 from .systems import SYSTEMS, System, system_described
 from .tensor_files import read_tensors, write_tensors
 from .torch_state import own_torch
+from .twin import twin_of, twin_table, twin_tensors
 
 __all__ = [
     "Checkpoint",
@@ -102,6 +104,8 @@ class Checkpoint:
         From the coldest to the hottest, if the network was trained for a range of temperatures; see `at`.
     planned_at : float, optional
         What `at` gives: the temperature (K) that the plans were tuned for.
+    twin : Twin, optional
+        With which the network was trained in the place of an expensive potential.
     digest : str
         SHA-256 of the file, first 16 hex digits; empty before it is written.
     path : str
@@ -118,6 +122,7 @@ class Checkpoint:
     expensive: SamplingPlan | None = None
     rungs: tuple[Rung, ...] = ()
     planned_at: float | None = None
+    twin: Twin | None = field(default=None, compare=False)
     path: str = field(default="", compare=False)
 
     @property
@@ -254,7 +259,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         header["rungs"] = [
             {"kelvin": rung.kelvin, "planned_at": rung.planned_at, **_table_of(rung)} for rung in checkpoint.rungs
         ]
-    write_tensors(path, "model", checkpoint.denoiser.state_dict(), header)
+    tensors = checkpoint.denoiser.state_dict()
+    if checkpoint.twin is not None:
+        tensors, header["twin"] = {**tensors, **twin_tensors(checkpoint.twin)}, twin_table(checkpoint.twin)
+    write_tensors(path, "model", tensors, header)
 
 
 def _table_of(known: Checkpoint | Rung) -> dict[str, Any]:
@@ -341,6 +349,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         unknown = isinstance(problem, UsageError) and not {*map(str, names)} <= NETWORKS.keys() | HEADS.keys()
         hint = "; import the module that registers it first" if unknown else ""
         raise FileFormatError(f"{path}: its header does not describe a model ({problem}{hint})") from None
+    twin = None
+    if header.get("twin") is not None:
+        twin = twin_of(header["twin"], tensors, system, str(path))
+        tensors = {key: tensor for key, tensor in tensors.items() if key not in twin_tensors(twin)}
     try:
         denoiser.load_state_dict(tensors)
     except RuntimeError as problem:
@@ -351,4 +363,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     denoiser.eval().requires_grad_(False)
     where = "" if SHIPPED in path.parents else os.path.abspath(path)
-    return Checkpoint(denoiser, accuracy, config, system, provenance, digest, plans, expensive, rungs, path=where)
+    return Checkpoint(
+        denoiser, accuracy, config, system, provenance, digest, plans, expensive, rungs, twin=twin, path=where
+    )

@@ -21,12 +21,12 @@ __all__ = ["Provenance", "bare", "finite_or_none", "hardware", "provenance", "so
 class Provenance(TypedDict, total=False):
     """The record, as it stands in files: JSON. What statistics depend on is not in here but in the ensemble itself.
 
-    ``seconds``, ``nfe`` (network evaluations a sample) and ``energy_calls`` are the cost, ``failed`` the number of
-    samples that failed, ``checkpoint`` the digest of the network and ``checkpoint_file`` where it was, if it is not a
-    shipped one; ``shards`` (seed, k, m, n) are there while others of their set are missing, ``stopped_at_ess`` if so
-    many effective samples were waited for. ``expected_ess_fraction`` is the share of effective samples that the plan
-    was tuned to give, for the system that it was tuned for. Engines add facts of their own (``steps``, ``acceptance``,
-    ...).
+    ``seconds``, ``nfe`` (network evaluations a sample) and ``energy_calls`` are the cost, and ``twin_calls`` if there
+    is a twin; ``failed`` is the number of samples that failed, ``checkpoint`` the digest of the network and
+    ``checkpoint_file`` where it was, if it is not a shipped one; ``shards`` (seed, k, m, n) are there while others of
+    their set are missing, ``stopped_at_ess`` if so many effective samples were waited for. ``expected_ess_fraction`` is
+    the share of effective samples that the plan was tuned to give, for the system that it was tuned for. Engines add
+    facts of their own (``steps``, ``acceptance``, ...).
     """
 
     system: str
@@ -47,6 +47,7 @@ class Provenance(TypedDict, total=False):
     device: str
     nfe: int
     energy_calls: int
+    twin_calls: int
     failed: int
     seconds: float
     hardware: str

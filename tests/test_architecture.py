@@ -57,7 +57,8 @@ EDGES = {
     "diffusion": {"energies", "chains", "nets"},
     "targets": {"energies", "chains"},
     "tensor_files": {"nets", "diffusion"},
-    "checkpoint": {"systems", "nets", "diffusion", "tensor_files"},
+    "twin": {"energies", "systems", "chains", "nets", "tensor_files"},
+    "checkpoint": {"energies", "systems", "nets", "diffusion", "tensor_files", "twin"},
     "training": {
         "native",
         "energies",
@@ -67,6 +68,7 @@ EDGES = {
         "diffusion",
         "targets",
         "tensor_files",
+        "twin",
         "checkpoint",
     },
     "ensemble": {"systems", "chains"},

@@ -34,6 +34,16 @@ def test_fused_kernel_matches_plain_torch(case):
         assert (fast_grads[key] - g).abs().max() <= 2e-4 * g.abs().max() + 1e-9, key
 
 
+def test_fused_kernel_has_the_gradient_of_positions(case):
+    net, x, log_sigma = case
+    found = []
+    for native_route in (True, False):
+        here = x.clone().requires_grad_()
+        _, scalars, vectors = net.with_features(here, log_sigma, native_route)
+        found.append(torch.autograd.grad((scalars**2).sum() + vectors.sum(), here)[0])
+    assert (found[0] - found[1]).abs().max() < 2e-5 * found[1].abs().max()
+
+
 def test_edge_list_matches_plain_torch(case):
     net, x, log_sigma = case
     plain = net(x, log_sigma, native=False)
@@ -130,8 +140,9 @@ def test_nan_goes_in_and_comes_out(case):
 
 def test_fused_kernel_refuses_what_it_cannot_do(case):
     net, x, log_sigma = case
+    net.cutoff = 2.0
     with pytest.raises(UsageError, match="native"):
-        net(x.requires_grad_(), log_sigma, native=True)
+        net(x, log_sigma, native=True)
 
 
 def test_egnn_layer_is_its_formula():

@@ -9,6 +9,7 @@ from .kernels import KERNELS, DiffusionKernel, Evaluation, TransitionKernel, bes
 from .last_step import (
     LAST_STEPS,
     AnnealedLastStep,
+    ByTwinLastStep,
     LastStep,
     LastStepResult,
     MovedLastStep,
@@ -25,6 +26,7 @@ __all__ = [
     "LAST_STEPS",
     "KERNELS",
     "AnnealedLastStep",
+    "ByTwinLastStep",
     "Denoiser",
     "DiffusionKernel",
     "best_kernel",

@@ -26,6 +26,7 @@ from .capabilities import (
 from .floor import Floor
 from .lennard_jones import LennardJones, lennard_jones_reference
 from .scaled import Scaled
+from .twin import Twin
 
 if TYPE_CHECKING:
     from .ase import ASE
@@ -56,6 +57,7 @@ __all__ = [
     "Scalable",
     "Scaled",
     "TemperingRun",
+    "Twin",
     "fastest_platform",
     "lennard_jones_reference",
 ]

@@ -32,7 +32,7 @@ ROUNDING, OF_FORCES = 2e-5, 1e-3
 # Missing shards that are named.
 NAMED = 20
 SCALARS = ("energies", "log_weights")
-SUMMED = ("energy_calls", "seconds", "failed")
+SUMMED = ("energy_calls", "twin_calls", "seconds", "failed")
 
 
 def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def pair_splines(
     """All pairs i > j as cubic B-spline coordinates of the log distance, and their directions.
 
     t = (log(r/length + shift) - lo) / width, clamped to the range of the basis; the four basis functions
-    knot .. knot+3 are the ones that do not vanish there.
+    knot .. knot+3 are the ones that do not vanish there. Differentiable in ``x``, once.
 
     Parameters
     ----------
@@ -67,6 +67,46 @@ def _(x, n_basis, length, shift, lo, width):
     return x.new_empty(b, pairs, dtype=torch.int32), x.new_empty(b, pairs, 4), x.new_empty(b, pairs, d)
 
 
+@torch.library.custom_op("idem_md::pair_splines_backward", mutates_args=(), device_types="cpu")
+def _pair_splines_backward(
+    x: torch.Tensor,
+    gspline: torch.Tensor,
+    gunit: torch.Tensor,
+    n_basis: int,
+    length: float,
+    shift: float,
+    lo: float,
+    width: float,
+) -> torch.Tensor:
+    check_batch(x)
+    b, n, d = x.shape
+    pairs = n * (n - 1) // 2
+    check_tensor("gspline", gspline, (b, pairs, 4))
+    check_tensor("gunit", gunit, (b, pairs, d))
+    x, gspline, gunit = (t.detach().contiguous() for t in (x, gspline, gunit))
+    gx = torch.empty_like(x)
+    numbers = n_basis, length, shift, lo, width
+    native.pair_splines_backward(x, gspline, gunit, gx, *numbers, torch.get_num_threads())
+    return gx
+
+
+@_pair_splines_backward.register_fake
+def _(x, gspline, gunit, n_basis, length, shift, lo, width):
+    return torch.empty_like(x)
+
+
+def _pair_splines_setup(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0])
+    ctx.numbers = inputs[1:]
+
+
+def _pair_splines_grad(ctx, _, gspline, gunit):
+    return _pair_splines_backward(*ctx.saved_tensors, gspline, gunit, *ctx.numbers), *[None] * 5
+
+
+pair_splines.register_autograd(_pair_splines_grad, setup_context=_pair_splines_setup)
+
+
 @torch.library.custom_op("idem_md::message", mutates_args=(), device_types="cpu")
 def message(
     knot: torch.Tensor, spline: torch.Tensor, unit: torch.Tensor, a: torch.Tensor, v: torch.Tensor, filter: torch.Tensor
@@ -74,8 +114,8 @@ def message(
     """Equivariant messages over all pairs; filters are splines of the distance and never stored.
 
     ds_i = sum_j a_j^(1) w1_ij;   dv_i = sum_j a_j^(2) w2_ij rhat_ij + v_j a_j^(3) w3_ij, with (w1, w2, w3)_ij the
-    row ``spline @ filter[knot:knot+4]`` (the PaiNN message, Schütt et al., ICML 2021). Differentiable in ``a``,
-    ``v`` and ``filter``, not in the geometry.
+    row ``spline @ filter[knot:knot+4]`` (the PaiNN message, Schütt et al., ICML 2021). Differentiable in all but
+    ``knot``, once.
 
     Parameters
     ----------
@@ -112,7 +152,9 @@ def _message_backward(
     filter: torch.Tensor,
     gs: torch.Tensor,
     gv: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    geometry: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of a, v and filter, and those of spline and unit if they are asked for, else empty ones."""
     _check_geometry(knot, spline, unit, a, v, filter)
     check_tensor("gs", gs, (*a.shape[:2], v.shape[-1]))
     check_tensor("gv", gv, tuple(v.shape))
@@ -120,13 +162,17 @@ def _message_backward(
         t.detach().contiguous() for t in (knot, spline, unit, a, v, filter, gs, gv)
     )
     ga, gvin, gfilter = torch.empty_like(a), torch.empty_like(v), torch.empty_like(filter)
-    native.message_backward(knot, spline, unit, a, v, filter, gs, gv, ga, gvin, gfilter, torch.get_num_threads())
-    return ga, gvin, gfilter
+    gspline, gunit = (torch.empty_like(t) if geometry else t.new_empty(0, *t.shape[1:]) for t in (spline, unit))
+    own = ga, gvin, gfilter, gspline, gunit
+    native.message_backward(knot, spline, unit, a, v, filter, gs, gv, *own, torch.get_num_threads())
+    return own
 
 
 @_message_backward.register_fake
-def _(knot, spline, unit, a, v, filter, gs, gv):
-    return a.new_empty(a.shape), v.new_empty(v.shape), filter.new_empty(filter.shape)
+def _(knot, spline, unit, a, v, filter, gs, gv, geometry=False):
+    rows = len(spline) if geometry else 0
+    shapes = a.shape, v.shape, filter.shape, (rows, *spline.shape[1:]), (rows, *unit.shape[1:])
+    return tuple(a.new_empty(shape) for shape in shapes)
 
 
 def _message_setup(ctx, inputs, output):
@@ -134,7 +180,9 @@ def _message_setup(ctx, inputs, output):
 
 
 def _message_grad(ctx, gs, gv):
-    return None, None, None, *_message_backward(*ctx.saved_tensors, gs, gv)
+    geometry = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+    ga, gvin, gfilter, gspline, gunit = _message_backward(*ctx.saved_tensors, gs, gv, geometry)
+    return None, *((gspline, gunit) if geometry else (None, None)), ga, gvin, gfilter
 
 
 message.register_autograd(_message_grad, setup_context=_message_setup)

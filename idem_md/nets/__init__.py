@@ -9,6 +9,7 @@ from .elastic_network import (
     SpringConstants,
     build_elastic_network,
 )
+from .energy_network import EnergyNetwork, build_energy_network
 from .flow_covariance import FLOW_COVARIANCE, FlowCovariance, build_flow_covariance
 from .flow_map import FLOW_MAP, FLOW_MAPS, FlowMap, FlowMapOptions, build_flow_map, register_flow_map
 from .heads import HEADS, Head, network_name, register_head
@@ -40,6 +41,8 @@ __all__ = [
     "build_flow_covariance",
     "build_flow_map",
     "EGNN",
+    "EnergyNetwork",
+    "build_energy_network",
     "FLOW_MAPS",
     "MLP",
     "NETWORKS",

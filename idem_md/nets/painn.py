@@ -166,8 +166,8 @@ class PaiNN(nn.Module):
         x_BND : torch.Tensor, float32
         log_sigma_B : torch.Tensor, float32
         native : bool, optional
-            Use the fused kernel. By default wherever it serves: all pairs, CPU, 2 or 3 dimensions, and no
-            gradient with respect to the positions wanted.
+            Use the fused kernel. By default wherever it serves (all pairs, CPU, 2 or 3 dimensions) and no gradient with
+            respect to the positions is wanted, of which it has first derivatives only.
         log_beta_B : torch.Tensor, float32, optional
             See `TakesTemperature`; by default zeros.
 
@@ -187,12 +187,10 @@ class PaiNN(nn.Module):
     ) -> Features:
         """The field of `forward`, and what the last layer knows; see `HasFeatures`."""
         b, n, d = x_BND.shape
-        serves = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3) and not x_BND.requires_grad
+        serves = self.cutoff is None and x_BND.device.type == "cpu" and d in (2, 3)
         if native and not serves:
-            raise UsageError(
-                "native: the fused kernel takes all pairs on the CPU, 2 or 3 dimensions, positions without gradient"
-            )
-        native = serves if native is None else native
+            raise UsageError("native: the fused kernel takes all pairs on the CPU, 2 or 3 dimensions")
+        native = serves and not x_BND.requires_grad if native is None else native
         x = x_BND - x_BND.mean(1, keepdim=True)
         y = x / torch.sqrt((2 * log_sigma_B).exp() + self.sigma_data**2)[:, None, None]
         h = self.noise(log_sigma_B).float()

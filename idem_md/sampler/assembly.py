@@ -59,6 +59,8 @@ class Assembly:
             ensembles = []
             for system, samples in zip(self.systems, self.gathered.collected):
                 calls, parameters = samples.energy_calls, system.energy().parameters
+                if samples.twin_calls:
+                    facts["twin_calls"] = samples.twin_calls
                 record = provenance(system.name, parameters, calls, self.start, failed=samples.failed, **facts)
                 new = WeightedEnsemble(
                     *(samples.arrays() if whole else samples.copies(count)), system, record, self.kind

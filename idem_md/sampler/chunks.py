@@ -46,7 +46,7 @@ class Drawn(NamedTuple):
     Attributes
     ----------
     positions, energies, log_weights : numpy.ndarray, shapes (k, N, D), (k,), (k,), float64
-    failed, energy_calls : int
+    failed, energy_calls, twin_calls : int
     """
 
     positions: np.ndarray
@@ -54,6 +54,7 @@ class Drawn(NamedTuple):
     log_weights: np.ndarray
     failed: int
     energy_calls: int
+    twin_calls: int
 
 
 class Collected:
@@ -61,12 +62,12 @@ class Collected:
 
     Attributes
     ----------
-    failed, energy_calls : int
+    failed, energy_calls, twin_calls : int
     """
 
     def __init__(self, n_atoms: int, n_dims: int):
         self._positions, self._energies, self._log_weights = Rows((n_atoms, n_dims)), Rows(()), Rows(())
-        self.failed, self.energy_calls = 0, 0
+        self.failed, self.energy_calls, self.twin_calls = 0, 0, 0
 
     def add(self, part: Drawn) -> None:
         """The next one."""
@@ -75,6 +76,7 @@ class Collected:
         self._log_weights.append(part.log_weights)
         self.failed += part.failed
         self.energy_calls += part.energy_calls
+        self.twin_calls += part.twin_calls
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Positions, energies and log weights, at the end."""
@@ -185,14 +187,15 @@ class Drawing:
     def draw(self, chunk: Chunk) -> list[Drawn]:
         """One chunk, of each system."""
         generator = chunk_generator(self.seed, chunk.stream)
-        energies = [system.energy() for system in self.systems]
+        energies, before = [system.energy() for system in self.systems], self.paths.last_step.twin_calls
         if self.plan.weighted:
             drawn = self.paths.sample(energies, chunk.size, generator)
         else:
             raw = self.paths.raw_by_one_evaluation if self.plan.nfe == 1 else self.paths.raw
             drawn = [raw(energies[0], chunk.size, generator)]
+        twin_calls = self.paths.last_step.twin_calls - before
         return [
-            Drawn(p.positions.numpy(), p.energies.numpy(), p.log_weights.numpy(), p.failed, energy.calls)
+            Drawn(p.positions.numpy(), p.energies.numpy(), p.log_weights.numpy(), p.failed, energy.calls, twin_calls)
             for p, energy in zip(drawn, energies)
         ]
 

@@ -10,16 +10,41 @@ from typing import Any, TypedDict, cast
 from ..chains import first_step
 from ..checkpoint import Checkpoint
 from ..checks import check_choice
-from ..diffusion import KERNELS, LAST_STEPS, SamplingPlan, best_kernel, best_plan
+from ..diffusion import KERNELS, LAST_STEPS, ByTwinLastStep, PathSampler, SamplingPlan, best_kernel, best_plan
 from ..diffusion import methods as kernels_by_method
+from ..energies import Twin
 from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
+from ..systems import System
 from ..tables import Table, parse_table, read_toml
 
-__all__ = ["PlanOptions", "choose_plan", "methods", "plan_of", "read_plan_options", "with_move_step"]
+__all__ = [
+    "PlanOptions",
+    "by_twin",
+    "choose_plan",
+    "methods",
+    "plan_of",
+    "read_plan_options",
+    "twin_for",
+    "with_move_step",
+]
 
 # Network evaluations, where nothing has been measured that they could be chosen by; and those of raw samples.
 DEFAULT_NFE, DEFAULT_RAW_NFE = 25, 4
+
+
+def twin_for(checkpoint: Checkpoint, system: System) -> Twin | None:
+    """The twin of a checkpoint at the temperature of a system, for whose potential it stands; None if there is none, or
+    if it is that potential itself."""
+    twin = checkpoint.twin
+    if twin is None or not system.has_energy or isinstance(system.origin(), Twin):
+        return None
+    return twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin)
+
+
+def by_twin(paths: PathSampler, twin: Twin | None) -> PathSampler:
+    """Paths whose last step calls the twin, if there is one, and the potential once a sample."""
+    return paths if twin is None else replace(paths, last_step=ByTwinLastStep(paths.last_step, twin))
 
 
 class PathOptions(TypedDict, total=False):

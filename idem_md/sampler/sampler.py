@@ -26,7 +26,7 @@ from ..torch_state import own_torch
 from .assembly import Assembly, SoFar, origin_of
 from .chunks import Drawing, Wanted, gather, rounds
 from .display import sampling
-from .planning import PathOptions, PlanOptions, choose_plan, plan_of, with_move_step
+from .planning import PathOptions, PlanOptions, by_twin, choose_plan, plan_of, twin_for, with_move_step
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -62,13 +62,13 @@ class Sampler:
         self._range, self._base = checkpoint, checkpoint.system if system is None else system
         if system is not None and checkpoint.rungs:
             checkpoint = checkpoint.at(system.units.temperature_kelvin)
-        self.checkpoint = checkpoint
-        self._so_far = SoFar()
+        self.checkpoint, self._so_far = checkpoint, SoFar()
         self.device = check_device("device", device)
-        self._denoiser = checkpoint.denoiser
-        if self.device.type != "cpu":
-            self._denoiser = copy.deepcopy(checkpoint.denoiser).to(self.device)
+        on_cpu, denoiser = self.device.type == "cpu", checkpoint.denoiser
+        self._denoiser = denoiser if on_cpu else copy.deepcopy(denoiser).to(self.device)
         self.system = checkpoint.system if system is None else system
+        self._twin = None if system is None else twin_for(checkpoint, system)
+        self._apart = bool(self._range.rungs) or self._twin is not None  # temperatures cannot share paths
         kinds, n_dims = checkpoint.system.kinds, checkpoint.system.n_dims
         if self.system.n_dims != n_dims:
             raise UsageError(f"system: expected {n_dims} dimensions as in the checkpoint, got {self.system.n_dims}")
@@ -149,7 +149,8 @@ class Sampler:
         UsageError
             A parameter out of range, or one that the checkpoint has nothing for.
         """
-        cheap = self.system is self.checkpoint.system or isinstance(self.system.make_energy(), NativeAnnealing)
+        cheap = self._twin is not None or self.system is self.checkpoint.system
+        cheap = cheap or isinstance(self.system.make_energy(), NativeAnnealing)
         return choose_plan(self.checkpoint, cheap, nfe, method, kernel, last_step, last_step_calls, moves, weighted)
 
     @own_torch
@@ -201,7 +202,7 @@ class Sampler:
         WeightWarning
             The weights are not to be trusted; says why, and what to do.
         """
-        if temperature_K is not None and self._range.rungs:
+        if temperature_K is not None and self._apart:
             here = self._part_at(temperature_K)
             return here.sample(n, nfe, seed, plan, progress=progress, executor=executor, shard=shard, **options)
         system = self.system if temperature_K is None else self.system.at(temperature_K)
@@ -271,18 +272,16 @@ class Sampler:
         Parameters
         ----------
         temperatures_K : sequence of float
-            Different ones, in the order of the ensembles.
-        others
-            As for `sample`.
+            Different ones, in the order of the ensembles; all else as for `sample`.
         """
         systems = [self._base.at(kelvin) for kelvin in temperatures_K]
         if not systems or len({system.name for system in systems}) != len(systems):  # names end in the temperature
             raise UsageError(f"temperatures_K: expected one or more different numbers, got {list(temperatures_K)}")
-        samplers = [self._part_at(kelvin) for kelvin in temperatures_K] if self._range.rungs else [self]
+        samplers = [self._part_at(kelvin) for kelvin in temperatures_K] if self._apart else [self]
         plans = [sampler._chosen(plan, options) for sampler in samplers]
         if not all(chosen.weighted for chosen in plans):
             raise UsageError("weighted: expected True, raw samples do not tell temperatures apart, got False")
-        if not self._range.rungs:
+        if not self._apart:
             return self._draw(systems, n, seed, plans[0], progress)
         done: list[WeightedEnsemble] = []
         for sampler, chosen in zip(samplers, plans):
@@ -350,7 +349,9 @@ class Sampler:
 
     def _paths(self, plan: SamplingPlan) -> PathSampler:
         c = self.checkpoint
-        return plan.build(self._denoiser, c.accuracy, c.noise_range, c.system.sigma_data, self.device)
+        return by_twin(
+            plan.build(self._denoiser, c.accuracy, c.noise_range, c.system.sigma_data, self.device), self._twin
+        )
 
     def _draw(
         self,

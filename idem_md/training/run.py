@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
 
 from ..callers import warn_caller
-from ..checkpoint import Checkpoint, Rung, load_checkpoint, save_checkpoint, weights_digest
+from ..checkpoint import Checkpoint, Rung, load_checkpoint, weights_digest
 from ..energies import Energy, Scaled
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
-from ..files import own_folder, write_atomic
+from ..files import own_folder
 from ..geometry import subspace_dimension
 from ..native import check_device
 from ..progress import reporting
@@ -27,27 +27,36 @@ from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
 from ..tensor_files import read_tensors
 from ..torch_state import own_torch
+from ..twin import MadeTwin, TwinSettings, has_twin, load_made, with_twin
 from .accuracy import measure_accuracy
 from .budgets import Budget, decaying_now
 from .config import TrainingConfig
 from .display import TrainingDisplay
 from .first_buffer import FirstBuffer, calls_an_iteration
 from .gain import LEAST_ITERATIONS, enough, gain
-from .journal import Journal, forget_calls
+from .journal import Journal
 from .loop import IterationReport, init, outer_iteration
+from .on_twin import twin_first
+from .outputs import CONFIG, MODEL, STATE, model_of, write_config, write_outputs
 from .ranks import ALONE, ProcessGroup, Ranks
 from .resampling import out_of_equilibrium
 from .state import TRAP, SavedRun, TrainingState, load_state, save_state
 
 __all__ = ["recover", "train"]
 
-STATE, MODEL, LOG, CONFIG = "state.safetensors", "model.safetensors", "log.jsonl", "config.json"
 # With the energy calls so far, in all processes.
 OnIteration = Callable[[IterationReport, TrainingState, int], None]
 
 
-def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finished: bool, processes: int) -> Checkpoint:
-    provenance = {
+def _checkpoint(
+    config: TrainingConfig,
+    state: TrainingState,
+    calls: int,
+    finished: bool,
+    processes: int,
+    made: MadeTwin | None = None,
+) -> Checkpoint:
+    provenance: dict[str, Any] = {
         "seed": config.seed,
         "iterations": state.iteration,
         "planned": state.total,
@@ -62,35 +71,20 @@ def _checkpoint(config: TrainingConfig, state: TrainingState, calls: int, finish
     }
     if state.system.trap is not None:
         provenance[TRAP] = state.system.trap
+    if made is not None:
+        provenance |= {"energy_calls": made.energy_calls, "twin_calls": calls}
+        provenance |= {"seconds": state.seconds + made.seconds, "twin": made.record()}
     ema, ladder = copy.deepcopy(state.ema).cpu(), state.ladder
+    twin = None if made is None else made.twin
     if ladder is None:
-        return Checkpoint(ema, measure_accuracy(config, state), config.model_dump(), state.system, provenance)
+        accuracy = measure_accuracy(config, state)
+        return Checkpoint(ema, accuracy, config.model_dump(), state.system, provenance, twin=twin)
     own = state.system.units.temperature_kelvin
     rungs = tuple(Rung(own / beta, measure_accuracy(config, state, rung=k)) for k, beta in enumerate(ladder.betas))
-    checkpoint = Checkpoint(ema, rungs[ladder.own].accuracy, config.model_dump(), state.system, provenance, rungs=rungs)
+    checkpoint = Checkpoint(
+        ema, rungs[ladder.own].accuracy, config.model_dump(), state.system, provenance, rungs=rungs, twin=twin
+    )
     return replace(checkpoint, accuracy=checkpoint.at(own).accuracy)
-
-
-def _write_outputs(folder: Path, checkpoint: Checkpoint, log) -> None:
-    save_checkpoint(folder / MODEL, _with_what_came_after(folder / MODEL, checkpoint))
-    write_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log).encode())
-
-
-def _model_of(path: Path, denoiser: torch.nn.Module) -> Checkpoint | None:
-    """The model that is there, if it is of the same network; it may have heads and plans."""
-    try:
-        known = load_checkpoint(path)
-    except FileFormatError:  # none, or one that is to be replaced anyway
-        return None
-    theirs = known.denoiser.state_dict()
-    same = all(k in theirs and torch.equal(theirs[k], v.cpu()) for k, v in denoiser.state_dict().items())
-    return known if same else None
-
-
-def _with_what_came_after(path: Path, checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, with heads and plans if the model that is there has some and is of the same network."""
-    known = _model_of(path, checkpoint.denoiser)
-    return checkpoint if known is None else replace(known, provenance={**known.provenance, **checkpoint.provenance})
 
 
 @own_torch
@@ -115,34 +109,8 @@ def recover(folder: Path) -> Checkpoint:
     state, calls, _, processes = load_state(path, config, system)
     if state.iteration == 0:
         raise FileFormatError(f"{path}: expected a whole iteration, there is none yet; --resume goes on with the run")
-    checkpoint = _checkpoint(config, state, calls, False, processes)
+    checkpoint = _checkpoint(config, state, calls, False, processes, load_made(Path(folder), system))
     return replace(checkpoint, digest=weights_digest(state.ema))
-
-
-def _write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite: bool) -> None:
-    """Raise `UsageError` if there is a run and none is expected, or the other way round."""
-    path = folder / STATE
-    if resume and not path.exists():
-        raise UsageError(f"resume: expected {path}, there is no such file")
-    if resume:
-        return
-    if (path.exists() or (folder / MODEL).exists()) and not overwrite:
-        raise UsageError(
-            f"out: {folder} already holds a run; resume it with --resume, replace it with --overwrite, or choose "
-            "another folder"
-        )
-    if (folder / CONFIG).exists():  # of a run, perhaps one that was killed early, or of another program
-        try:  # one of another version will do
-            ours = {"system", "noise", "optimizer"} <= json.loads((folder / CONFIG).read_text(encoding="utf-8")).keys()
-        except (ValueError, AttributeError, RecursionError):
-            ours = False
-        if not ours:
-            raise UsageError(f"out: {folder} has a {CONFIG} that is not of a run; choose another folder")
-    if overwrite:
-        for name in (STATE, MODEL, LOG, CONFIG):
-            (folder / name).unlink(missing_ok=True)
-        forget_calls(folder)
-    write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())
 
 
 @own_torch
@@ -155,6 +123,7 @@ def train(
     overwrite: bool = False,
     minutes: float | None = None,
     max_energy_calls: int | None = None,
+    twin: TwinSettings | bool | None = None,
     device: torch.device | str = "cpu",
     group: distributed.ProcessGroup | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -179,6 +148,10 @@ def train(
         Budget of wall time, earlier sessions of the same run included.
     max_energy_calls : int, optional
         Budget of energy calls; never exceeded.
+    twin : TwinSettings or bool, optional
+        Fit a twin to some thousand energy calls first, and train on that: for expensive potentials; see `make_twin`.
+        The calls are kept in ``energy_calls.bin``, which ``overwrite`` leaves there. ``resume`` knows whether there is
+        a twin.
     device : torch.device or str
         ``cpu`` or ``cuda``, for networks, buffer and native energies. A run may be resumed on another.
     group : torch.distributed.ProcessGroup, optional
@@ -225,20 +198,29 @@ def train(
     energy = system.energy()
     run = _Run(config, folder, system, energy, budget, device, ranks)
     energy.max_calls = None if max_energy_calls is None else ranks.part(max_energy_calls)
+    twin = twin or (resume and has_twin(folder))
+    if twin and group is not None:
+        raise UsageError("twin: expected none in a group of processes, got one")
+    # What was interrupted while its twin was made has no state yet.
+    resume = resume and not (twin and not (folder / STATE).exists())
     with ExitStack() as stack:
         problem = None
         if ranks.first:
             try:
                 stack.enter_context(own_folder(folder))
-                _write_config(config, folder, resume, overwrite)
+                write_config(config, folder, resume, overwrite)
             except UsageError as error:
                 problem = error
         if problem := ranks.broadcast(problem):
             raise problem
         silent = not ranks.first or on_step is not None or on_iteration is not None
         work = stack.enter_context(reporting("training", silent=silent))
-        display = TrainingDisplay(work, config.optimizer.inner_steps, resume, config.least_gain > 0)
         try:
+            if twin:
+                made, left = twin_first(system, folder, twin, config.seed, budget, stop)
+                on = with_twin(system, made.twin)
+                run = replace(run, system=on, energy=on.energy(), budget=left, made=made)
+            display = TrainingDisplay(work, config.optimizer.inner_steps, resume, config.least_gain > 0)
             return _train(run, resume, stop, display, on_step or display.step, on_iteration or display.iteration)
         except BaseException:
             if ranks.first and not (folder / STATE).exists():  # nothing to go on from
@@ -257,6 +239,7 @@ class _Run:
     budget: Budget
     device: torch.device
     ranks: Ranks
+    made: MadeTwin | None = None
 
     def load(self) -> SavedRun:
         """The last state."""
@@ -380,12 +363,13 @@ def _train(
             f"{folder}: stopped before the first iteration was complete, there is no model yet; "
             "resume goes on from here"
         )
-    there = _model_of(folder / MODEL, state.ema) if resume and ranks.size == 1 and state.seconds == earlier else None
-    if there is not None and (there.provenance["finished"], there.provenance["energy_calls"]) == (finished, calls):
+    there = model_of(folder / MODEL, state.ema) if resume and ranks.size == 1 and state.seconds == earlier else None
+    count = "energy_calls" if run.made is None else "twin_calls"
+    if there is not None and (there.provenance["finished"], there.provenance.get(count)) == (finished, calls):
         return there  # nothing was left to do
     if ranks.first:
         whole = state if ranks.size == 1 else replace(run, ranks=ALONE).load().state
-        _write_outputs(folder, _checkpoint(config, whole, calls, finished, ranks.size), log)
+        write_outputs(folder, _checkpoint(config, whole, calls, finished, ranks.size, run.made), log)
         journal.close()
     display.ended(config, log)
     ranks.broadcast(None)  # it is there

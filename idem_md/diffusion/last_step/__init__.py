@@ -2,6 +2,7 @@
 
 from .annealed import AnnealedLastStep
 from .base import LAST_STEPS, LastStep, LastStepResult, log_ratio, register_last_step
+from .by_twin import ByTwinLastStep
 from .moved import MovedLastStep
 from .nested import NestedLastStep
 from .plain import PlainLastStep
@@ -9,6 +10,7 @@ from .plain import PlainLastStep
 __all__ = [
     "LAST_STEPS",
     "AnnealedLastStep",
+    "ByTwinLastStep",
     "LastStepResult",
     "LastStep",
     "MovedLastStep",

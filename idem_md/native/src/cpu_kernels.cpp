@@ -289,6 +289,7 @@ void dem_scores_any(const TargetArgs& a, int64_t begin, int64_t end) {
 
 #if !defined(IDEM_SCALAR)
 void pair_splines(const SplineArgs&, int64_t, int64_t);
+void pair_splines_backward(const SplineArgs&, int64_t, int64_t);
 void message_forward(const MessageArgs&, int64_t, int64_t);
 void message_backward(const MessageArgs&, int64_t, int64_t, float*);
 #endif
@@ -298,9 +299,9 @@ const CpuKernels& kernels() {
                                 energy_forces_any<float>, energy_forces_any<double>, mala_any, tempering_any, anneal_any, dem_scores_any,
                                 noise, fma_loop,
 #if defined(IDEM_SCALAR)
-                                nullptr, nullptr, nullptr};
+                                nullptr, nullptr, nullptr, nullptr};
 #else
-                                pair_splines, message_forward, message_backward};
+                                pair_splines, pair_splines_backward, message_forward, message_backward};
 #endif
   return table;
 }

@@ -12,6 +12,8 @@ struct SplineArgs {
   int32_t* knot;            // (B,P) first of the four basis functions that are not zero
   float* spline;            // (B,P,4) their values
   float* unit;              // (B,P,D) (x_i - x_j) / r
+  const float *gspline, *gunit;  // backward: gradients of spline, unit
+  float* gx;                // backward: gradient of x
 };
 
 // ds_i = sum_j a_j W, dv_i = sum_j a'_j W' rhat_ij + v_j a''_j W'', with filters W (K,3C) in the spline basis.
@@ -25,6 +27,7 @@ struct MessageArgs {
   float *ds, *dv;           // forward: (B,N,C), (B,N,D,C)
   const float *gs, *gv;     // backward: gradients of ds, dv
   float *ga, *gvin;         // backward: gradients of a, v
+  float *gspline, *gunit;   // backward: gradients of spline, unit, or both null
 };
 
 // Every function works on items [begin, end); items are independent, so the caller may cut the range
@@ -41,6 +44,7 @@ struct CpuKernels {
   void (*noise)(const NoiseArgs&, int64_t, int64_t);
   double (*fma_loop)(int64_t);              // runs that many fused multiply-adds a lane on 10 registers; returns their sum
   void (*pair_splines)(const SplineArgs&, int64_t, int64_t);
+  void (*pair_splines_backward)(const SplineArgs&, int64_t, int64_t);
   void (*message_forward)(const MessageArgs&, int64_t, int64_t);
   void (*message_backward)(const MessageArgs&, int64_t, int64_t, float* gfilter);  // writes gfilter (K,3C)
 };

@@ -60,6 +60,31 @@ template <int D, int CC> void forward(const MessageArgs& m, int64_t begin, int64
   }
 }
 
+// Gradients with respect to the spline weights b and the direction e of one pair, from that of its filters.
+template <int D, int CC>
+inline void geometry_backward(const MessageArgs& m, int64_t pair, int C, const float* IDEM_RESTRICT rows,
+                              const float* IDEM_RESTRICT gw, const float* IDEM_RESTRICT wu, const float* IDEM_RESTRICT ui,
+                              const float* IDEM_RESTRICT uj, const float* IDEM_RESTRICT gvi,
+                              const float* IDEM_RESTRICT gvj) {
+  const int width = 3 * C;
+  float b0 = 0, b1 = 0, b2 = 0, b3 = 0;
+#pragma omp simd reduction(+ : b0, b1, b2, b3)
+  for (int c = 0; c < width; ++c) {
+    b0 += gw[c] * rows[c];
+    b1 += gw[c] * rows[width + c];
+    b2 += gw[c] * rows[2 * width + c];
+    b3 += gw[c] * rows[3 * width + c];
+  }
+  float* out = m.gspline + 4 * pair;
+  out[0] = b0, out[1] = b1, out[2] = b2, out[3] = b3;
+  for (int d = 0; d < D; ++d) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int c = 0; c < C; ++c) sum += wu[c] * (uj[c] * gvi[d * C + c] - ui[c] * gvj[d * C + c]);
+    m.gunit[pair * D + d] = sum;
+  }
+}
+
 template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int64_t end, float* IDEM_RESTRICT gfilter) {
   const int C = Channels<CC>::get(m.channels), n = m.n_atoms, pairs = n * (n - 1) / 2;
   alignas(64) float w[3 * kMaxChannels], gw[3 * kMaxChannels];
@@ -115,6 +140,9 @@ template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int6
           rows[6 * C + c] += b2 * gw[c];
           rows[9 * C + c] += b3 * gw[c];
         }
+        if (m.gspline)
+          geometry_backward<D, CC>(m, b * pairs + p, C, m.filter + (int64_t)knot[p] * 3 * C, gw, w + C, ai + C, aj + C,
+                                   gvi, gvj);
       }
   }
 }
@@ -151,16 +179,57 @@ void pair_splines(const SplineArgs& s, int64_t begin, int64_t end) {
       }
 }
 
+// Gradients with respect to positions, from those with respect to what `pair_splines` made of them.
+void pair_splines_backward(const SplineArgs& s, int64_t begin, int64_t end) {
+  const int n = s.n_atoms, D = s.n_dims, pairs = n * (n - 1) / 2;
+  for (int64_t b = begin; b < end; ++b) {
+    float* gx = s.gx + b * n * D;
+    for (int k = 0; k < n * D; ++k) gx[k] = 0;
+    for (int i = 1, p = 0; i < n; ++i)
+      for (int j = 0; j < i; ++j, ++p) {
+        const float *xi = s.x + (b * n + i) * D, *xj = s.x + (b * n + j) * D;
+        const float *g = s.gspline + (b * pairs + p) * 4, *ge = s.gunit + (b * pairs + p) * D;
+        float e[3], r2 = 0, along = 0;
+        for (int d = 0; d < D; ++d) {
+          e[d] = xi[d] - xj[d];
+          r2 += e[d] * e[d];
+        }
+        const float r = std::sqrt(r2 + 1e-12f), last = (float)(s.n_basis - 4);
+        for (int d = 0; d < D; ++d) {
+          e[d] /= r;
+          along += ge[d] * e[d];
+        }
+        const float inner = r / s.length + s.shift, t = (std::log(inner) - s.lo) / s.width;
+        float slope = 0;  // of the energy with r; none where t is clamped
+        if (t > 0.0f && t < last + 0.999999f) {
+          const int k = (int)t < s.n_basis - 4 ? (int)t : s.n_basis - 4;
+          const float q = t - (float)k, o = 1.0f - q;
+          slope = 0.5f * (-o * o * g[0] + (3.0f * q * q - 4.0f * q) * g[1] + (4.0f * o - 3.0f * o * o) * g[2] + q * q * g[3]);
+          slope /= inner * s.length * s.width;
+        }
+        for (int d = 0; d < D; ++d) {
+          const float pull = (ge[d] - along * e[d]) / r + slope * e[d];
+          gx[i * D + d] += pull;
+          gx[j * D + d] -= pull;
+        }
+      }
+  }
+}
+
 void message_forward(const MessageArgs& m, int64_t begin, int64_t end) {
   if (m.n_dims == 3)
-    m.channels == 64 ? forward<3, 64>(m, begin, end) : forward<3, 0>(m, begin, end);
+    m.channels == 64   ? forward<3, 64>(m, begin, end)
+    : m.channels == 32 ? forward<3, 32>(m, begin, end)
+                       : forward<3, 0>(m, begin, end);
   else
     m.channels == 64 ? forward<2, 64>(m, begin, end) : forward<2, 0>(m, begin, end);
 }
 
 void message_backward(const MessageArgs& m, int64_t begin, int64_t end, float* gfilter) {
   if (m.n_dims == 3)
-    m.channels == 64 ? backward<3, 64>(m, begin, end, gfilter) : backward<3, 0>(m, begin, end, gfilter);
+    m.channels == 64   ? backward<3, 64>(m, begin, end, gfilter)
+    : m.channels == 32 ? backward<3, 32>(m, begin, end, gfilter)
+                       : backward<3, 0>(m, begin, end, gfilter);
   else
     m.channels == 64 ? backward<2, 64>(m, begin, end, gfilter) : backward<2, 0>(m, begin, end, gfilter);
 }

@@ -275,15 +275,23 @@ void pair_splines(In<float> x, Out<int32_t> knot, Out<float> spline, Out<float> 
                   float shift, float lo, float width, int threads) {
   const CpuKernels& k = select("");
   const idem::SplineArgs a{(int)x.shape(1), (int)x.shape(2), n_basis, length, shift, lo, width,
-                           x.data(), knot.data(), spline.data(), unit.data()};
+                           x.data(), knot.data(), spline.data(), unit.data(), nullptr, nullptr, nullptr};
   spread((int64_t)x.shape(0), 16, threads, [&](int64_t b, int64_t e) { k.pair_splines(a, b, e); });
+}
+
+void pair_splines_backward(In<float> x, In<float> gspline, In<float> gunit, Out<float> gx, int n_basis, float length,
+                           float shift, float lo, float width, int threads) {
+  const CpuKernels& k = select("");
+  const idem::SplineArgs a{(int)x.shape(1), (int)x.shape(2), n_basis, length, shift, lo, width, x.data(),
+                           nullptr, nullptr, nullptr, gspline.data(), gunit.data(), gx.data()};
+  spread((int64_t)x.shape(0), 16, threads, [&](int64_t b, int64_t e) { k.pair_splines_backward(a, b, e); });
 }
 
 idem::MessageArgs message_args(const In<int32_t>& knot, const In<float>& spline, const In<float>& unit,
                                const In<float>& a, const In<float>& v, const In<float>& filter) {
   if (v.shape(3) > idem::kMaxChannels) throw std::invalid_argument("channels: expected at most 512");
   return {(int)v.shape(1), (int)v.shape(2), (int)filter.shape(0), (int)v.shape(3), knot.data(), spline.data(),
-          unit.data(), a.data(), v.data(), filter.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+          unit.data(), a.data(), v.data(), filter.data(), nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }
 
 void message_forward(In<int32_t> knot, In<float> spline, In<float> unit, In<float> a, In<float> v, In<float> filter,
@@ -296,13 +304,15 @@ void message_forward(In<int32_t> knot, In<float> spline, In<float> unit, In<floa
 }
 
 void message_backward(In<int32_t> knot, In<float> spline, In<float> unit, In<float> a, In<float> v, In<float> filter,
-                      In<float> gs, In<float> gv, Out<float> ga, Out<float> gvin, Out<float> gfilter, int threads) {
+                      In<float> gs, In<float> gv, Out<float> ga, Out<float> gvin, Out<float> gfilter,
+                      Out<float> gspline, Out<float> gunit, int threads) {
   const CpuKernels& k = select("");
   idem::MessageArgs m = message_args(knot, spline, unit, a, v, filter);
   m.gs = gs.data();
   m.gv = gv.data();
   m.ga = ga.data();
   m.gvin = gvin.data();
+  if (gspline.size() > 0) m.gspline = gspline.data(), m.gunit = gunit.data();
   // One partial gradient a block of samples, added in the order of the blocks: the sum does not depend on the
   // number of threads.
   const int64_t n = (int64_t)a.shape(0), size = (int64_t)filter.shape(0) * (int64_t)filter.shape(1);
@@ -355,8 +365,10 @@ NB_MODULE(_native, m) {
   m.def("philox4x32", &philox4x32);
   m.def("pair_splines", &pair_splines, "x"_a, "knot"_a, "spline"_a, "unit"_a, "n_basis"_a, "length"_a, "shift"_a,
         "lo"_a, "width"_a, "threads"_a);
+  m.def("pair_splines_backward", &pair_splines_backward, "x"_a, "gspline"_a, "gunit"_a, "gx"_a, "n_basis"_a, "length"_a,
+        "shift"_a, "lo"_a, "width"_a, "threads"_a);
   m.def("message_forward", &message_forward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "ds"_a, "dv"_a,
         "threads"_a);
   m.def("message_backward", &message_backward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "gs"_a,
-        "gv"_a, "ga"_a, "gvin"_a, "gfilter"_a, "threads"_a);
+        "gv"_a, "ga"_a, "gvin"_a, "gfilter"_a, "gspline"_a, "gunit"_a, "threads"_a);
 }

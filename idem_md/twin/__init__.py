@@ -1,0 +1,24 @@
+"""Twins of expensive potentials: fitted to some thousand energy calls, wrong only where weights can tell."""
+
+from .files import twin_of, twin_table, twin_tensors
+from .fit import FitResult, FitSettings, Frames, fit
+from .make import MadeTwin, Round, TwinSettings, has_twin, load_made, make_twin, with_twin
+from .record import Recorded
+
+__all__ = [
+    "FitResult",
+    "FitSettings",
+    "Frames",
+    "MadeTwin",
+    "Recorded",
+    "Round",
+    "TwinSettings",
+    "fit",
+    "has_twin",
+    "load_made",
+    "make_twin",
+    "twin_of",
+    "twin_table",
+    "twin_tensors",
+    "with_twin",
+]

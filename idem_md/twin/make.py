@@ -1,0 +1,396 @@
+"""Making a twin: energy calls, a fit, and rounds in which it is asked where it is wrong."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..callers import warn_caller
+from ..chains import ChainState
+from ..checks import check_int
+from ..energies import Energy, Twin
+from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
+from ..geometry import centred
+from ..nets import EnergyNetwork, build_energy_network
+from ..progress import Work, reporting
+from ..systems import System
+from ..tensor_files import read_tensors, write_tensors
+from ..torch_state import own_torch
+from .files import twin_of, twin_table, twin_tensors
+from .fit import FitResult, FitSettings, Frames, fit
+from .gather import explore, gather, least_calls
+from .record import Recorded
+
+__all__ = ["MadeTwin", "Round", "TwinSettings", "has_twin", "load_made", "make_twin", "with_twin"]
+
+# Files in the folder of a run.
+CALLS, SO_FAR = "energy_calls.bin", "twin.safetensors"
+# One frame in so many is left out of a fit, to judge it by.
+HELD_OUT = 20
+# kT by which a configuration that the twin takes for an ordinary one may lie too high, or it is a hole; and the share
+# of holes among the configurations that were sought for them with which rounds may end.
+HOLE, HOLES = 5.0, 0.05
+
+
+@dataclass(frozen=True)
+class TwinSettings:
+    """How a twin is made.
+
+    Attributes
+    ----------
+    network : dict
+        Options of a registered network with features, such as ``painn``.
+    gathering_calls : int
+        Energy calls of the chains of the real potential.
+    round_calls, rounds : int
+        Energy calls of a round, and how many there are at most.
+    loss : float
+        Rounds end when the twin costs no larger share of the effective samples.
+    first_fit, next_fit : FitSettings
+    """
+
+    network: dict[str, Any] = field(
+        default_factory=lambda: {"name": "painn", "channels": 32, "layers": 2, "n_basis": 24}
+    )
+    gathering_calls: int = 3000
+    round_calls: int = 300
+    rounds: int = 10
+    loss: float = 0.2
+    first_fit: FitSettings = FitSettings()
+    next_fit: FitSettings = FitSettings(steps=400, learning_rate=1.5e-3)
+
+    def within(self, max_energy_calls: int | None) -> TwinSettings:
+        """The settings with shorter chains, if they would take more than half of a budget of energy calls.
+
+        Raises
+        ------
+        UsageError
+            A budget that does not hold the shortest chains and a round.
+        """
+        if max_energy_calls is None:
+            return self
+        least = 2 * least_calls() + self.round_calls
+        if check_int("max_energy_calls", max_energy_calls, 1) < least:
+            raise UsageError(
+                f"max_energy_calls: expected at least {least:,} for a twin, got {max_energy_calls:,}; train without one"
+            )
+        return replace(self, gathering_calls=min(self.gathering_calls, max_energy_calls // 2))
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round has found.
+
+    Attributes
+    ----------
+    kept : float
+        Share of the effective samples that the twin leaves, judged by its own samples in equilibrium, which it had not
+        learnt from.
+    spread : float
+        Standard deviation of u_twin - u_real on them, in kT.
+    holes : float
+        Share of the configurations from hotter chains and from noise that the twin takes for ordinary ones, and that
+        are not.
+    """
+
+    kept: float
+    spread: float
+    holes: float
+
+
+@dataclass(frozen=True)
+class MadeTwin:
+    """A twin, and what it has taken.
+
+    Attributes
+    ----------
+    twin : Twin
+    rounds : tuple of Round
+    energy_calls : int
+        Of the real potential.
+    seconds : float
+    """
+
+    twin: Twin
+    rounds: tuple[Round, ...]
+    energy_calls: int
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """What provenances say of it, as JSON."""
+        return {"seconds": self.seconds, "rounds": [asdict(one) for one in self.rounds]}
+
+
+def effective_share(log_w: torch.Tensor) -> float:
+    """(sum w)^2 / (n sum w^2) of log weights (n,)."""
+    w = torch.softmax(log_w.double(), 0)
+    return 1 / (len(w) * float((w**2).sum()))
+
+
+class _Making:
+    """A twin that is being made."""
+
+    def __init__(self, system: System, energy: Recorded, settings: TwinSettings, seed: int):
+        self.system, self.energy, self.settings, self.seed = system, energy, settings, seed
+        self.trap = (system.trap or 0.0) * system.units.length_angstrom**2
+        geometry = torch.tensor(system.geometry, dtype=torch.float64)[None]
+        self.reference = float(energy(geometry)[0] - self._trap_energy(geometry))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = build_energy_network(settings.network, system)
+        self.rounds: list[Round] = []
+        self.fits, self.used = 0, 0  # and frames that the last one knew
+
+    @property
+    def energy_calls(self) -> int:
+        """Calls of the real potential, those of before an interruption included."""
+        return self.energy.known + self.energy.made
+
+    def _trap_energy(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * self.trap * (centred(x.double()) ** 2).sum((1, 2))
+
+    def _bare(self, frames: Frames) -> Frames:
+        """Frames relative to the reference, without the trap."""
+        y = centred(frames.x)
+        return Frames(y, frames.u - self.reference - self._trap_energy(y), frames.f + self.trap * y)
+
+    def begin(self, late: ChainState) -> None:
+        """The scale of energies, from chains of the real potential in equilibrium."""
+        u = late.u.double() - self.reference - self._trap_energy(late.x)
+        self.late, self.typical, self.width = late, float(u.quantile(0.95)), 3 * float(u.std())
+        self.network.shift.fill_(float(u.mean()))
+        self.network.scale.fill_(max(float(u.std()), 1e-3) / math.sqrt(self.system.n_atoms))
+
+    def fit(self, frames: Frames, settings: FitSettings, on_step: Callable[[int], None]) -> FitResult:
+        """A fit to all frames that there are."""
+        self.fits, self.used, frames = self.fits + 1, len(frames), self._bare(frames)
+        held = torch.arange(len(frames)) % HELD_OUT == HELD_OUT - 1
+        settings = replace(settings, seed=self.seed + len(self.rounds))
+        return fit(self.network, frames[~held], frames[held], self.typical, self.width, settings, on_step)
+
+    def twin(self, frames: Frames) -> Twin:
+        """The twin by the network as it is, and the frames that it knows."""
+        known = self._bare(frames[: self.used])
+        return Twin(
+            self.network,
+            self.system.units,
+            self.system.elements,
+            reference=self.reference,
+            lowest=float(known.u.min()),
+            contacts=self._contacts(known.x),
+            trap=self.trap,
+        )
+
+    def _contacts(self, x: torch.Tensor) -> torch.Tensor:
+        """The least distance of atoms of each two kinds, for each two atoms."""
+        r = torch.cdist(x, x) + torch.diag(torch.full(x.shape[1:2], torch.inf, dtype=x.dtype))
+        least, kinds = r.amin(0), torch.tensor(self.system.kinds)
+        for a in kinds.unique():
+            for b in kinds.unique():
+                pairs = (kinds[:, None] == a) & (kinds == b)
+                least[pairs] = least[pairs].min()
+        return least.fill_diagonal_(0.0).nan_to_num(posinf=0.0)
+
+    def round(self, twin: Twin) -> Round:
+        """Ask the real potential where chains of the twin have gone."""
+        n, k = 2 * self.settings.round_calls // 3, len(self.rounds)
+        own, others = explore(twin, self.system, self.late, n, self.seed + 1000 + k)
+        gap = (twin(own)[0] - self.energy(own)[0]).double()
+        alive = torch.isfinite(gap)
+        kept = effective_share(torch.where(alive, gap, -torch.inf))
+        u_twin, u_real = twin(others)[0].double(), self.energy(others)[0].double()
+        ordinary = u_twin - self.reference - self._trap_energy(others) < self.typical
+        holes = float((ordinary & ~(u_real - u_twin < HOLE)).double().mean())
+        return Round(kept, float(gap[alive].std()), holes)
+
+    def good(self) -> bool:
+        """Whether the last round was content."""
+        return bool(self.rounds) and 1 - self.rounds[-1].kept <= self.settings.loss and self.rounds[-1].holes <= HOLES
+
+
+@own_torch
+def make_twin(
+    system: System,
+    folder: Path,
+    settings: TwinSettings | None = None,
+    *,
+    seed: int = 0,
+    max_energy_calls: int | None = None,
+    guard: Callable[[], None] = lambda: None,
+) -> MadeTwin:
+    """A twin of an expensive potential, by energy calls that are kept in ``folder`` as they come; another call with the
+    same arguments goes on from there.
+
+    Parameters
+    ----------
+    system : System
+        With a geometry, as `System.of_energy` makes it.
+    folder : Path
+    settings : TwinSettings, optional
+    seed : int
+    max_energy_calls : int, optional
+        Never exceeded; rounds end where the next one would.
+    guard : callable ()
+        Called now and then; may raise.
+
+    Raises
+    ------
+    UsageError
+        A system without a geometry or of fewer than three dimensions, or a budget that is too small.
+    EnergyError
+        Configurations whose energies or forces are no numbers.
+    """
+    settings = (settings or TwinSettings()).within(max_energy_calls)
+    if system.geometry is None or system.n_dims != 3:
+        raise UsageError(
+            f"twin: expected a system in three dimensions with a geometry, as System.of_energy makes it, got "
+            f"{system.name!r}"
+        )
+    folder, start = Path(folder), time.perf_counter()
+    with reporting("energy calls for the twin") as work:
+        energy = Recorded(system.energy(), folder / CALLS)
+        energy.max_calls = max_energy_calls
+
+        def count(calls: int) -> None:
+            guard()
+            work.advance(0, f"{calls:,} energy calls")
+
+        energy.on_count = count
+        making = _Making(system, energy, settings, seed)
+        making.begin(gather(energy, system, settings.gathering_calls, seed))
+        seconds = _load(folder / SO_FAR, making)
+        twin, enough = None, making.good()
+        while not enough:
+            frames = energy.frames()
+            if making.fits == len(making.rounds):
+                _fit(work, making, frames, settings.next_fit if making.fits else settings.first_fit, guard)
+                _save(folder / SO_FAR, making, frames, seconds + time.perf_counter() - start)
+            twin = making.twin(frames)
+            twin.on_count = lambda _: guard()
+            if len(making.rounds) == settings.rounds:
+                break
+            work.phase(f"round {len(making.rounds) + 1} of the twin")
+            try:
+                making.rounds.append(making.round(twin))
+            except BudgetExhausted:
+                break
+            enough = making.good()
+            work.say(_told(making.rounds))
+            _save(folder / SO_FAR, making, frames, seconds + time.perf_counter() - start)
+        twin = making.twin(energy.frames()) if twin is None else twin
+        twin.calls, twin.on_count = 0, None
+        making.network.eval().requires_grad_(False)
+        _advise(making, energy)
+    return MadeTwin(twin, tuple(making.rounds), making.energy_calls, seconds + time.perf_counter() - start)
+
+
+def has_twin(folder: Path) -> bool:
+    """Whether a twin was made or begun there."""
+    return (Path(folder) / CALLS).exists()
+
+
+def load_made(folder: Path, system: System) -> MadeTwin | None:
+    """The twin of a run, if it has one.
+
+    Raises
+    ------
+    FileFormatError
+        A damaged one.
+    """
+    path = Path(folder) / SO_FAR
+    if not path.exists():
+        return None
+    tensors, header = read_tensors(path, "twin")
+    try:
+        rounds, calls, seconds = (header[key] for key in ("rounds", "energy_calls", "seconds"))
+        twin = twin_of(header["twin"], tensors, system, str(path))
+        return MadeTwin(twin, tuple(Round(**one) for one in rounds), int(calls), float(seconds))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: its header does not describe a twin ({error})") from None
+
+
+def with_twin(system: System, twin: Twin) -> System:
+    """The system with the twin for its potential."""
+    return replace(system, make_energy=_Given(twin), parameters=twin.parameters)
+
+
+@dataclass(frozen=True)
+class _Given:
+    twin: Twin
+
+    def __call__(self) -> Energy:
+        return self.twin
+
+
+def _fit(work: Work, making: _Making, frames: Frames, settings: FitSettings, guard: Callable[[], None]) -> None:
+    work.phase("fitting the twin", settings.steps, "steps")
+
+    def on_step(_: int) -> None:
+        guard()
+        work.advance()
+
+    found = making.fit(frames, settings, on_step)
+    work.say(
+        f"twin fitted to {len(frames):,} energy calls: {found.spread:.2f} kT and {100 * found.force_error:.1f}% of the "
+        "forces off where it had not looked"
+    )
+
+
+def _advise(making: _Making, energy: Recorded) -> None:
+    if energy.failed:
+        warn_caller(
+            f"twin: {energy.failed} of {energy.known + energy.made} energy calls failed and count as infinitely high"
+            + (f"; the first one: {energy.cause}" if energy.cause else ""),
+            TrainingWarning,
+        )
+    if not making.good():
+        last = f"; {_told(making.rounds)}" if making.rounds else ""
+        warn_caller(
+            f"twin: not yet good after {len(making.rounds)} rounds{last}. Averages stay exact, but few samples are "
+            "effective: give more energy calls; if the error does not fall, the potential is noisy or has steps",
+            TrainingWarning,
+        )
+
+
+def _told(rounds: list[Round]) -> str:
+    last = rounds[-1]
+    return (
+        f"round {len(rounds)}: {last.spread:.2f} kT apart from the real potential, which leaves "
+        f"{100 * last.kept:.0f}% of the effective samples; holes: {100 * last.holes:.0f}%"
+    )
+
+
+def _save(path: Path, making: _Making, frames: Frames, seconds: float) -> None:
+    """The network as it is, with what the rounds have found."""
+    twin = making.twin(frames)
+    header = {
+        "twin": twin_table(twin),
+        "rounds": [asdict(one) for one in making.rounds],
+        "fits": making.fits,
+        "used": making.used,
+        "energy_calls": making.energy_calls,
+        "settings": repr(making.settings),
+        "seconds": seconds,
+    }
+    write_tensors(path, "twin", twin_tensors(twin), header)
+
+
+def _load(path: Path, making: _Making) -> float:
+    """Put what was saved by the same settings into ``making``; returns the seconds that it had taken."""
+    with suppress(FileFormatError):
+        tensors, header = read_tensors(path, "twin")
+        if header.get("settings") == repr(making.settings):
+            twin = twin_of(header["twin"], tensors, making.system, str(path))
+            assert isinstance(twin.network, EnergyNetwork)
+            making.network.load_state_dict(twin.network.state_dict())
+            making.rounds = [Round(**one) for one in header["rounds"]]
+            making.fits, making.used = header["fits"], header["used"]
+            return float(header["seconds"])
+    return 0.0
