@@ -79,6 +79,7 @@ EDGES = {
         "nets",
         "diffusion",
         "tensor_files",
+        "twin",
         "checkpoint",
         "training",
         "ensemble",

@@ -31,6 +31,7 @@ __all__ = ["BoltzmannSampler"]
 
 # What `ase.md` objects write, with their defaults.
 OUTPUT: dict[str, Any] = {"trajectory": None, "logfile": None, "append_trajectory": False, "loginterval": 1}
+BATCH = 250
 
 
 def _checked_range(kelvin: float, temperatures) -> tuple[float, float] | None:
@@ -81,12 +82,17 @@ class BoltzmannSampler(Dynamics):
         Settings of that training, ``refined`` or ``frugal``; see `training.preset`. By default ``refined`` for a native
         potential without ``max_energy_calls``, else ``frugal``, whose buffer is the smaller the fewer calls there are.
         One that was begun goes on with its own.
+    twin : bool
+        Fit a twin to some thousand energy calls (``max_energy_calls``) first, train on that, and call the potential
+        once a sample: for expensive potentials.
     nfe : int, optional
         Network evaluations a sample; by default as for `Sampler.plan`.
-    batch, seed : int
-        Samples drawn at a time; seed of the samples, and of the training at first use.
+    seed : int
+        Of the samples, and of the training at first use.
     workers : int, optional
         Processes for the calculator; it must then pickle.
+    batch : int
+        Samples drawn at a time; 250 by default.
     trajectory, logfile, append_trajectory, loginterval
         As for `ase.md`. To append new samples give another seed: the same one draws the same samples again.
 
@@ -117,12 +123,13 @@ class BoltzmannSampler(Dynamics):
         minutes: float | None = 20.0,
         max_energy_calls: int | None = None,
         preset: str | None = None,
+        twin: bool = False,
         nfe: int | None = None,
-        batch: int = 250,
         seed: int = 0,
         workers: int | None = None,
         **output,
     ):
+        batch = output.pop("batch", BATCH)
         unknown = sorted(output.keys() - OUTPUT.keys())
         if unknown:
             raise UsageError(
@@ -133,7 +140,7 @@ class BoltzmannSampler(Dynamics):
         self.nfe, self.batch = None if nfe is None else check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
         self._preset = None if preset is None else check_choice("preset", preset, ("refined", "frugal"))
-        self._budget: dict[str, Any] = {"minutes": minutes, "max_energy_calls": max_energy_calls}
+        self._budget: dict[str, Any] = {"minutes": minutes, "max_energy_calls": max_energy_calls, "twin": twin}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
         self._range = _checked_range(self.temperature_K, temperatures)
         if self._range and checkpoint is not None:
@@ -195,7 +202,7 @@ class BoltzmannSampler(Dynamics):
 
                 work.phase(f"looking for a sampler in {self._folder}")
                 system, budget, temperatures = self._trained_for, self._budget, self._range
-                calls = budget["max_energy_calls"]
+                calls = None if budget["twin"] else budget["max_energy_calls"]
                 settings = partial(first_settings, system, self._preset, self.seed, temperatures, calls)
                 train_once(system, self.atoms.positions, self._folder, budget, temperatures, settings)
                 self._sampler = self._load(self._folder, self.system)
@@ -227,6 +234,7 @@ class BoltzmannSampler(Dynamics):
                 "chunks": [],  # batches have streams of their own
                 "batches": len(records),
                 "energy_calls": sum(r["energy_calls"] for r in records),
+                **({"twin_calls": sum(r["twin_calls"] for r in records)} if "twin_calls" in records[0] else {}),
                 "failed": sum(r["failed"] for r in records),
                 "seconds": sum(r["seconds"] for r in records),
             }

@@ -49,7 +49,7 @@ def train_once(
     settings: Callable[[], TrainingConfig],
 ) -> None:
     """Leave a trained sampler in ``folder``: found there, finished from where it stopped, or trained from scratch with
-    the ``settings``; then with an elastic network and, if energy calls have no budget, plans."""
+    the ``settings``; then with an elastic network and, if energy calls have no budget or there is a twin, plans."""
     energy, length = system.energy(), system.units.length_angstrom
 
     def evaluate(x: np.ndarray) -> np.ndarray:
@@ -88,15 +88,18 @@ def train_once(
     if model.exists() and (run != folder or load_checkpoint(model).expensive is not None):
         return
     resume = (run / "state.safetensors").exists()
+    if resume:
+        budget = {**budget, "twin": None}  # the run knows
     # What was begun goes on with the settings that it began with.
     config = run_config(run) if resume else settings()
     checkpoint = train(config, run, system=system, resume=resume, **budget)
+    nfes = {} if budget["max_energy_calls"] is not None else _nfes(temperatures)
     tune(
         checkpoint,
         run_samples(run),
         model,
         system=system,
         heads=HeadTraining(steps=ELASTIC_NETWORK_STEPS),
-        nfes={} if budget["max_energy_calls"] is not None else _nfes(temperatures),
+        nfes=nfes if checkpoint.twin is None else None,
         pilot=PILOT,
     )

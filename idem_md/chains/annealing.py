@@ -211,8 +211,9 @@ def tuned_schedule(
     *,
     knots: int = 16,
     rounds: int = 15,
+    moves: int = 10,
 ) -> Schedule:
-    """The schedule with Langevin steps that suit it, found on a pilot: ``knots`` stages of few moves, repeated.
+    """The schedule with Langevin steps that suit it, found on a pilot: ``knots`` stages of ``moves``, repeated.
 
     Parameters
     ----------
@@ -220,9 +221,9 @@ def tuned_schedule(
         As for `run_annealing`; a pilot of its own, not the samples that are then reported.
     schedule : Schedule
         Its ``steps`` are where to begin.
-    knots, rounds : int
+    knots, rounds, moves : int
     """
-    pilot = replace(schedule, stages=knots, moves=10)
+    pilot = replace(schedule, stages=knots, moves=moves)
     steps = pilot.step_sizes(torch.float64).tolist()
     for k in range(rounds):
         # Knot 0 is never used by a stage: beta is above zero in the first.

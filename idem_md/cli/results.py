@@ -30,6 +30,7 @@ def result(ensemble: WeightedEnsemble, mean: tuple[float, float], files: Sequenc
         "method": p.get("method"),
         "nfe": p.get("nfe"),
         "energy_calls": p.get("energy_calls"),
+        **({"twin_calls": p["twin_calls"]} if "twin_calls" in p else {}),
         "seconds": seconds,
         "samples_per_second": len(ensemble) / seconds if seconds else None,
         "mean_energy": mean[0],
@@ -57,7 +58,8 @@ def print_table(ensemble: WeightedEnsemble, r: dict[str, Any], facts: Mapping[st
     steps = f" ({p['kernel']} kernel, {p['last_step']} last step)" if "kernel" in p else ""
     grid.add_row("method", (r["method"] or "unknown") + steps)
     if r["seconds"] is not None:
-        grid.add_row("cost", f"{r['seconds']:.1f} s, {evaluations}{r['energy_calls']} energy calls")
+        twin = f", {r['twin_calls']} calls of the twin" if "twin_calls" in r else ""
+        grid.add_row("cost", f"{r['seconds']:.1f} s, {evaluations}{r['energy_calls']} energy calls{twin}")
     for name, value in (facts or {}).items():
         grid.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     if p.get("failed"):

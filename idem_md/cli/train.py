@@ -80,6 +80,7 @@ def train(
         str | None,
         typer.Option(
             "--preset",
+            hidden=True,
             help="refined, frugal, idem or pdem.",
         ),
     ] = None,
@@ -99,6 +100,7 @@ def train(
     ] = None,
     labels: LabelsOption = None,
     trap: TrapOption = None,
+    twin: Annotated[bool, typer.Option("--twin", help="Train on a fit to few energy calls.")] = False,
     device: Annotated[str, DEVICE] = "cpu",
     distributed: Annotated[
         bool,
@@ -126,6 +128,9 @@ def train(
     A potential of your own needs --temperature; --labels 0,1,1,... has a number for each atom, the same for atoms that
     may be exchanged one by one (by default those of one element), and --trap the stiffness of the harmonic trap that
     keeps a cluster together.
+
+    --twin is for expensive potentials: a network is fitted to some thousand energy calls (--max-energy-calls), the
+    sampler is trained on that, and sample calls the potential itself once a sample.
 
     --preset is for names: refined by default, or frugal for your own potential if it is not native or if energy calls
     have a budget; idem and pdem are the settings of the papers.
@@ -156,7 +161,10 @@ def train(
         if begun is not None and begun.system == name:
             settings = begun  # whatever the budget is now
         else:
-            settings = _settings(config, seed, preset_name, iterations, own, several, max_energy_calls)
+            calls = None if twin else max_energy_calls  # which are those of the twin
+            settings = _settings(config, seed, preset_name, iterations, own, several, calls)
+        if twin and own is None:
+            raise UsageError("twin: expected none for a built-in system, whose energies are cheap, got one")
         stop = Stop()
         try:
             with stop.listening(work.say), placed(device, distributed) as place:
@@ -170,6 +178,7 @@ def train(
                     overwrite=overwrite,
                     minutes=minutes,
                     max_energy_calls=max_energy_calls,
+                    twin=twin,
                     device=place.device,
                     group=place.group,
                     stop=lambda: stop.asked,
@@ -188,11 +197,12 @@ def train(
             checkpoint = _tune(work, checkpoint, folder, elastic_network_steps, budgeted, settings.seed, own)
     p, model = checkpoint.provenance, folder / "model.safetensors"
     if as_json:
-        keys = ("finished", "iterations", "planned", "seconds", "energy_calls")
-        print_json({"model": str(model)} | {key: p[key] for key in keys})
+        keys = ("finished", "iterations", "planned", "seconds", "energy_calls", "twin_calls")
+        print_json({"model": str(model)} | {key: p[key] for key in keys if key in p})
     else:
         state = "finished" if p["finished"] else f"stopped after {p['iterations']} of {p['planned']} iterations"
         cost = f"{p['seconds']:.0f} s, {p['energy_calls']} energy calls"
+        cost += f" and {p['twin_calls']} of the twin" if "twin_calls" in p else ""
         typer.echo("; ".join(filter(None, (f"{state}: {model}, {cost}", expectation(checkpoint)))))
     if stop.asked:
         raise typer.Exit(stop.code)
@@ -207,7 +217,7 @@ def _tune(
 
     if steps is None and checkpoint.expensive is not None:
         steps = 0  # they are there, and of this network
-    if steps is None and budgeted:
+    if steps is None and budgeted and checkpoint.twin is None:
         work.say(f"no elastic network and plans within the budget; for them: idem-md tune {folder}")
         steps = 0
     heads = HeadTraining(steps=4000 if steps is None else steps, seed=seed)

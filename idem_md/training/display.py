@@ -21,18 +21,20 @@ __all__ = ["TrainingDisplay"]
 class TrainingDisplay:
     """Loss by noise level, raw samples, energy calls; a line an iteration where there is no terminal."""
 
-    def __init__(self, work: Work, inner_steps: int, resume: bool = False, may_end: bool = False):
-        self.work, self.inner_steps, self.total, self.calls = work, inner_steps, 0, 0
+    def __init__(
+        self, work: Work, inner_steps: int, resume: bool = False, may_end: bool = False, what: str = "energy calls"
+    ):
+        self.work, self.inner_steps, self.total, self.calls, self.what = work, inner_steps, 0, 0, what
         self.may_end = may_end
         work.phase("first iteration after the last state" if resume else "first buffer")
 
     def cost(self, first: int, each: int, config: TrainingConfig, seconds_a_call: float) -> None:
         """Before the first energy call of the run: those of the first buffer, and of each iteration, with the time that
         they take."""
-        self.work.phase("first buffer", first, "energy calls")
+        self.work.phase("first buffer", first, self.what)
         targets = "" if config.target.name == "buffer" else " and those of its targets"
         self.work.say(
-            f"the first buffer takes {first:,} energy calls{_time(first * seconds_a_call)}, each of up to "
+            f"the first buffer takes {first:,} {self.what}{_time(first * seconds_a_call)}, each of up to "
             f"{config.optimizer.iterations} iterations about {each:,} more{_time(each * seconds_a_call)}{targets}"
         )
 
@@ -70,7 +72,7 @@ class TrainingDisplay:
         raw = "" if math.isnan(report.raw_median_energy) else f"raw median {report.raw_median_energy:.2f} kT  "
         work.say(
             f"iteration {state.iteration}/{state.total}  {state.seconds:.0f} s  loss {report.loss:.4f}  {raw}"
-            f"buffer mean {report.buffer_mean_energy:.2f} kT  {calls:.3g} energy calls"
+            f"buffer mean {report.buffer_mean_energy:.2f} kT  {calls:.3g} {self.what}"
         )
 
 

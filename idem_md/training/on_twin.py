@@ -25,7 +25,7 @@ def twin_first(
         if stop():
             raise Interrupted(f"{folder}: stopped while the twin was made; resume goes on from there")
 
-    settings = twin if isinstance(twin, TwinSettings) else TwinSettings()
+    settings = twin if isinstance(twin, TwinSettings) else None
     made = make_twin(system, folder, settings, seed=seed, max_energy_calls=budget.energy_calls, guard=guard)
     minutes = budget.minutes
     return made, Budget(None if minutes is None else max(minutes - made.seconds / 60, LEAST_MINUTES))

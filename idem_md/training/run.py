@@ -220,7 +220,8 @@ def train(
                 made, left = twin_first(system, folder, twin, config.seed, budget, stop)
                 on = with_twin(system, made.twin)
                 run = replace(run, system=on, energy=on.energy(), budget=left, made=made)
-            display = TrainingDisplay(work, config.optimizer.inner_steps, resume, config.least_gain > 0)
+            what = "calls of the twin" if twin else "energy calls"
+            display = TrainingDisplay(work, config.optimizer.inner_steps, resume, config.least_gain > 0, what)
             return _train(run, resume, stop, display, on_step or display.step, on_iteration or display.iteration)
         except BaseException:
             if ranks.first and not (folder / STATE).exists():  # nothing to go on from

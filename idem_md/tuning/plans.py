@@ -71,6 +71,7 @@ def tune_plans(
     seed: int = 0,
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
     measured: Measured | None = None,
+    beside: float = 0.0,
 ) -> Checkpoint:
     """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second times
     the square of their share, or a higher power of it for many evaluations, as who asks for more of them asks for
@@ -97,6 +98,8 @@ def tune_plans(
     on_plan : callable (SamplingPlan)
     measured : Measured, optional
         What an interrupted call with the same arguments had found, which is not sought again.
+    beside : float
+        Seconds that a sample takes besides, such as those of the potential that a twin stands for.
     """
     measured = measured or Measured()
     nfes = default_nfes() if nfes is None else nfes
@@ -104,7 +107,7 @@ def tune_plans(
     others, samples = samples[fourth].double(), samples[~fourth].double()
     samples = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))]
     step = _move_step(energy, samples, checkpoint.system.sigma_data, seed)
-    bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured) for k in range(len(LOWEST))]
+    bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured, beside) for k in range(len(LOWEST))]
     plans = dict(checkpoint.plans)
     for method, names in methods().items():
         tried_kernels = [name for name in names if KERNELS[name].tuned and KERNELS[name].suits(checkpoint.denoiser)]
@@ -250,8 +253,9 @@ class _Bottom:
         step: float,
         seed: int,
         measured: Measured,
+        beside: float,
     ):
-        self.place, self.measured = place, measured
+        self.place, self.measured, self.beside = place, measured, beside
         self.checkpoint, self.energy, self.samples = checkpoint, energy, samples
         self.move_step, self.seed = step, seed
         self.sigma = LOWEST[place] * checkpoint.system.sigma_data
@@ -301,6 +305,7 @@ class _Bottom:
                 paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
                 generator.manual_seed(self.seed + PATH_SEED)
                 log_w, seconds = timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
+                seconds += self.beside
                 measured = [_Candidate(plan, tried, tried.above(log_w), seconds) for tried in self.tried]
                 self._candidates[plan] = [one for one in measured if math.isfinite(one.variance)]
             found += self._candidates[plan]

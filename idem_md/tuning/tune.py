@@ -10,7 +10,7 @@ import torch
 
 from ..callers import warn_caller
 from ..checkpoint import Checkpoint, Rung, load_checkpoint, refuse_part, save_checkpoint
-from ..diffusion import SamplingPlan
+from ..diffusion import DiffusionKernel, SamplingPlan
 from ..energies import Energy
 from ..energies.foreign import ForeignEnergy
 from ..errors import TrainingWarning, UsageError
@@ -18,6 +18,7 @@ from ..nets import HasFeatures
 from ..progress import reporting
 from ..systems import System
 from ..torch_state import own_torch
+from ..twin import with_twin
 from .display import TuningDisplay
 from .heads import HEAD_TRAININGS, HeadTraining
 from .levels import tune_expensive_plan
@@ -30,6 +31,8 @@ __all__ = ["evenly_spread", "tune", "with_tuning_cost"]
 LEVEL_SAMPLES = 250
 # Numbers of evaluations for which plans are tuned if there are several temperatures, and at which rungs.
 RUNG_NFES, PLANNED_EVERY = (12,), 2
+# Those for which plans are tuned with a twin, whose annealing takes most of the time anyway.
+TWIN_NFES = (25, 50)
 
 
 def evenly_spread(samples: torch.Tensor, n: int) -> torch.Tensor:
@@ -38,10 +41,10 @@ def evenly_spread(samples: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def with_tuning_cost(checkpoint: Checkpoint, energy_calls: int, seconds: float) -> Checkpoint:
-    """The checkpoint with what tuning has cost, beside what it had cost before."""
-    p = checkpoint.provenance
-    calls = p.get("tuning_energy_calls", 0) + energy_calls
-    record = {"tuning_energy_calls": calls, "tuning_seconds": p.get("tuning_seconds", 0.0) + seconds}
+    """The checkpoint with what tuning has cost, beside what it had cost before; energy calls are those of the twin, if
+    there is one."""
+    p, key = checkpoint.provenance, "tuning_energy_calls" if checkpoint.twin is None else "tuning_twin_calls"
+    record = {key: p.get(key, 0) + energy_calls, "tuning_seconds": p.get("tuning_seconds", 0.0) + seconds}
     return replace(checkpoint, provenance={**p, **record})
 
 
@@ -68,6 +71,7 @@ class _Planning:
     on_plan: Callable[[SamplingPlan], None]
     on_rung: Callable[[float], None]
     so_far: SoFar
+    beside: float
 
     def with_expensive(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy) -> Checkpoint:
         """A checkpoint with the plan for expensive potentials, by samples of its temperature."""
@@ -80,7 +84,7 @@ class _Planning:
         if not self.nfes:
             return checkpoint
         few, measured = evenly_spread(samples, self.pilot), self.so_far.measure(lambda: before + energy.calls)
-        return tune_plans(checkpoint, energy, few, self.nfes, self.seed, self.on_plan, measured)
+        return tune_plans(checkpoint, energy, few, self.nfes, self.seed, self.on_plan, measured, self.beside)
 
     def planned_by_rung(self, checkpoint: Checkpoint, samples: torch.Tensor, system: System) -> tuple[Checkpoint, int]:
         """A checkpoint for a range of temperatures with plans for every other rung, both ends and the own one, by
@@ -151,7 +155,8 @@ def tune(
 
     Notes
     -----
-    Plans for a number of evaluations spend energy calls in thousands a sample: a potential of foreign code gets none.
+    Plans for a number of evaluations spend energy calls in thousands a sample: a potential of foreign code gets none,
+    unless the checkpoint has a twin, whose calls they are then.
     """
     heads, system = heads or HeadTraining(), system or checkpoint.system
     refuse_part(checkpoint)
@@ -159,6 +164,12 @@ def tune(
         raise UsageError(
             f"samples: expected those of {len(checkpoint.rungs)} rungs in turn, a multiple of that, got {len(samples)}"
         )
+    beside = 0.0
+    if checkpoint.twin is not None:
+        beside = system.energy().seconds_a_call if system.has_energy else 0.0
+        system = with_twin(system, checkpoint.twin)
+    if nfes is None and checkpoint.twin is not None:
+        nfes = {DiffusionKernel.method: TWIN_NFES}
     if nfes is None:
         nfes = dict.fromkeys(default_nfes(), RUNG_NFES) if checkpoint.rungs else default_nfes()
     energy = system.energy()  # before the work: it may not be known
@@ -185,7 +196,7 @@ def tune(
             tell(plan)
 
         nfes = {} if isinstance(energy, ForeignEnergy) else nfes
-        planning = _Planning(nfes, candidates, pilot, heads.seed, found, on_rung or display.rung, so_far)
+        planning = _Planning(nfes, candidates, pilot, heads.seed, found, on_rung or display.rung, so_far, beside)
         if checkpoint.rungs:
             checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -15,8 +16,9 @@ import torch
 from ..callers import warn_caller
 from ..chains import ChainState
 from ..checks import check_int
-from ..energies import Energy, Twin
+from ..energies import Energy, NativeChains, Twin
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
+from ..files import write_atomic
 from ..geometry import centred
 from ..nets import EnergyNetwork, build_energy_network
 from ..progress import Work, reporting
@@ -28,10 +30,10 @@ from .fit import FitResult, FitSettings, Frames, fit
 from .gather import explore, gather, least_calls
 from .record import Recorded
 
-__all__ = ["MadeTwin", "Round", "TwinSettings", "has_twin", "load_made", "make_twin", "with_twin"]
+__all__ = ["DEFAULT", "MadeTwin", "Round", "TwinSettings", "has_twin", "load_made", "make_twin", "with_twin"]
 
 # Files in the folder of a run.
-CALLS, SO_FAR = "energy_calls.bin", "twin.safetensors"
+CALLS, SETTINGS, SO_FAR = "energy_calls.bin", "twin.json", "twin.safetensors"
 # One frame in so many is left out of a fit, to judge it by.
 HELD_OUT = 20
 # kT by which a configuration that the twin takes for an ordinary one may lie too high, or it is a hole; and the share
@@ -82,6 +84,9 @@ class TwinSettings:
                 f"max_energy_calls: expected at least {least:,} for a twin, got {max_energy_calls:,}; train without one"
             )
         return replace(self, gathering_calls=min(self.gathering_calls, max_energy_calls // 2))
+
+
+DEFAULT = TwinSettings()
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,7 @@ def make_twin(
         With a geometry, as `System.of_energy` makes it.
     folder : Path
     settings : TwinSettings, optional
+        By default those with which it was begun in the folder.
     seed : int
     max_energy_calls : int, optional
         Never exceeded; rounds end where the next one would.
@@ -247,13 +253,17 @@ def make_twin(
     EnergyError
         Configurations whose energies or forces are no numbers.
     """
-    settings = (settings or TwinSettings()).within(max_energy_calls)
+    folder, start = Path(folder), time.perf_counter()
+    settings = (settings or _begun(folder) or DEFAULT).within(max_energy_calls)
+    if isinstance(system.energy(), NativeChains):
+        raise UsageError(
+            f"twin: expected none for {system.name!r}, whose energies are native and cost nothing, got one"
+        )
     if system.geometry is None or system.n_dims != 3:
         raise UsageError(
             f"twin: expected a system in three dimensions with a geometry, as System.of_energy makes it, got "
             f"{system.name!r}"
         )
-    folder, start = Path(folder), time.perf_counter()
     with reporting("energy calls for the twin") as work:
         energy = Recorded(system.energy(), folder / CALLS)
         energy.max_calls = max_energy_calls
@@ -263,10 +273,11 @@ def make_twin(
             work.advance(0, f"{calls:,} energy calls")
 
         energy.on_count = count
+        write_atomic(folder / SETTINGS, json.dumps(asdict(settings), indent=2).encode())
         making = _Making(system, energy, settings, seed)
         making.begin(gather(energy, system, settings.gathering_calls, seed))
         seconds = _load(folder / SO_FAR, making)
-        twin, enough = None, making.good()
+        twin, enough, known = None, making.good(), (making.fits, len(making.rounds))
         while not enough:
             frames = energy.frames()
             if making.fits == len(making.rounds):
@@ -287,8 +298,22 @@ def make_twin(
         twin = making.twin(energy.frames()) if twin is None else twin
         twin.calls, twin.on_count = 0, None
         making.network.eval().requires_grad_(False)
-        _advise(making, energy)
+        if (making.fits, len(making.rounds)) != known:
+            _advise(making, energy)
     return MadeTwin(twin, tuple(making.rounds), making.energy_calls, seconds + time.perf_counter() - start)
+
+
+def _begun(folder: Path) -> TwinSettings | None:
+    """The settings with which a twin was begun in a folder."""
+    path = folder / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        fits = {name: FitSettings(**table[name]) for name in ("first_fit", "next_fit")}
+        return TwinSettings(**{**table, **fits})
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise FileFormatError(f"{path}: expected the settings of a twin, they cannot be read ({error})") from None
 
 
 def has_twin(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from ...chains import Schedule, first_step, paced_schedule, run_annealing, tuned_schedule
 from ...checks import check_int
-from ...energies import AnnealRun, Energy, NativeAnnealing
+from ...energies import AnnealRun, Energy, NativeAnnealing, Twin
 from ...errors import UsageError
 from ...seeds import draw_seed
 from ..kernels import Evaluation
@@ -24,9 +24,6 @@ MAX_SAMPLES, MAX_PAIR_BYTES = {"cpu": 1024, "cuda": 2**16}, {"cpu": 2**26, "cuda
 # Chains of native code on a GPU at a time.
 MAX_CHAINS = 2**17
 
-# Samples from which step sizes are tuned, and the pace.
-STEP_SAMPLES, PACE_SAMPLES = 250, 128
-
 
 @dataclass(frozen=True)
 class Effort:
@@ -39,11 +36,25 @@ class Effort:
     leapfrogs: int = 1
 
 
+@dataclass(frozen=True)
+class Pilot:
+    """Efforts that are tried, and by what step sizes and the pace are tuned: samples, rounds, moves of a stage."""
+
+    efforts: tuple[Effort, ...]
+    step_samples: int = 250
+    step_rounds: int = 15
+    step_moves: int = 10
+    pace_samples: int = 128
+    pace_rounds: int = 2
+
+
 # One long chain is better than several short ones, one move a stage than several, and moves of five leapfrogs than
 # Langevin moves (docs/lab-notes.md).
-NATIVE = (Effort(512, 1, 1, 5.0, 5),)
+NATIVE = Pilot((Effort(512, 1, 1, 5.0, 5),))
 # In plain torch a few chains cost no more than one of as many steps in all; where there are modes they see more.
-PLAIN = (Effort(256, 1, 1, 3.0), Effort(128, 1, 4, 3.0), Effort(128, 1, 16, 3.0))
+PLAIN = Pilot((Effort(256, 1, 1, 3.0), Effort(128, 1, 4, 3.0), Effort(128, 1, 16, 3.0)))
+# A network's energy takes a thousand times as long as a native one.
+TWIN = Pilot((Effort(128, 1, 1, 5.0, 5),), 24, 8, 4, 32, 1)
 
 
 @register_last_step("annealed")
@@ -81,18 +92,21 @@ class AnnealedLastStep(LastStep):
     @classmethod
     def efforts(cls, energy: Energy, evaluation: Evaluation, sigma_data: float, seed: int) -> list[dict[str, Any]]:
         """See `LastStep`: schedules with step sizes and pace tuned at that level."""
-        tried = NATIVE if isinstance(energy, NativeAnnealing) else PLAIN
-        x_t, mean = evaluation.x[:STEP_SAMPLES].float(), evaluation.denoised[:STEP_SAMPLES].float()
-        level = evaluation.mse, evaluation.sigma
+        pilot = NATIVE if isinstance(energy, NativeAnnealing) else TWIN if isinstance(energy, Twin) else PLAIN
+        n = pilot.step_samples
+        x_t, mean, level = evaluation.x[:n].float(), evaluation.denoised[:n].float(), (evaluation.mse, evaluation.sigma)
+        counts = {"rounds": pilot.step_rounds, "moves": pilot.step_moves}
         tuned: dict[tuple, Schedule] = {}  # it depends on nothing else of an effort
-        for effort in tried:
+        for effort in pilot.efforts:
             known = effort.power, effort.leapfrogs
             if known not in tuned:
                 start = Schedule(effort.stages, effort.power, 1, (first_step(sigma_data),), effort.leapfrogs)
-                stepped = tuned_schedule(energy, mean, x_t, *level, start, seed)
-                few = mean[:PACE_SAMPLES], x_t[:PACE_SAMPLES]
-                tuned[known] = paced_schedule(energy, *few, *level, stepped, seed + 1)
-        schedules = [(replace(tuned[e.power, e.leapfrogs], stages=e.stages, moves=e.moves), e.chains) for e in tried]
+                stepped = tuned_schedule(energy, mean, x_t, *level, start, seed, **counts)
+                few = evaluation.denoised[: pilot.pace_samples].float(), evaluation.x[: pilot.pace_samples].float()
+                tuned[known] = paced_schedule(energy, *few, *level, stepped, seed + 1, rounds=pilot.pace_rounds)
+        schedules = [
+            (replace(tuned[e.power, e.leapfrogs], stages=e.stages, moves=e.moves), e.chains) for e in pilot.efforts
+        ]
         return [
             {
                 "schedule": {**asdict(schedule), "steps": list(schedule.steps), "pace": list(schedule.pace)},

@@ -1,0 +1,359 @@
+"""Twins of expensive potentials: native forces, the bend and the wall, recorded calls, rounds, and exact weights."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from command import run
+
+import idem_md
+from idem_md import EnergyError, FileFormatError, System, UsageError
+from idem_md.ase import BoltzmannSampler
+from idem_md.cli.potential import atoms_of
+from idem_md.diffusion import ByTwinLastStep
+from idem_md.energies import Energy, LennardJones, Twin
+from idem_md.errors import TrainingWarning
+from idem_md.nets import build_energy_network
+from idem_md.twin import (
+    FitSettings,
+    Frames,
+    Recorded,
+    TwinSettings,
+    fit,
+    load_made,
+    make_twin,
+    twin_of,
+    twin_table,
+    twin_tensors,
+)
+from idem_md.units import Units
+
+NETWORK = {"name": "painn", "channels": 8, "layers": 1, "n_basis": 8}
+UNITS = Units(3.8, 60.0)
+
+
+class Foreign(Energy):
+    """Lennard-Jones as somebody else's code, which may fail now and then."""
+
+    units, elements = UNITS, ("Ar",) * 5
+    fails = staticmethod(lambda x: torch.zeros(len(x), dtype=torch.bool))
+
+    def __init__(self):
+        super().__init__(5, 3)
+        self.inner, self.asked = LennardJones(5, epsilon=3.0, r_min=1.0, trap=0.5), []
+
+    @property
+    def parameters(self):
+        return {"kind": "foreign", "trap": 0.5}
+
+    def evaluate(self, x):
+        self.asked += [row.tobytes() for row in x.double().numpy()]
+        if bool(self.fails(x).any()):
+            raise EnergyError("the code did not converge")
+        return self.inner(x)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short():
+    """Chains of the twin that do not go far."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("idem_md.twin.gather.ROUNDS", 2)
+        patch.setattr("idem_md.twin.gather.RELAXING", 10)
+        yield
+
+
+def system():
+    i = torch.arange(5) * 2 * torch.pi / 5
+    x = torch.stack([torch.cos(i), torch.sin(i), 0.3 * torch.cos(2 * i)], 1) * 0.85 * UNITS.length_angstrom
+    return System.of_energy(Foreign(), x.numpy(), "five")
+
+
+def quick(**changes):
+    few = FitSettings(steps=60, batch=16, learning_rate=5e-3)
+    settings = {"network": NETWORK, "gathering_calls": 1000, "round_calls": 60, "rounds": 1, "loss": 0.99}
+    return TwinSettings(**{**settings, "first_fit": few, "next_fit": few, **changes})
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_energy_network(NETWORK, idem_md.get_system("lj13"))
+
+
+def test_forces_are_the_gradient_by_either_route(network):
+    x = 0.7 * torch.randn(3, 13, 3, generator=torch.Generator().manual_seed(1))
+    u, f = network.with_forces(x)
+    here = x.clone().requires_grad_()
+    plain = network(here, native=False)
+    assert torch.allclose(u, plain, atol=1e-5) and u.dtype == torch.float64
+    (gradient,) = torch.autograd.grad(plain.sum(), here)
+    assert (f + gradient).abs().max() < 1e-5 * gradient.abs().max()
+
+
+def test_energy_network_is_invariant(network):
+    x = 0.7 * torch.randn(3, 13, 3, generator=torch.Generator().manual_seed(2))
+    q, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(3)))
+    u = network(x)
+    for other in (x @ q, x[:, torch.randperm(13)], x + 2.0):
+        assert torch.allclose(network(other), u, atol=1e-4)
+
+
+def test_energy_networks_need_features():
+    with pytest.raises(UsageError, match="scalars"):
+        build_energy_network({"name": "egnn"}, idem_md.get_system("lj13"))
+
+
+def twin(network, **changes):
+    contacts = torch.full((13, 13), 0.8, dtype=torch.float64).fill_diagonal_(0)
+    known = {"reference": -50.0, "lowest": -1.0, "contacts": contacts, "trap": 1.0}
+    return Twin(network, Units(), ("Ar",) * 13, **{**known, **changes})
+
+
+def test_twin_has_forces_bend_and_wall(network):
+    energy = twin(network)
+    x = 0.7 * torch.randn(4, 13, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    x[0, 1] = x[0, 0] + torch.tensor([0.3, 0, 0])
+    u, f = energy(x)
+    d = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    h = 1e-3
+    slope = (energy(x + h * d)[0] - energy(x - h * d)[0]) / (2 * h)
+    assert torch.allclose(-(f * d).sum((1, 2)), slope, rtol=2e-3, atol=0.05)
+    wall = 50 * ((1 - 0.3 / 0.8) / 0.05) ** 2
+    assert u[0] > -50 + wall - 10
+    deep = twin(network, lowest=1000.0, trap=0.0)
+    assert (deep(x[1:])[0] >= -50 + 1000 - 3.0 - 1e-6).all()
+
+
+def test_twin_at_another_temperature(network):
+    x = 0.7 * torch.randn(2, 13, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    (u, f), (v, g) = twin(network)(x), twin(network).scaled(0.5)(x)
+    assert torch.allclose(v, 0.5 * u) and torch.allclose(g, 0.5 * f)
+
+
+def test_calls_are_made_once_and_kept(tmp_path):
+    path, real = tmp_path / "calls.bin", Foreign()
+    x = torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    first = Recorded(real, path)
+    u, f = first(x)
+    assert torch.equal(first(torch.cat([x[:2], x[:2]]))[0], torch.cat([u[:2], u[:2]])) and first.made == 6
+    with path.open("ab") as file:
+        file.write(b"half a row")
+    again = Recorded(real, path)
+    assert again.known == 6 and torch.equal(again(x)[1], f) and again.made == 0 and len(real.asked) == 6
+    assert torch.equal(again.frames().u, u)
+    again(x[:1] + 0.1)
+    assert len(Recorded(real, path).frames()) == 7
+    other = LennardJones(5, epsilon=2.0)
+    with pytest.raises(FileFormatError, match="this potential"):
+        Recorded(other, path)
+
+
+def test_failing_configurations_are_infinitely_high_and_counted(tmp_path):
+    real = Foreign()
+    x = torch.randn(100, 5, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    real.fails = lambda y: (y[:, None] == x[[41, 73]]).all(-1).all(-1).any(1)
+    energy = Recorded(real, tmp_path / "calls.bin")
+    u, f = energy(x)
+    assert torch.isinf(u).nonzero()[:, 0].tolist() == [41, 73] and (f[41] == 0).all() and energy.failed == 2
+    assert "did not converge" in energy.cause and len(energy.frames()) == 98
+    assert Recorded(real, tmp_path / "calls.bin").failed == 2
+    real.fails = lambda y: torch.ones(len(y), dtype=torch.bool)
+    with pytest.raises(EnergyError, match="energy calls failed"):
+        energy(x + 0.5)
+
+
+def test_fit_learns_energies_and_forces():
+    s = system()
+    x = torch.tensor(s.geometry)[None] + 0.08 * torch.randn(400, 5, 3, generator=torch.Generator().manual_seed(9))
+    u, f = s.energy()(x.double())
+    frames = Frames(x.double(), u - u.min(), f)
+    torch.manual_seed(1)
+    net = build_energy_network({**NETWORK, "channels": 16}, s)
+    low = frames.u < frames.u.median()
+    net.shift.fill_(float(frames.u[low].mean()))
+    net.scale.fill_(float(frames.u[low].std()))
+    typical = float(frames.u.median())
+    found = fit(net, frames[:380], frames[380:], typical, 20.0, FitSettings(steps=200, batch=16, learning_rate=1e-2))
+    assert found.spread < 0.5 * float(frames.u[low].std()) and found.force_error < 0.5
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder, s = tmp_path_factory.mktemp("twin"), system()
+    s.make_energy().asked.clear()
+    with pytest.warns(TrainingWarning, match="not yet good"):  # after sixty steps of a fit
+        found = make_twin(s, folder, quick(loss=0.0), seed=3)
+    return s, folder, found
+
+
+def test_twin_of_a_potential(made):
+    s, _, found = made
+    asked = s.make_energy().asked
+    assert len(asked) == len(set(asked)) == found.energy_calls
+    assert len(found.rounds) == 1 and 0 < found.rounds[0].kept <= 1
+    x = torch.tensor(s.geometry)[None].double()
+    assert abs(float(found.twin(x)[0] - s.energy()(x)[0])) < 15
+
+
+class Killed(BaseException):
+    """A process that dies."""
+
+
+@pytest.mark.parametrize("after", [300, 950])
+def test_interrupted_twin_goes_on_without_a_call_made_twice(made, tmp_path, after):
+    """In the chains, and in a round."""
+    _, _, whole = made
+    s = system()
+    real = s.make_energy()
+    real.asked.clear()
+
+    def fails(x):
+        if len(real.asked) > after:
+            raise Killed
+        return torch.zeros(len(x), dtype=torch.bool)
+
+    real.fails = fails
+    with pytest.raises(Killed):
+        make_twin(s, tmp_path, quick(loss=0.0), seed=3)
+    real.fails = Foreign.fails
+    kept = len(Recorded(real, tmp_path / "energy_calls.bin").frames())
+    with pytest.warns(TrainingWarning):
+        again = make_twin(s, tmp_path, quick(loss=0.0), seed=3)
+    assert kept > after - 100 and again.energy_calls == whole.energy_calls
+    assert again.rounds == whole.rounds
+    x = torch.tensor(s.geometry)[None].double()
+    assert torch.equal(again.twin(x)[0], whole.twin(x)[0])
+
+
+def test_budgets_hold(tmp_path):
+    with pytest.raises(UsageError, match="max_energy_calls: expected at least"):
+        make_twin(system(), tmp_path, quick(), max_energy_calls=500)
+    with pytest.warns(TrainingWarning):
+        found = make_twin(system(), tmp_path, quick(rounds=9, loss=0.0, round_calls=300), max_energy_calls=2200)
+    assert found.energy_calls <= 2200 and len(found.rounds) < 9
+    with pytest.raises(UsageError, match="native"):
+        make_twin(idem_md.get_system("lj13"), tmp_path)
+    with pytest.raises(UsageError, match="geometry"):
+        make_twin(replace(system(), geometry=None), tmp_path)
+
+
+def test_weights_do_not_depend_on_the_twin(lj13_sampler):
+    """Means and log Z of LJ-13 by a cheap energy that is wrong on purpose."""
+    s = idem_md.get_system("lj13")
+    cheap = LennardJones(13, epsilon=1.9, r_min=1.01, trap=1.2)
+    paths = lj13_sampler._paths(lj13_sampler.plan(12))
+    last = ByTwinLastStep(paths.last_step, cheap)
+    real = s.energy()
+    (drawn,) = replace(paths, last_step=last).sample([real], 600, torch.Generator().manual_seed(1))
+    ensemble = idem_md.WeightedEnsemble(
+        drawn.positions.numpy(), drawn.energies.numpy(), drawn.log_weights.numpy(), s, kind="importance"
+    )
+    assert real.calls == 600 and last.twin_calls > 600 and ensemble.ess > 60
+    mean, error = ensemble.mean_energy
+    assert abs(mean + 42.92) < 4.5 * error
+    assert abs(ensemble.log_z - 59.86) < 4.5 * ensemble.log_z_err + 0.03
+
+
+def test_the_other_way_by_a_twin(lj13_sampler, lj13_samples):
+    """Weights of paths up from samples have the mean 1/Z as well."""
+    s = idem_md.get_system("lj13")
+    cheap = LennardJones(13, epsilon=1.97, r_min=1.0, trap=1.0)
+    paths = lj13_sampler._paths(lj13_sampler.plan(12))
+    paths = replace(paths, last_step=ByTwinLastStep(paths.last_step, cheap))
+    log_w = paths.forward(s.energy(), lj13_samples[:300], torch.Generator().manual_seed(2))
+    inverse = torch.exp(59.86 - log_w)
+    assert abs(inverse.mean() - 1) < 4.5 * inverse.std() / len(inverse) ** 0.5
+
+
+SMALL = {
+    "network": NETWORK,
+    "target": {"name": "buffer"},
+    "buffer": {"size": 16, "fresh": 2, "relax_steps": 5, "warmup_steps": 20, "refine_steps": 2, "sampling_steps": 4},
+    "optimizer": {"batch": 8, "iterations": 2, "inner_steps": 4},
+}
+
+
+def test_training_on_a_twin_and_sampling_by_it(tmp_path):
+    s = system()
+    config = idem_md.TrainingConfig.parse({"system": s.name, **SMALL}, "small")
+    with pytest.warns(TrainingWarning, match="twin"):
+        checkpoint = idem_md.train(config, tmp_path, system=s, twin=quick(loss=0.0), max_energy_calls=2000)
+    p = checkpoint.provenance
+    assert checkpoint.twin is not None and p["energy_calls"] <= 2000 and p["twin_calls"] > 500
+    assert len(p["twin"]["rounds"]) == 1
+    asked = len(s.make_energy().asked)
+    ensemble = idem_md.load_sampler(tmp_path, s).sample(40, nfe=8, seed=1)
+    assert len(s.make_energy().asked) - asked == ensemble.provenance["energy_calls"] <= 40
+    assert ensemble.provenance["twin_calls"] >= 40
+    x, u = torch.from_numpy(ensemble.positions[ensemble.alive]), ensemble.energies[ensemble.alive]
+    assert np.allclose(s.energy()(x)[0], u)
+    ensemble.save(tmp_path / "a.dcd")
+    assert idem_md.load_ensemble(tmp_path / "a.dcd").provenance["twin_calls"] == ensemble.provenance["twin_calls"]
+    # At another temperature the twin is taken there, too.
+    warm = idem_md.load_sampler(tmp_path, s).sample(10, nfe=8, seed=1, temperature_K=90.0)
+    assert warm.provenance["energy_calls"] <= 10
+    again = idem_md.train(config, tmp_path, system=s, resume=True)  # nothing is left to do
+    assert again.provenance["twin_calls"] == p["twin_calls"]
+    (tmp_path / "model.safetensors").unlink()
+    assert idem_md.load_sampler(tmp_path, s).checkpoint.twin is not None
+
+
+def test_damaged_twins_are_refused(made, tmp_path):
+    s, folder, found = made
+    table, tensors = twin_table(found.twin), twin_tensors(found.twin)
+    assert json.loads(json.dumps(table)) == table
+    with pytest.raises(FileFormatError, match="twin"):
+        twin_of({**table, "network": {"name": "egnn"}}, tensors, s, "here")
+    with pytest.raises(FileFormatError, match="finite"):
+        twin_of(table, {**tensors, "twin.contacts": tensors["twin.contacts"] * torch.nan}, s, "here")
+    assert load_made(tmp_path, s) is None and load_made(folder, s) is not None
+
+
+ARGON = """
+from ase import Atoms
+from ase.calculators.lj import LennardJones
+
+
+def five():
+    atoms = Atoms("Ar5", [(0, 0, 0), (3.8, 0, 0), (1.9, 3.3, 0), (1.9, 1.1, 3.1), (1.9, 1.1, -3.1)])
+    atoms.calc = LennardJones(sigma=3.405, epsilon=0.0103, rc=100)  # a cutoff: not native
+    return atoms
+"""
+
+
+def small_toml():
+    lines = ['system = "five"']
+    for name, table in SMALL.items():
+        lines += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+    return "\n".join(lines)
+
+
+def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
+    monkeypatch.setattr("idem_md.twin.make.DEFAULT", quick())
+    (tmp_path / "argon.py").write_text(ARGON)
+    (tmp_path / "small.toml").write_text(small_toml())
+    own = ["--calculator", "./argon.py:five"]
+    words = ["train", "small.toml", *own, "--temperature", 60, "--twin", "--elastic-network-steps", 0, "--out", "run"]
+    done = run(*words, "--json", "--max-energy-calls", 2000, cwd=tmp_path)
+    assert "warning: twin: not yet good" in done.stderr
+    trained = json.loads(done.stdout)
+    assert trained["energy_calls"] <= 2000 and trained["twin_calls"] > 500
+    drawn = json.loads(run("sample", "run", *own, "-n", 20, "--nfe", 4, "--json", cwd=tmp_path).stdout)
+    assert drawn["energy_calls"] <= 20 <= drawn["twin_calls"]
+    assert "calls of the twin" in run("sample", "run", *own, "-n", 20, "--nfe", 4, cwd=tmp_path).stdout
+    run("train", "lj13", "--twin", "--out", "other", cwd=tmp_path, code=2)
+
+
+def test_ase_script_with_a_twin(tmp_path, monkeypatch, tiny_presets):
+    monkeypatch.setattr("idem_md.twin.make.DEFAULT", quick())
+    monkeypatch.setattr(sys.modules["idem_md.tuning.tune"], "TWIN_NFES", ())
+    (tmp_path / "argon.py").write_text(ARGON)
+    atoms = atoms_of(f"{tmp_path / 'argon.py'}:five")
+    dyn = BoltzmannSampler(atoms, 60.0, cache=tmp_path / "cache", twin=True, max_energy_calls=2000, nfe=4, batch=10)
+    with pytest.warns(TrainingWarning, match="not yet good"):
+        dyn.run(10)
+    p = dyn.ensemble.provenance
+    assert p["energy_calls"] <= 10 <= p["twin_calls"] and dyn.sampler.checkpoint.twin is not None
