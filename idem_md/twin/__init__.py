@@ -2,11 +2,11 @@
 
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
-from .make import DEFAULT, MadeTwin, Round, TwinSettings, has_twin, load_made, make_twin, with_twin
+from .made import MadeTwin, Round, TwinSettings, has_twin, load_made, with_twin
+from .make import make_twin
 from .record import Recorded
 
 __all__ = [
-    "DEFAULT",
     "FitResult",
     "FitSettings",
     "Frames",

@@ -7,16 +7,14 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..callers import warn_caller
 from ..chains import ChainState
-from ..checks import check_int
-from ..energies import Energy, NativeChains, Twin
+from ..energies import NativeChains, Twin
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
 from ..files import write_atomic
 from ..geometry import centred
@@ -27,110 +25,17 @@ from ..tensor_files import read_tensors, write_tensors
 from ..torch_state import own_torch
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
-from .gather import explore, gather, least_calls
+from .gather import explore, gather
+from .made import CALLS, DEFAULT, SETTINGS, SO_FAR, MadeTwin, Round, TwinSettings, begun_settings
 from .record import Recorded
 
-__all__ = ["DEFAULT", "MadeTwin", "Round", "TwinSettings", "has_twin", "load_made", "make_twin", "with_twin"]
+__all__ = ["make_twin"]
 
-# Files in the folder of a run.
-CALLS, SETTINGS, SO_FAR = "energy_calls.bin", "twin.json", "twin.safetensors"
 # One frame in so many is left out of a fit, to judge it by.
 HELD_OUT = 20
 # kT by which a configuration that the twin takes for an ordinary one may lie too high, or it is a hole; and the share
 # of holes among the configurations that were sought for them with which rounds may end.
 HOLE, HOLES = 5.0, 0.05
-
-
-@dataclass(frozen=True)
-class TwinSettings:
-    """How a twin is made.
-
-    Attributes
-    ----------
-    network : dict
-        Options of a registered network with features, such as ``painn``.
-    gathering_calls : int
-        Energy calls of the chains of the real potential.
-    round_calls, rounds : int
-        Energy calls of a round, and how many there are at most.
-    loss : float
-        Rounds end when the twin costs no larger share of the effective samples.
-    first_fit, next_fit : FitSettings
-    """
-
-    network: dict[str, Any] = field(
-        default_factory=lambda: {"name": "painn", "channels": 32, "layers": 2, "n_basis": 24}
-    )
-    gathering_calls: int = 3000
-    round_calls: int = 300
-    rounds: int = 10
-    loss: float = 0.2
-    first_fit: FitSettings = FitSettings()
-    next_fit: FitSettings = FitSettings(steps=400, learning_rate=1.5e-3)
-
-    def within(self, max_energy_calls: int | None) -> TwinSettings:
-        """The settings with shorter chains, if they would take more than half of a budget of energy calls.
-
-        Raises
-        ------
-        UsageError
-            A budget that does not hold the shortest chains and a round.
-        """
-        if max_energy_calls is None:
-            return self
-        least = 2 * least_calls() + self.round_calls
-        if check_int("max_energy_calls", max_energy_calls, 1) < least:
-            raise UsageError(
-                f"max_energy_calls: expected at least {least:,} for a twin, got {max_energy_calls:,}; train without one"
-            )
-        return replace(self, gathering_calls=min(self.gathering_calls, max_energy_calls // 2))
-
-
-DEFAULT = TwinSettings()
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a round has found.
-
-    Attributes
-    ----------
-    kept : float
-        Share of the effective samples that the twin leaves, judged by its own samples in equilibrium, which it had not
-        learnt from.
-    spread : float
-        Standard deviation of u_twin - u_real on them, in kT.
-    holes : float
-        Share of the configurations from hotter chains and from noise that the twin takes for ordinary ones, and that
-        are not.
-    """
-
-    kept: float
-    spread: float
-    holes: float
-
-
-@dataclass(frozen=True)
-class MadeTwin:
-    """A twin, and what it has taken.
-
-    Attributes
-    ----------
-    twin : Twin
-    rounds : tuple of Round
-    energy_calls : int
-        Of the real potential.
-    seconds : float
-    """
-
-    twin: Twin
-    rounds: tuple[Round, ...]
-    energy_calls: int
-    seconds: float
-
-    def record(self) -> dict[str, Any]:
-        """What provenances say of it, as JSON."""
-        return {"seconds": self.seconds, "rounds": [asdict(one) for one in self.rounds]}
 
 
 def effective_share(log_w: torch.Tensor) -> float:
@@ -254,7 +159,7 @@ def make_twin(
         Configurations whose energies or forces are no numbers.
     """
     folder, start = Path(folder), time.perf_counter()
-    settings = (settings or _begun(folder) or DEFAULT).within(max_energy_calls)
+    settings = (settings or begun_settings(folder) or DEFAULT).within(max_energy_calls)
     if isinstance(system.energy(), NativeChains):
         raise UsageError(
             f"twin: expected none for {system.name!r}, whose energies are native and cost nothing, got one"
@@ -301,57 +206,6 @@ def make_twin(
         if (making.fits, len(making.rounds)) != known:
             _advise(making, energy)
     return MadeTwin(twin, tuple(making.rounds), making.energy_calls, seconds + time.perf_counter() - start)
-
-
-def _begun(folder: Path) -> TwinSettings | None:
-    """The settings with which a twin was begun in a folder."""
-    path = folder / SETTINGS
-    if not path.exists():
-        return None
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        fits = {name: FitSettings(**table[name]) for name in ("first_fit", "next_fit")}
-        return TwinSettings(**{**table, **fits})
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise FileFormatError(f"{path}: expected the settings of a twin, they cannot be read ({error})") from None
-
-
-def has_twin(folder: Path) -> bool:
-    """Whether a twin was made or begun there."""
-    return (Path(folder) / CALLS).exists()
-
-
-def load_made(folder: Path, system: System) -> MadeTwin | None:
-    """The twin of a run, if it has one.
-
-    Raises
-    ------
-    FileFormatError
-        A damaged one.
-    """
-    path = Path(folder) / SO_FAR
-    if not path.exists():
-        return None
-    tensors, header = read_tensors(path, "twin")
-    try:
-        rounds, calls, seconds = (header[key] for key in ("rounds", "energy_calls", "seconds"))
-        twin = twin_of(header["twin"], tensors, system, str(path))
-        return MadeTwin(twin, tuple(Round(**one) for one in rounds), int(calls), float(seconds))
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path}: its header does not describe a twin ({error})") from None
-
-
-def with_twin(system: System, twin: Twin) -> System:
-    """The system with the twin for its potential."""
-    return replace(system, make_energy=_Given(twin), parameters=twin.parameters)
-
-
-@dataclass(frozen=True)
-class _Given:
-    twin: Twin
-
-    def __call__(self) -> Energy:
-        return self.twin
 
 
 def _fit(work: Work, making: _Making, frames: Frames, settings: FitSettings, guard: Callable[[], None]) -> None:

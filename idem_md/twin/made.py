@@ -1,0 +1,177 @@
+"""What a twin is made by, what it has come to, and where that lies in the folder of a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..checks import check_int
+from ..energies import Energy, Twin
+from ..errors import FileFormatError, UsageError
+from ..systems import System
+from ..tensor_files import read_tensors
+from .files import twin_of
+from .fit import FitSettings
+from .gather import least_calls
+
+__all__ = [
+    "CALLS",
+    "DEFAULT",
+    "SETTINGS",
+    "SO_FAR",
+    "MadeTwin",
+    "Round",
+    "TwinSettings",
+    "begun_settings",
+    "has_twin",
+    "load_made",
+    "with_twin",
+]
+
+# Files in the folder of a run.
+CALLS, SETTINGS, SO_FAR = "energy_calls.bin", "twin.json", "twin.safetensors"
+
+
+@dataclass(frozen=True)
+class TwinSettings:
+    """How a twin is made.
+
+    Attributes
+    ----------
+    network : dict
+        Options of a registered network with features, such as ``painn``.
+    gathering_calls : int
+        Energy calls of the chains of the real potential.
+    round_calls, rounds : int
+        Energy calls of a round, and how many there are at most.
+    loss : float
+        Rounds end when the twin costs no larger share of the effective samples.
+    first_fit, next_fit : FitSettings
+    """
+
+    network: dict[str, Any] = field(
+        default_factory=lambda: {"name": "painn", "channels": 32, "layers": 2, "n_basis": 24}
+    )
+    gathering_calls: int = 3000
+    round_calls: int = 300
+    rounds: int = 10
+    loss: float = 0.2
+    first_fit: FitSettings = FitSettings()
+    next_fit: FitSettings = FitSettings(steps=400, learning_rate=1.5e-3)
+
+    def within(self, max_energy_calls: int | None) -> TwinSettings:
+        """The settings with shorter chains, if they would take more than half of a budget of energy calls.
+
+        Raises
+        ------
+        UsageError
+            A budget that does not hold the shortest chains and a round.
+        """
+        if max_energy_calls is None:
+            return self
+        least = 2 * least_calls() + self.round_calls
+        if check_int("max_energy_calls", max_energy_calls, 1) < least:
+            raise UsageError(
+                f"max_energy_calls: expected at least {least:,} for a twin, got {max_energy_calls:,}; train without one"
+            )
+        return replace(self, gathering_calls=min(self.gathering_calls, max_energy_calls // 2))
+
+
+DEFAULT = TwinSettings()
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round has found.
+
+    Attributes
+    ----------
+    kept : float
+        Share of the effective samples that the twin leaves, judged by its own samples in equilibrium, which it had not
+        learnt from.
+    spread : float
+        Standard deviation of u_twin - u_real on them, in kT.
+    holes : float
+        Share of the configurations from hotter chains and from noise that the twin takes for ordinary ones, and that
+        are not.
+    """
+
+    kept: float
+    spread: float
+    holes: float
+
+
+@dataclass(frozen=True)
+class MadeTwin:
+    """A twin, and what it has taken.
+
+    Attributes
+    ----------
+    twin : Twin
+    rounds : tuple of Round
+    energy_calls : int
+        Of the real potential.
+    seconds : float
+    """
+
+    twin: Twin
+    rounds: tuple[Round, ...]
+    energy_calls: int
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """What provenances say of it, as JSON."""
+        return {"seconds": self.seconds, "rounds": [asdict(one) for one in self.rounds]}
+
+
+def begun_settings(folder: Path) -> TwinSettings | None:
+    """The settings with which a twin was begun in a folder."""
+    path = folder / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        fits = {name: FitSettings(**table[name]) for name in ("first_fit", "next_fit")}
+        return TwinSettings(**{**table, **fits})
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise FileFormatError(f"{path}: expected the settings of a twin, they cannot be read ({error})") from None
+
+
+def has_twin(folder: Path) -> bool:
+    """Whether a twin was made or begun there."""
+    return (Path(folder) / CALLS).exists()
+
+
+def load_made(folder: Path, system: System) -> MadeTwin | None:
+    """The twin of a run, if it has one.
+
+    Raises
+    ------
+    FileFormatError
+        A damaged one.
+    """
+    path = Path(folder) / SO_FAR
+    if not path.exists():
+        return None
+    tensors, header = read_tensors(path, "twin")
+    try:
+        rounds, calls, seconds = (header[key] for key in ("rounds", "energy_calls", "seconds"))
+        twin = twin_of(header["twin"], tensors, system, str(path))
+        return MadeTwin(twin, tuple(Round(**one) for one in rounds), int(calls), float(seconds))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: its header does not describe a twin ({error})") from None
+
+
+def with_twin(system: System, twin: Twin) -> System:
+    """The system with the twin for its potential."""
+    return replace(system, make_energy=_Given(twin), parameters=twin.parameters)
+
+
+@dataclass(frozen=True)
+class _Given:
+    twin: Twin
+
+    def __call__(self) -> Energy:
+        return self.twin
