@@ -103,6 +103,7 @@ EDGES = {
     },
     "ase": {"energies", "systems", "training", "tuning", "ensemble", "sampler"},
     "cli": {
+        "twin",
         "energies",
         "diffusion",
         "systems",

@@ -1,20 +1,23 @@
 """Twins of expensive potentials: native forces, the bend and the wall, recorded calls, rounds, and exact weights."""
 
+import itertools
 import json
+import pickle
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from ase.calculators.lj import LennardJones as LennardJonesASE
 from command import run
 
 import idem_md
-from idem_md import EnergyError, FileFormatError, System, UsageError
+from idem_md import BudgetExhausted, EnergyError, FileFormatError, System, UsageError
 from idem_md.ase import BoltzmannSampler
 from idem_md.cli.potential import atoms_of
 from idem_md.diffusion import ByTwinLastStep
-from idem_md.energies import Energy, LennardJones, Twin
+from idem_md.energies import ASE, Energy, LennardJones, Twin
 from idem_md.errors import TrainingWarning
 from idem_md.nets import build_energy_network
 from idem_md.twin import (
@@ -29,6 +32,7 @@ from idem_md.twin import (
     twin_table,
     twin_tensors,
 )
+from idem_md.twin.soundness import check_repeatable
 from idem_md.units import Units
 
 NETWORK = {"name": "painn", "channels": 8, "layers": 1, "n_basis": 8}
@@ -138,14 +142,17 @@ def test_calls_are_made_once_and_kept(tmp_path):
     x = torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     first = Recorded(real, path)
     u, f = first(x)
-    assert torch.equal(first(torch.cat([x[:2], x[:2]]))[0], torch.cat([u[:2], u[:2]])) and first.made == 6
+    assert torch.equal(first(torch.cat([x[:2], x[:2]]))[0], torch.cat([u[:2], u[:2]])) and first.calls == 6
     with path.open("ab") as file:
         file.write(b"half a row")
     again = Recorded(real, path)
-    assert again.known == 6 and torch.equal(again(x)[1], f) and again.made == 0 and len(real.asked) == 6
+    assert again.calls == 6 and torch.equal(again(x)[1], f) and again.calls == 6 and len(real.asked) == 6
     assert torch.equal(again.frames().u, u)
     again(x[:1] + 0.1)
     assert len(Recorded(real, path).frames()) == 7
+    again.max_calls = 7
+    with pytest.raises(BudgetExhausted):
+        again(x[:1] + 0.3)
     other = LennardJones(5, epsilon=2.0)
     with pytest.raises(FileFormatError, match="this potential"):
         Recorded(other, path)
@@ -159,7 +166,8 @@ def test_failing_configurations_are_infinitely_high_and_counted(tmp_path):
     u, f = energy(x)
     assert torch.isinf(u).nonzero()[:, 0].tolist() == [41, 73] and (f[41] == 0).all() and energy.failed == 2
     assert "did not converge" in energy.cause and len(energy.frames()) == 98
-    assert Recorded(real, tmp_path / "calls.bin").failed == 2
+    again = Recorded(real, tmp_path / "calls.bin")  # a full disk is no reason to fail for ever
+    assert again.failed == 0 and again.calls == 100 and torch.isinf(again(x)[0]).sum() == 2 and again.calls == 102
     real.fails = lambda y: torch.ones(len(y), dtype=torch.bool)
     with pytest.raises(EnergyError, match="energy calls failed"):
         energy(x + 0.5)
@@ -202,6 +210,7 @@ class Killed(BaseException):
     """A process that dies."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [300, 950])
 def test_interrupted_twin_goes_on_without_a_call_made_twice(made, tmp_path, after):
     """In the chains, and in a round."""
@@ -228,12 +237,45 @@ def test_interrupted_twin_goes_on_without_a_call_made_twice(made, tmp_path, afte
     assert torch.equal(again.twin(x)[0], whole.twin(x)[0])
 
 
+def test_forces_that_are_no_gradient_are_found(tmp_path):
+    s = system()
+    real = s.make_energy()
+    inner, real.inner = real.inner, lambda x: (lambda u, f: (u, 0.5 * f))(*inner(x))
+    with pytest.raises(EnergyError, match="minus the gradient"):
+        make_twin(s, tmp_path, quick())
+
+
+def test_noise_is_said(tmp_path):
+    calls = itertools.count()
+
+    class Noisy(LennardJonesASE):
+        def calculate(self, *words, **more):
+            super().calculate(*words, **more)
+            self.results["energy"] += 1e-5 * (next(calls) > 1)  # eV
+
+    atoms = atoms_of_text(ARGON, tmp_path)
+    atoms.calc = Noisy(sigma=3.405, epsilon=0.0103, rc=100)
+    energy = ASE(atoms, temperature_K=60.0, length_angstrom=3.8)
+    recorded = Recorded(energy, tmp_path / "calls.bin")
+    x = torch.from_numpy(atoms.positions / 3.8)[None]
+    x = x - x.mean(1, keepdim=True)
+    trap = 0.5 * energy.trap * 3.8**2 * float((x**2).sum())
+    with pytest.warns(TrainingWarning, match="potential is noisy"):
+        check_repeatable(recorded, System.of_energy(energy, atoms.positions, "noisy"), float(recorded(x)[0]) - trap)
+
+
+@pytest.mark.slow
 def test_budgets_hold(tmp_path):
+    s = system()
     with pytest.raises(UsageError, match="max_energy_calls: expected at least"):
         make_twin(system(), tmp_path, quick(), max_energy_calls=500)
     with pytest.warns(TrainingWarning):
-        found = make_twin(system(), tmp_path, quick(rounds=9, loss=0.0, round_calls=300), max_energy_calls=2200)
+        found = make_twin(s, tmp_path, quick(rounds=9, loss=0.0, round_calls=300), max_energy_calls=2200)
     assert found.energy_calls <= 2200 and len(found.rounds) < 9
+    again = make_twin(s, tmp_path, max_energy_calls=2200)  # and when it goes on
+    assert again.energy_calls <= 2200 and again.rounds == found.rounds
+    with pytest.raises(UsageError, match="seed"):
+        make_twin(s, tmp_path, seed=1)
     with pytest.raises(UsageError, match="native"):
         make_twin(idem_md.get_system("lj13"), tmp_path)
     with pytest.raises(UsageError, match="geometry"):
@@ -276,6 +318,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_training_on_a_twin_and_sampling_by_it(tmp_path):
     s = system()
     config = idem_md.TrainingConfig.parse({"system": s.name, **SMALL}, "small")
@@ -298,7 +341,14 @@ def test_training_on_a_twin_and_sampling_by_it(tmp_path):
     again = idem_md.train(config, tmp_path, system=s, resume=True)  # nothing is left to do
     assert again.provenance["twin_calls"] == p["twin_calls"]
     (tmp_path / "model.safetensors").unlink()
-    assert idem_md.load_sampler(tmp_path, s).checkpoint.twin is not None
+    sampler = idem_md.load_sampler(tmp_path, s)
+    assert sampler.checkpoint.twin is not None and "effective" not in idem_md.sampler.expectation(sampler.checkpoint)
+    paths = pickle.loads(pickle.dumps(sampler._paths(sampler.plan(8))))
+    assert isinstance(paths.last_step, ByTwinLastStep) and paths.block(s.energy()) == 64
+    bare = idem_md.train(config.model_copy(update={"seed": 4}), tmp_path / "bare", system=s)
+    assert bare.twin is None
+    with pytest.raises(UsageError, match="begun without"):
+        idem_md.train(config, tmp_path / "bare", system=s, resume=True, twin=True)
 
 
 def test_damaged_twins_are_refused(made, tmp_path):
@@ -310,6 +360,11 @@ def test_damaged_twins_are_refused(made, tmp_path):
     with pytest.raises(FileFormatError, match="finite"):
         twin_of(table, {**tensors, "twin.contacts": tensors["twin.contacts"] * torch.nan}, s, "here")
     assert load_made(tmp_path, s) is None and load_made(folder, s) is not None
+
+
+def atoms_of_text(text, folder):
+    (folder / "argon.py").write_text(text)
+    return atoms_of(f"{folder / 'argon.py'}:five")
 
 
 ARGON = """
@@ -331,6 +386,7 @@ def small_toml():
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
     monkeypatch.setattr("idem_md.twin.make.DEFAULT", quick())
     (tmp_path / "argon.py").write_text(ARGON)
@@ -347,11 +403,11 @@ def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
     run("train", "lj13", "--twin", "--out", "other", cwd=tmp_path, code=2)
 
 
+@pytest.mark.slow
 def test_ase_script_with_a_twin(tmp_path, monkeypatch, tiny_presets):
     monkeypatch.setattr("idem_md.twin.make.DEFAULT", quick())
     monkeypatch.setattr(sys.modules["idem_md.tuning.tune"], "TWIN_NFES", ())
-    (tmp_path / "argon.py").write_text(ARGON)
-    atoms = atoms_of(f"{tmp_path / 'argon.py'}:five")
+    atoms = atoms_of_text(ARGON, tmp_path)
     dyn = BoltzmannSampler(atoms, 60.0, cache=tmp_path / "cache", twin=True, max_energy_calls=2000, nfe=4, batch=10)
     with pytest.warns(TrainingWarning, match="not yet good"):
         dyn.run(10)

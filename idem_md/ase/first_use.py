@@ -85,11 +85,13 @@ def train_once(
     model = folder / "model.safetensors"
     # Earlier versions trained in a folder of its own and wrote only the tuned model here.
     run = folder / "run" if (folder / "run").is_dir() else folder
-    if model.exists() and (run != folder or load_checkpoint(model).expensive is not None):
-        return
+    if model.exists():
+        there = load_checkpoint(model)
+        if budget["twin"] and there.twin is None:
+            raise FileFormatError(f"{folder}: holds a sampler without a twin; choose another folder (cache=)")
+        if run != folder or there.expensive is not None:
+            return
     resume = (run / "state.safetensors").exists()
-    if resume:
-        budget = {**budget, "twin": None}  # the run knows
     # What was begun goes on with the settings that it began with.
     config = run_config(run) if resume else settings()
     checkpoint = train(config, run, system=system, resume=resume, **budget)

@@ -130,7 +130,7 @@ def train(
     keeps a cluster together.
 
     --twin is for expensive potentials: a network is fitted to some thousand energy calls (--max-energy-calls), the
-    sampler is trained on that, and sample calls the potential itself once a sample.
+    sampler is trained on that (for --minutes) and tuned, and sample calls the potential itself once a sample.
 
     --preset is for names: refined by default, or frugal for your own potential if it is not native or if energy calls
     have a budget; idem and pdem are the settings of the papers.
@@ -143,6 +143,7 @@ def train(
         from ..sampler import expectation
         from ..training import load_config, run_config, run_trap
         from ..training import train as run_training
+        from ..twin import has_twin
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
@@ -157,7 +158,9 @@ def train(
                 "got one"
             )
         chosen = (preset_name, seed, iterations, several) != (None,) * 4 or config.endswith(".toml")
-        begun = run_config(folder) if resume and not chosen and (folder / "state.safetensors").exists() else None
+        twin = twin or (resume and has_twin(folder))
+        there = twin or (folder / "state.safetensors").exists()
+        begun = run_config(folder) if resume and not chosen and there else None
         if begun is not None and begun.system == name:
             settings = begun  # whatever the budget is now
         else:

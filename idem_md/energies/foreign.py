@@ -24,6 +24,11 @@ __all__ = ["DEFAULT_TRAP", "ForeignEnergy", "Recipe"]
 DEFAULT_TRAP = 0.05
 
 
+def digest_of(x: np.ndarray) -> str:
+    """A geometry (N, D) in Å, about its centroid, in 16 hex digits."""
+    return hashlib.sha256((np.round(x, 6) + 0.0).tobytes()).hexdigest()[:16]
+
+
 class ForeignEnergy(Energy):
     """An energy whose configurations are evaluated one by one, by foreign code.
 
@@ -86,6 +91,16 @@ class ForeignEnergy(Energy):
         self.trap = DEFAULT_TRAP if trap is None else check_float("trap", trap, minimum=0.0)
         self._known = self._check_potential(reference)
 
+    @property
+    def has_executor(self) -> bool:
+        """Whether an executor evaluates, which does not say how many processes it has."""
+        return self._evaluations.has_executor
+
+    @property
+    def processes(self) -> int:
+        """How many configurations are evaluated at a time."""
+        return self._evaluations.processes
+
     def close(self) -> None:
         """Stop the processes of ``workers``; they start again when needed."""
         self._evaluations.close()
@@ -122,7 +137,7 @@ class ForeignEnergy(Energy):
                 "potential: expected one that does not depend on where the cluster is, its energy changed by "
                 f"{u[1] - u[0]:.3g} kT on translation; external fields are not supported"
             )
-        geometry = hashlib.sha256(np.round(x * self.units.length_angstrom, 6).tobytes()).hexdigest()[:16]
+        geometry = digest_of(x * self.units.length_angstrom)
         force = float(np.sqrt(np.mean(f[0] ** 2)))
         known = (
             {"geometry": geometry, "energy_kT": float(u[0]), "force_kT": force} if np.isfinite(u[0] + force) else None

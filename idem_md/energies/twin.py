@@ -108,7 +108,7 @@ class Twin(Energy):
         return self.factor * u, self.factor * f
 
     def _evaluate(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        u, f = self.network.with_forces(x.float())
+        u, f = (a.to(x.device) for a in self.network.with_forces(x.float().to(self.contacts.device)))
         y = centred(x.double())
         # Without a bend where energies are as they were seen, and never far below.
         above = (u - (self.lowest - DEPTH)) / BEND

@@ -193,7 +193,7 @@ class Evaluations:
     def __init__(self, recipe: Recipe, owner: str, workers: int | None, executor: Executor | None):
         if workers is not None and executor is not None:
             raise UsageError("workers, executor: expected one of them at most")
-        self.processes = workers or 1  # an executor does not say
+        self.processes, self.has_executor = workers or 1, executor is not None  # which does not say how many it has
         self.recipe, self.owner, self.token = recipe, owner, uuid.uuid4().hex
         self._executor = executor
         self._pool = None if workers is None else Pool(check_int("workers", workers, 1))

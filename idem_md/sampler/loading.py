@@ -53,4 +53,6 @@ def expectation(checkpoint: Checkpoint) -> str:
     if plan.ess_fraction is None or plan.seconds is None:
         return ""
     share, ms = 100 * plan.ess_fraction, 1e3 * plan.seconds
+    if rounds := checkpoint.provenance.get("twin", {}).get("rounds"):
+        share *= rounds[-1]["kept"]  # plans were tuned on the twin alone
     return f"by default {share:.0f}% of the samples should be effective, {ms:.2g} ms each"

@@ -10,9 +10,18 @@ from typing import Any, TypedDict, cast
 from ..chains import first_step
 from ..checkpoint import Checkpoint
 from ..checks import check_choice
-from ..diffusion import KERNELS, LAST_STEPS, ByTwinLastStep, PathSampler, SamplingPlan, best_kernel, best_plan
+from ..diffusion import (
+    KERNELS,
+    LAST_STEPS,
+    ByTwinLastStep,
+    MovedLastStep,
+    PathSampler,
+    SamplingPlan,
+    best_kernel,
+    best_plan,
+)
 from ..diffusion import methods as kernels_by_method
-from ..energies import Twin
+from ..energies import NativeAnnealing, Twin
 from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
 from ..systems import System
@@ -35,16 +44,22 @@ DEFAULT_NFE, DEFAULT_RAW_NFE = 25, 4
 
 def twin_for(checkpoint: Checkpoint, system: System) -> Twin | None:
     """The twin of a checkpoint at the temperature of a system, for whose potential it stands; None if there is none, or
-    if it is that potential itself."""
+    if it is that potential itself, or that anneals natively."""
     twin = checkpoint.twin
-    if twin is None or not system.has_energy or isinstance(system.origin(), Twin):
+    if twin is None or not system.has_energy or isinstance(system.origin(), Twin | NativeAnnealing):
         return None
     return twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin)
 
 
 def by_twin(paths: PathSampler, twin: Twin | None) -> PathSampler:
-    """Paths whose last step calls the twin, if there is one, and the potential once a sample."""
-    return paths if twin is None else replace(paths, last_step=ByTwinLastStep(paths.last_step, twin))
+    """Paths whose last step calls the twin, if there is one, and the potential once a sample; without moves, which
+    would leave the distribution of the twin as it is and not that of the potential."""
+    if twin is None:
+        return paths
+    last_step = paths.last_step
+    if isinstance(last_step, MovedLastStep):
+        last_step = last_step.last_step
+    return replace(paths, last_step=ByTwinLastStep(last_step, twin))
 
 
 class PathOptions(TypedDict, total=False):

@@ -241,7 +241,7 @@ class Sampler:
             A parameter out of range, or an ensemble that cannot be gone on with.
         """
         kelvin = ensemble.system.units.temperature_kelvin
-        if self._range.rungs and not math.isclose(kelvin, self.system.units.temperature_kelvin):
+        if self._apart and not math.isclose(kelvin, self.system.units.temperature_kelvin):
             return self._part_at(kelvin).extend(ensemble, n, ess, seed, progress, executor)
         p, plan = ensemble.provenance, with_move_step(plan_of(ensemble), self.checkpoint)
         if ess is not None and not plan.weighted:

@@ -92,7 +92,8 @@ class OptimizerConfig(Table):
 
     ``muon`` takes steps of orthogonal matrices (Jordan et al., 2024) with the step size ``matrix_rate`` for the
     matrices between hidden layers, and Adam's with ``learning_rate`` for all else. ``precision = "bf16"`` runs the
-    dense layers in bfloat16; coordinates, distances and weights stay in float32, and messages on the CPU.
+    dense layers in bfloat16; coordinates, distances and weights stay in float32, and messages on the CPU. Processors
+    without units for bfloat16 (AMX) take float32 there, which is faster on them.
     """
 
     only = {"matrix_rate": ("muon",)}

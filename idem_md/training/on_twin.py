@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import Interrupted
+from ..errors import FileFormatError, Interrupted
 from ..systems import System
-from ..twin import MadeTwin, TwinSettings, make_twin
-from .budgets import Budget
+from ..twin import MadeTwin, TwinSettings, load_made, make_twin
 
 __all__ = ["twin_first"]
 
-# Minutes that are left of a budget for the training, if the twin took longer than that.
-LEAST_MINUTES = 1.0
-
 
 def twin_first(
-    system: System, folder: Path, twin: TwinSettings | bool, seed: int, budget: Budget, stop: Callable[[], bool]
-) -> tuple[MadeTwin, Budget]:
-    """The twin, and what is left of the budget for the training, whose energy calls are the twin's."""
+    system: System,
+    folder: Path,
+    twin: TwinSettings | bool,
+    begun: bool,
+    seed: int,
+    max_energy_calls: int | None,
+    stop: Callable[[], bool],
+) -> MadeTwin:
+    """The twin, made now; that of a run that has begun is what it is."""
 
     def guard() -> None:
         if stop():
             raise Interrupted(f"{folder}: stopped while the twin was made; resume goes on from there")
 
+    if begun:
+        made = load_made(folder, system)
+        if made is None:
+            raise FileFormatError(f"{folder}: expected the twin of the run, twin.safetensors is gone")
+        return made
     settings = twin if isinstance(twin, TwinSettings) else None
-    made = make_twin(system, folder, settings, seed=seed, max_energy_calls=budget.energy_calls, guard=guard)
-    minutes = budget.minutes
-    return made, Budget(None if minutes is None else max(minutes - made.seconds / 60, LEAST_MINUTES))
+    return make_twin(system, folder, settings, seed=seed, max_energy_calls=max_energy_calls, guard=guard)

@@ -11,6 +11,7 @@ import torch
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..errors import FileFormatError, UsageError
 from ..files import write_atomic
+from ..twin import forget_twin
 from .config import TrainingConfig
 from .journal import forget_calls
 
@@ -65,4 +66,5 @@ def write_config(config: TrainingConfig, folder: Path, resume: bool, overwrite: 
         for name in (STATE, MODEL, LOG, CONFIG):
             (folder / name).unlink(missing_ok=True)
         forget_calls(folder)
+        forget_twin(folder)
     write_atomic(folder / CONFIG, json.dumps(config.model_dump(), indent=2).encode())

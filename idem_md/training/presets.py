@@ -9,8 +9,6 @@ import math
 from importlib.resources import files
 from typing import Any
 
-import torch
-
 from ..checks import check_int, check_range
 from ..energies import NativeChains
 from ..errors import UsageError
@@ -72,11 +70,6 @@ def preset(
     ------
     UsageError
         Unknown system or preset, or a preset that has no settings for it.
-
-    Notes
-    -----
-    Where a preset has ``precision = "bf16"``, processors without units for it (AMX) get ``"float32"``, which is faster
-    there.
     """
     system = get_system(system)
     tables = PRESETS.find(name)
@@ -99,8 +92,6 @@ def preset(
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)
         table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}
-    if table.get("optimizer", {}).get("precision") == "bf16" and not _has_fast_bfloat16():
-        table = {**table, "optimizer": {**table["optimizer"], "precision": "float32"}}
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
     if temperatures is not None:
         longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})
@@ -108,11 +99,6 @@ def preset(
     if max_energy_calls is not None and name == "frugal":
         config = _within(config, system, check_int("max_energy_calls", max_energy_calls, 1))
     return config
-
-
-def _has_fast_bfloat16() -> bool:
-    """Whether the processor has units for matrices of bfloat16; without them float32 is a third faster."""
-    return torch.cpu._is_amx_tile_supported()
 
 
 def _even(n: float) -> int:

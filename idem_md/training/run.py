@@ -27,7 +27,7 @@ from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
 from ..tensor_files import read_tensors
 from ..torch_state import own_torch
-from ..twin import MadeTwin, TwinSettings, has_twin, load_made, with_twin
+from ..twin import MadeTwin, TwinSettings, forget_twin, has_twin, load_made, with_twin
 from .accuracy import measure_accuracy
 from .budgets import Budget, decaying_now
 from .config import TrainingConfig
@@ -145,7 +145,7 @@ def train(
     overwrite : bool
         Replace the run that the folder may hold.
     minutes : float, optional
-        Budget of wall time, earlier sessions of the same run included.
+        Budget of wall time, earlier sessions of the same run included; with a twin that of the training on it.
     max_energy_calls : int, optional
         Budget of energy calls; never exceeded.
     twin : TwinSettings or bool, optional
@@ -198,17 +198,22 @@ def train(
     energy = system.energy()
     run = _Run(config, folder, system, energy, budget, device, ranks)
     energy.max_calls = None if max_energy_calls is None else ranks.part(max_energy_calls)
-    twin = twin or (resume and has_twin(folder))
+    begun, has = resume and (folder / STATE).exists(), has_twin(folder)
+    if begun and twin and not has:
+        raise UsageError(f"twin: expected none, the run in {folder} was begun without, got one")
+    twin = twin or (resume and has)
     if twin and group is not None:
         raise UsageError("twin: expected none in a group of processes, got one")
     # What was interrupted while its twin was made has no state yet.
-    resume = resume and not (twin and not (folder / STATE).exists())
+    resume = begun or (resume and not twin)
     with ExitStack() as stack:
         problem = None
         if ranks.first:
             try:
                 stack.enter_context(own_folder(folder))
                 write_config(config, folder, resume, overwrite)
+                if not (twin or resume):
+                    forget_twin(folder)
             except UsageError as error:
                 problem = error
         if problem := ranks.broadcast(problem):
@@ -217,14 +222,14 @@ def train(
         work = stack.enter_context(reporting("training", silent=silent))
         try:
             if twin:
-                made, left = twin_first(system, folder, twin, config.seed, budget, stop)
+                made = twin_first(system, folder, twin, begun, config.seed, max_energy_calls, stop)
                 on = with_twin(system, made.twin)
-                run = replace(run, system=on, energy=on.energy(), budget=left, made=made)
+                run = replace(run, system=on, energy=on.energy(), budget=Budget(minutes), made=made)
             what = "calls of the twin" if twin else "energy calls"
             display = TrainingDisplay(work, config.optimizer.inner_steps, resume, config.least_gain > 0, what)
             return _train(run, resume, stop, display, on_step or display.step, on_iteration or display.iteration)
         except BaseException:
-            if ranks.first and not (folder / STATE).exists():  # nothing to go on from
+            if ranks.first and not (folder / STATE).exists() and not has_twin(folder):  # nothing to go on from
                 (folder / CONFIG).unlink(missing_ok=True)
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -279,9 +280,11 @@ def run_config(folder: Path) -> TrainingConfig:
     FileFormatError
         No state, or a damaged one.
     """
-    path = Path(folder) / "state.safetensors"
-    _, header = read_tensors(path, "state")
+    path, config = Path(folder) / "state.safetensors", Path(folder) / "config.json"
     try:
+        if not path.exists() and config.exists():  # its twin is still being made
+            return TrainingConfig.parse(json.loads(config.read_text(encoding="utf-8")), str(config))
+        _, header = read_tensors(path, "state")
         return TrainingConfig.parse(header["config"], str(path))
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileFormatError(f"{path}: its contents do not describe a training state ({error})") from None

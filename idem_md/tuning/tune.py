@@ -167,7 +167,8 @@ def tune(
     beside = 0.0
     if checkpoint.twin is not None:
         beside = system.energy().seconds_a_call if system.has_energy else 0.0
-        system = with_twin(system, checkpoint.twin)
+        twin = checkpoint.twin
+        system = with_twin(system, twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin))
     if nfes is None and checkpoint.twin is not None:
         nfes = {DiffusionKernel.method: TWIN_NFES}
     if nfes is None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_int
+from ..checks import check_float, check_int
 from ..energies import Energy, Twin
 from ..errors import FileFormatError, UsageError
 from ..systems import System
@@ -19,19 +19,22 @@ from .gather import least_calls
 __all__ = [
     "CALLS",
     "DEFAULT",
+    "GATHERED",
     "SETTINGS",
     "SO_FAR",
     "MadeTwin",
     "Round",
     "TwinSettings",
     "begun_settings",
+    "forget_twin",
     "has_twin",
     "load_made",
     "with_twin",
 ]
 
 # Files in the folder of a run.
-CALLS, SETTINGS, SO_FAR = "energy_calls.bin", "twin.json", "twin.safetensors"
+CALLS, SETTINGS = "energy_calls.bin", "twin.json"
+GATHERED, SO_FAR = "gathered.safetensors", "twin.safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class TwinSettings:
     loss: float = 0.2
     first_fit: FitSettings = FitSettings()
     next_fit: FitSettings = FitSettings(steps=400, learning_rate=1.5e-3)
+
+    def __post_init__(self):
+        check_int("gathering_calls", self.gathering_calls, least_calls())
+        check_int("round_calls", self.round_calls, 30)
+        check_int("rounds", self.rounds, 0)
+        check_float("loss", self.loss, minimum=0.0)
 
     def within(self, max_energy_calls: int | None) -> TwinSettings:
         """The settings with shorter chains, if they would take more than half of a budget of energy calls.
@@ -126,22 +135,38 @@ class MadeTwin:
         return {"seconds": self.seconds, "rounds": [asdict(one) for one in self.rounds]}
 
 
-def begun_settings(folder: Path) -> TwinSettings | None:
-    """The settings with which a twin was begun in a folder."""
+def begun_settings(folder: Path, seed: int) -> TwinSettings | None:
+    """The settings with which a twin was begun in a folder.
+
+    Raises
+    ------
+    UsageError
+        It was begun with another seed: its energy calls would be made again.
+    """
     path = folder / SETTINGS
     if not path.exists():
         return None
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
+        begun = table.pop("seed")
         fits = {name: FitSettings(**table[name]) for name in ("first_fit", "next_fit")}
-        return TwinSettings(**{**table, **fits})
+        settings = TwinSettings(**{**table, **fits})
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise FileFormatError(f"{path}: expected the settings of a twin, they cannot be read ({error})") from None
+    if begun != seed:
+        raise UsageError(f"seed: expected {begun}, with which the twin in {folder} was begun, got {seed}")
+    return settings
 
 
 def has_twin(folder: Path) -> bool:
-    """Whether a twin was made or begun there."""
-    return (Path(folder) / CALLS).exists()
+    """Whether the run of a folder has a twin, which may still be under way."""
+    return (Path(folder) / SETTINGS).exists()
+
+
+def forget_twin(folder: Path) -> None:
+    """Remove the twin of a folder; the energy calls stay."""
+    for name in (SETTINGS, GATHERED, SO_FAR):
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def load_made(folder: Path, system: System) -> MadeTwin | None:

@@ -15,7 +15,7 @@ import torch
 from ..callers import warn_caller
 from ..chains import ChainState
 from ..energies import NativeChains, Twin
-from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
+from ..errors import BudgetExhausted, EnergyError, FileFormatError, TrainingWarning, UsageError
 from ..files import write_atomic
 from ..geometry import centred
 from ..nets import EnergyNetwork, build_energy_network
@@ -26,8 +26,9 @@ from ..torch_state import own_torch
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
 from .gather import explore, gather
-from .made import CALLS, DEFAULT, SETTINGS, SO_FAR, MadeTwin, Round, TwinSettings, begun_settings
+from .made import CALLS, DEFAULT, GATHERED, SETTINGS, SO_FAR, MadeTwin, Round, TwinSettings, begun_settings
 from .record import Recorded
+from .soundness import check_gradient, check_repeatable
 
 __all__ = ["make_twin"]
 
@@ -52,16 +53,15 @@ class _Making:
         self.trap = (system.trap or 0.0) * system.units.length_angstrom**2
         geometry = torch.tensor(system.geometry, dtype=torch.float64)[None]
         self.reference = float(energy(geometry)[0] - self._trap_energy(geometry))
+        if not math.isfinite(self.reference):
+            raise EnergyError(
+                f"twin: the potential failed at the geometry of the system: {energy.cause or 'no number'}"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = build_energy_network(settings.network, system)
         self.rounds: list[Round] = []
         self.fits, self.used = 0, 0  # and frames that the last one knew
-
-    @property
-    def energy_calls(self) -> int:
-        """Calls of the real potential, those of before an interruption included."""
-        return self.energy.known + self.energy.made
 
     def _trap_energy(self, x: torch.Tensor) -> torch.Tensor:
         return 0.5 * self.trap * (centred(x.double()) ** 2).sum((1, 2))
@@ -159,7 +159,7 @@ def make_twin(
         Configurations whose energies or forces are no numbers.
     """
     folder, start = Path(folder), time.perf_counter()
-    settings = (settings or begun_settings(folder) or DEFAULT).within(max_energy_calls)
+    settings = (settings or begun_settings(folder, seed) or DEFAULT).within(max_energy_calls)
     if isinstance(system.energy(), NativeChains):
         raise UsageError(
             f"twin: expected none for {system.name!r}, whose energies are native and cost nothing, got one"
@@ -178,10 +178,10 @@ def make_twin(
             work.advance(0, f"{calls:,} energy calls")
 
         energy.on_count = count
-        write_atomic(folder / SETTINGS, json.dumps(asdict(settings), indent=2).encode())
+        write_atomic(folder / SETTINGS, json.dumps({**asdict(settings), "seed": seed}, indent=2).encode())
         making = _Making(system, energy, settings, seed)
-        making.begin(gather(energy, system, settings.gathering_calls, seed))
-        seconds = _load(folder / SO_FAR, making)
+        seconds = _gathered(folder / GATHERED, making)
+        seconds = _load(folder / SO_FAR, making) or seconds
         twin, enough, known = None, making.good(), (making.fits, len(making.rounds))
         while not enough:
             frames = energy.frames()
@@ -205,7 +205,24 @@ def make_twin(
         making.network.eval().requires_grad_(False)
         if (making.fits, len(making.rounds)) != known:
             _advise(making, energy)
-    return MadeTwin(twin, tuple(making.rounds), making.energy_calls, seconds + time.perf_counter() - start)
+    return MadeTwin(twin, tuple(making.rounds), energy.calls, seconds + time.perf_counter() - start)
+
+
+def _gathered(path: Path, making: _Making) -> float:
+    """Chains of the potential, by energy calls or as they were; returns the seconds that these had taken."""
+    start, key = time.perf_counter(), repr((making.settings, making.seed))
+    with suppress(FileFormatError):
+        tensors, header = read_tensors(path, "gathered")
+        if header.get("settings") == key:
+            making.begin(ChainState(*(tensors[name] for name in ("x", "u", "f"))))
+            return float(header["seconds"])
+    check_repeatable(making.energy, making.system, making.reference)
+    late = gather(making.energy, making.system, making.settings.gathering_calls, making.seed)
+    check_gradient(making.energy, late, making.seed)
+    seconds = time.perf_counter() - start
+    write_tensors(path, "gathered", {"x": late.x, "u": late.u, "f": late.f}, {"settings": key, "seconds": seconds})
+    making.begin(late)
+    return 0.0
 
 
 def _fit(work: Work, making: _Making, frames: Frames, settings: FitSettings, guard: Callable[[], None]) -> None:
@@ -218,15 +235,15 @@ def _fit(work: Work, making: _Making, frames: Frames, settings: FitSettings, gua
     found = making.fit(frames, settings, on_step)
     work.say(
         f"twin fitted to {len(frames):,} energy calls: {found.spread:.2f} kT and {100 * found.force_error:.1f}% of the "
-        "forces off where it had not looked"
+        "forces off on those that it did not learn from"
     )
 
 
 def _advise(making: _Making, energy: Recorded) -> None:
     if energy.failed:
         warn_caller(
-            f"twin: {energy.failed} of {energy.known + energy.made} energy calls failed and count as infinitely high"
-            + (f"; the first one: {energy.cause}" if energy.cause else ""),
+            f"twin: {energy.failed} of {energy.calls} energy calls failed and count as infinitely high; the first one: "
+            f"{energy.cause}",
             TrainingWarning,
         )
     if not making.good():
@@ -254,8 +271,8 @@ def _save(path: Path, making: _Making, frames: Frames, seconds: float) -> None:
         "rounds": [asdict(one) for one in making.rounds],
         "fits": making.fits,
         "used": making.used,
-        "energy_calls": making.energy_calls,
-        "settings": repr(making.settings),
+        "energy_calls": making.energy.calls,
+        "settings": repr((making.settings, making.seed)),
         "seconds": seconds,
     }
     write_tensors(path, "twin", twin_tensors(twin), header)
@@ -265,7 +282,7 @@ def _load(path: Path, making: _Making) -> float:
     """Put what was saved by the same settings into ``making``; returns the seconds that it had taken."""
     with suppress(FileFormatError):
         tensors, header = read_tensors(path, "twin")
-        if header.get("settings") == repr(making.settings):
+        if header.get("settings") == repr((making.settings, making.seed)):
             twin = twin_of(header["twin"], tensors, making.system, str(path))
             assert isinstance(twin.network, EnergyNetwork)
             making.network.load_state_dict(twin.network.state_dict())

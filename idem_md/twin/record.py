@@ -1,8 +1,10 @@
-"""Energy calls that are never made twice: each is on disk before the next one is made."""
+"""Energy calls that are never made twice: each is on disk soon after it was made."""
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -10,25 +12,42 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..energies import Energy
-from ..errors import EnergyError, FileFormatError, UsageError
+from ..energies import Energy, ForeignEnergy
+from ..errors import BudgetExhausted, EnergyError, FileFormatError, UsageError
 from .fit import Frames
 
 __all__ = ["Recorded"]
 
-MAGIC = "idem-md energy calls 1"
+FORMAT = "idem-md energy calls 1"
 # Seconds of energy calls between two writes, about; a call that takes longer is written by itself.
 SECONDS_A_WRITE = 1.0
+# Seconds of a call from which on every process is given one configuration at a time, and how many an executor is given
+# that does not say how many processes it has.
+SLOW, EXECUTOR_BATCH = 0.01, 64
 # Share of calls that may fail, and so many may in any case.
 MAX_FAILED, FEW_FAILED = 0.05, 3
+# What may differ between two parameters of the same potential: rounding in its code, and where it runs.
+RELATIVE, ABSOLUTE, ELSEWHERE = 1e-6, 1e-2, ("platform",)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether parameters are of the same potential."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = {key for key in a.keys() | b.keys() if key not in ELSEWHERE}
+        return all(key in a and key in b and _alike(a[key], b[key]) for key in keys)
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return bool(a == b)
 
 
 class Recorded(Energy):
     """An energy whose results are kept in a file, and taken from there when the same configuration is asked for again.
 
-    A procedure that is repeatable is therefore resumed by doing it again: what it asked for before costs nothing.
-    Configurations on which the code behind the energy fails count as infinitely high, as overlapping atoms do, and are
-    kept as failed.
+    A procedure that is repeatable is therefore resumed by doing it again: what it asked for before costs nothing, and
+    neither counts as a call nor towards ``max_calls``. Configurations on which the code behind the energy fails count
+    as infinitely high, as overlapping atoms do; another process asks for them again.
 
     Parameters
     ----------
@@ -38,14 +57,12 @@ class Recorded(Energy):
 
     Attributes
     ----------
-    known : int
-        Results that were in the file at the beginning.
-    made : int
-        Calls that were made since then.
+    calls : int
+        Results in the file.
     failed : int
-        Configurations that failed, those of before included.
+        Configurations that failed in this process.
     cause : str
-        What the first of them in this process failed of.
+        What the first of them failed of.
 
     Raises
     ------
@@ -63,109 +80,122 @@ class Recorded(Energy):
 
     def __init__(self, energy: Energy, path: Path):
         super().__init__(energy.n_atoms, energy.n_dims)
-        self.energy, self.path, self.made = energy, Path(path), 0
-        self._width = 2 * energy.n_atoms * energy.n_dims + 1
-        self._rows: dict[bytes, int] = {}
-        self._table = np.empty((0, self._width))
-        self._new: list[np.ndarray] = []
-        header = {"format": MAGIC, "parameters": energy.parameters, "shape": [energy.n_atoms, energy.n_dims]}
-        self._header = (json.dumps(header, sort_keys=True) + "\n").encode()
-        self._open()
-        self.known, self.cause = len(self._table), ""
-        self.failed = int(np.isnan(self._table).any(1).sum())
-        self.floor = energy.floor
+        self.energy, self.path, self.floor = energy, Path(path), energy.floor
+        self.failed, self.cause = 0, ""
+        self._size = energy.n_atoms * energy.n_dims
+        self._rows = self._opened()
+        # What failed before may have been a full disk.
+        self._index = {row[: self._size].tobytes(): k for k, row in enumerate(self._rows) if not np.isnan(row).any()}
+        self.calls = len(self._rows)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Those of the energy."""
         return self.energy.parameters
 
-    def _open(self) -> None:
+    def _opened(self) -> list[np.ndarray]:
+        """Rows of positions, energy and forces of the file, which is made if there is none."""
+        ours = {"format": FORMAT, "parameters": self.parameters, "shape": [self.n_atoms, self.n_dims]}
+        width = 2 * self._size + 1
         try:
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.write_bytes(self._header)
+                self.path.write_bytes((json.dumps(ours, sort_keys=True) + "\n").encode())
             with self.path.open("r+b") as file:
                 first = file.readline()
-                if first != self._header:
+                theirs = _header(first)
+                if not _alike(json.loads(json.dumps(ours)), theirs):
+                    told = theirs.get("parameters", "another file")
                     raise FileFormatError(
-                        f"{self.path}: expected energy calls of this potential, got {_told(first)}; choose another "
-                        "folder, or remove it"
+                        f"{self.path}: expected energy calls of this potential, got {told}; choose another folder, or "
+                        "remove the file"
                     )
-                whole = (os.path.getsize(self.path) - len(first)) // (8 * self._width)
-                data = file.read(whole * 8 * self._width)
+                whole = (os.path.getsize(self.path) - len(first)) // (8 * width)
+                data = file.read(whole * 8 * width)
                 file.truncate(len(first) + len(data))
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written ({error.strerror or error})") from None
-        self._table = np.frombuffer(data, dtype="<f8").reshape(-1, self._width).copy()
-        size = self.n_atoms * self.n_dims
-        self._rows = {row[:size].tobytes(): k for k, row in enumerate(self._table)}
+        return list(np.frombuffer(data, dtype="<f8").reshape(-1, width).copy())
 
-    def _row(self, key: bytes) -> np.ndarray:
-        k = self._rows[key]
-        return self._table[k] if k < len(self._table) else self._new[k - len(self._table)]
+    def afford(self, n: int) -> None:
+        """Nothing: it is not known yet how many of them are known."""
+
+    def count(self, n: int) -> None:
+        """Only tell: calls are counted as they are made."""
+        if self.on_count is not None:
+            self.on_count(self.calls)
 
     def evaluate(self, x):
         """See `Energy.evaluate`: known results from the file, others by the energy, a few at a time."""
-        rows = x.detach().cpu().double().reshape(len(x), -1).numpy()
-        keys = [row.astype("<f8").tobytes() for row in rows]
-        new = list(dict.fromkeys(k for k, key in enumerate(keys) if key not in self._rows))
-        new = [k for k in new if keys.index(keys[k]) == k] if len(set(keys)) < len(keys) else new
-        each = self.energy.seconds_a_call
-        size = max(int(SECONDS_A_WRITE / each), 1) if each else 1
+        rows = x.detach().cpu().double().reshape(len(x), -1).numpy().astype("<f8")
+        keys = [row.tobytes() for row in rows]
+        new = list({key: k for k, key in enumerate(keys) if key not in self._index}.values())
+        size = self._at_once()
         for first in range(0, len(new), size):
             some = new[first : first + size]
-            self._add([keys[k] for k in some], rows[some], *self._evaluated(x[some].double()))
-        found = np.stack([self._row(key) for key in keys]) if keys else np.empty((0, self._width))
-        size = self.n_atoms * self.n_dims
-        u, f = torch.from_numpy(found[:, size].copy()), torch.from_numpy(found[:, size + 1 :].copy())
+            if self.max_calls is not None and self.calls + len(some) > self.max_calls:
+                raise BudgetExhausted(
+                    f"energy calls: {self.calls} made, {len(some)} more would exceed the budget of {self.max_calls}"
+                )
+            self._evaluate(rows[some], x[some].double())
+        found = np.stack([self._rows[self._index[key]] for key in keys]) if keys else np.empty((0, 2 * self._size + 1))
+        u, f = (torch.from_numpy(a.copy()) for a in (found[:, self._size], found[:, self._size + 1 :]))
         u, f = u.nan_to_num(nan=torch.inf, posinf=torch.inf), f.nan_to_num(nan=0.0)
         return u.to(x.device), f.reshape(x.shape).to(x.device, x.dtype)
 
-    def _evaluated(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Energies and forces; NaN where the code behind the energy fails."""
+    def _evaluate(self, rows: np.ndarray, x: torch.Tensor) -> None:
+        """Ask the energy, and write what it says; NaN where it fails."""
         try:
             u, f = self.energy._evaluate_as_written(x)
             wrong = torch.isnan(u) | (u == -torch.inf) | ~torch.isfinite(f).flatten(1).all(1)
             if not bool(wrong.any()):
-                return u, f
-            problem = EnergyError(f"expected a number and finite forces, got u = {float(u[wrong][0]):g} kT")
+                return self._write(rows, u, f)
+            problem = f"expected a number and finite forces, got u = {float(u[wrong][0]):g} kT"
         except EnergyError as error:
-            problem = error
+            problem = str(error)
         if len(x) > 1:
-            parts = [self._evaluated(one) for one in x.split(1)]
-            u, f = (torch.cat(column) for column in zip(*parts))
-            return u, f
-        self.failed, self.cause = self.failed + 1, self.cause or str(problem)
-        if self.failed > max(FEW_FAILED, MAX_FAILED * (self.known + self.made)):
-            raise EnergyError(
-                f"{self.failed} of {self.known + self.made + 1} energy calls failed, the last one: {problem}"
-            )
-        return torch.full((1,), torch.nan, dtype=torch.float64), torch.full_like(x, torch.nan)
+            for k in range(len(x)):
+                self._evaluate(rows[k : k + 1], x[k : k + 1])
+            return None
+        self.failed, self.cause = self.failed + 1, self.cause or problem
+        self._write(rows, torch.full((1,), torch.nan, dtype=torch.float64), torch.full_like(x, torch.nan))
+        if self.failed > max(FEW_FAILED, MAX_FAILED * self.calls):
+            raise EnergyError(f"{self.failed} of {self.calls} energy calls failed, the last one: {problem}")
+        return None
 
-    def _add(self, keys: list[bytes], x: np.ndarray, u: torch.Tensor, f: torch.Tensor) -> None:
-        forces = f.detach().cpu().double().reshape(len(u), -1).numpy()
-        block = np.concatenate([x, u.detach().cpu().double().numpy()[:, None], forces], 1).astype("<f8")
+    def _at_once(self) -> int:
+        """Calls between two writes."""
+        energy, each, processes = self.energy, self.energy.seconds_a_call, 1
+        if isinstance(energy, ForeignEnergy):
+            processes = EXECUTOR_BATCH if energy.has_executor else energy.processes
+            if energy.chunk_size > 1 and each * energy.processes > SLOW:
+                self.energy = energy = copy.copy(energy)
+                energy.chunk_size = 1
+        return max(int(SECONDS_A_WRITE / each) if each else 1, processes)
+
+    def _write(self, x: np.ndarray, u: torch.Tensor, f: torch.Tensor) -> None:
+        energies, forces = (a.detach().cpu().double().reshape(len(u), -1).numpy() for a in (u, f))
+        block = np.concatenate([x, energies, forces], 1).astype("<f8")
         with self.path.open("ab") as file:
             file.write(block.tobytes())
             file.flush()
             os.fsync(file.fileno())
-        for key, row in zip(keys, block):
-            self._rows[key] = len(self._table) + len(self._new)
-            self._new.append(row)
-        self.made += len(keys)
+        for row in block:
+            self._index[row[: self._size].tobytes()] = len(self._rows)
+            self._rows.append(row)
+        self.calls = len(self._rows)
         self.seconds_a_call = self.energy.seconds_a_call
 
     def frames(self) -> Frames:
-        """All results of finite energy, in the order in which they came."""
-        table = np.concatenate([self._table, np.stack(self._new)]) if self._new else self._table
-        size = self.n_atoms * self.n_dims
-        rows, shape = torch.from_numpy(table[np.isfinite(table).all(1)].copy()), (-1, self.n_atoms, self.n_dims)
+        """All results that are numbers, in the order in which they came."""
+        rows = torch.from_numpy(np.stack([row for row in self._rows if np.isfinite(row).all()]))
+        shape, size = (-1, self.n_atoms, self.n_dims), self._size
         return Frames(rows[:, :size].reshape(shape), rows[:, size], rows[:, size + 1 :].reshape(shape))
 
 
-def _told(first: bytes) -> str:
+def _header(line: bytes) -> dict[str, Any]:
     try:
-        return f"those of {json.loads(first)['parameters']}"
-    except (ValueError, KeyError, TypeError):
-        return "another file"
+        header = json.loads(line)
+    except ValueError:
+        return {}
+    return header if isinstance(header, dict) else {}

@@ -10,6 +10,9 @@ from .base import LastStep, LastStepResult, energies_where_finite
 
 __all__ = ["ByTwinLastStep"]
 
+# Samples that are finished at a time.
+BLOCK = 64
+
 
 class ByTwinLastStep(LastStep):
     """A last step of whose energy calls all but one a sample go to a cheap energy u_c instead of u.
@@ -38,8 +41,8 @@ class ByTwinLastStep(LastStep):
         return self.cheap.calls
 
     def block(self, energy: Energy, device: str = "cpu") -> int:
-        """See `LastStep`."""
-        return self.last_step.block(self.cheap, device)
+        """See `LastStep`; few, as what is interrupted within a block is lost."""
+        return min(self.last_step.block(self.cheap, device), BLOCK)
 
     def finish(self, energy: Energy, evaluation: Evaluation, generator: torch.Generator) -> LastStepResult:
         """See `LastStep`."""
