@@ -16,7 +16,7 @@ from idem_md.diffusion.plan import Tuned
 from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
 from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot
-from idem_md.tuning.plans import _most_worth, _worth_trying
+from idem_md.tuning.plans import Search, _most_worth, _worth_trying
 
 
 def generator(seed=0):
@@ -101,8 +101,8 @@ def plan(sigma_1, calls, paths, last_step, alternatives=()):
 def test_more_evaluations_are_not_to_be_worse_than_fewer():
     """The plan that is worth most, of those with at least the share that is asked for."""
     poor, good = plan(0.3, 1000, 0.5, 0.3), replace(plan(0.6, 10_000, 0.1, 0.2), seconds=50.0)
-    assert _most_worth([poor, good], 0.0) == poor and _most_worth([poor, good], 0.6) == good
-    assert _most_worth([poor, good], 0.9) == poor
+    assert _most_worth([poor, good], 0.0, Search()) == poor and _most_worth([poor, good], 0.6, Search()) == good
+    assert _most_worth([poor, good], 0.9, Search()) == poor
 
 
 class Level:
@@ -123,7 +123,7 @@ def test_levels_are_tried_across_a_trough():
     """Paths of a cluster that freezes lose most in the middle; once they are good, two worse levels are enough."""
     paths, last = (5.0, 7.0, 9.0, 3.2, 0.6, 0.4, 0.4, 0.4), (0.3, 0.4, 0.4, 0.4, 0.2, 0.6, 0.9, 1.2)
     levels = [Level(0.1 * k + 0.1, *both) for k, both in enumerate(zip(paths, last))]
-    worth = _worth_trying(levels, ["analytic"], 25, torch.zeros(0))
+    worth = _worth_trying(levels, ["analytic"], 25, torch.zeros(0), Search())
     assert worth[0][0] is levels[4] and [level.asked for level in levels] == [1] * 7 + [0]
 
 

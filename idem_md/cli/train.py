@@ -224,7 +224,7 @@ def _tune(
         work.say(f"no elastic network and plans within the budget; for them: idem-md tune {folder}")
         steps = 0
     heads = HeadTraining(steps=4000 if steps is None else steps, seed=seed)
-    if heads.steps and checkpoint.provenance["finished"]:
+    if heads.steps and (checkpoint.provenance["finished"] or checkpoint.twin is not None):
         return tune(checkpoint, run_samples(folder), folder / "model.safetensors", system=own, heads=heads)
     return checkpoint
 

@@ -64,7 +64,7 @@ class Tried:
 
     def calls(self, seconds: float, power: float) -> int:
         """Energy calls a sample for the largest worth of a plan whose paths take so many seconds, with a share to that
-        power; see `_log_worth`.
+        power; see `plans.Search`.
 
         With the variance c / C of C calls of s seconds, exp(-p c / C) / (t + s C) is largest where
         s C^2 = p c (t + s C).

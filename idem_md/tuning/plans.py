@@ -33,7 +33,7 @@ from ..geometry import standard_normal
 from ..seeds import draw_seed
 from .pilots import Measured, Tried, counted_share, robust_variance, run_pilot, timed
 
-__all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
+__all__ = ["Search", "default_nfes", "measure_plan_seconds", "tune_plans"]
 
 # Lowest noise level in units of the standard deviation of a coordinate.
 LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
@@ -46,6 +46,8 @@ PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 3.0, 2.0
 # If speed alone counted, exp(-1) of the samples would be effective where the last step takes most of the time; with
 # this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
+# Levels that are tried with a twin, the power of the share that suits whoever waits for it, and samples for steps.
+TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES = (1, 2, 3, 4), 2.0, 24
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
@@ -56,6 +58,44 @@ LEVELS_LEFT = 4
 WORSE_LEVELS, GOOD_PATHS = 2, 1.0
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
 OTHER_CALLS = (1 / 16, 1 / 4, 4.0)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where plans are looked for, and what they are worth.
+
+    Attributes
+    ----------
+    places : sequence of int
+        Of the lowest noise levels in `LOWEST`.
+    power : float, optional
+        To which a share of effective samples counts; by default it grows with the number of evaluations.
+    step_samples : int
+        From which the step of moves is tuned.
+    beside : float
+        Seconds that a sample takes besides, such as those of the potential that a twin stands for.
+    """
+
+    places: Sequence[int] = tuple(range(len(LOWEST)))
+    power: float | None = None
+    step_samples: int = STEP_SAMPLES
+    beside: float = 0.0
+
+    @classmethod
+    def by_twin(cls, beside: float) -> Search:
+        """With a twin, whose calls take a thousand times as long as native ones, and the potential's longer still."""
+        return cls(TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, beside)
+
+    def share_power(self, plan: SamplingPlan) -> float:
+        """To which power a share of effective samples counts."""
+        assert plan.nfe is not None
+        return self.power or min(max(2 / 3 * plan.nfe, SHARE_POWERS[0]), SHARE_POWERS[1])
+
+    def log_worth(self, plan: SamplingPlan) -> float:
+        """The logarithm of a power of the expected share of effective samples, divided by the seconds a sample: the
+        share itself may be too small for a number."""
+        assert plan.tuned is not None and plan.seconds is not None
+        return -self.share_power(plan) * plan.tuned.variance - math.log(plan.seconds)
 
 
 def default_nfes() -> dict[str, tuple[int, ...]]:
@@ -71,7 +111,7 @@ def tune_plans(
     seed: int = 0,
     on_plan: Callable[[SamplingPlan], None] = lambda _: None,
     measured: Measured | None = None,
-    beside: float = 0.0,
+    search: Search | None = None,
 ) -> Checkpoint:
     """The checkpoint with a `SamplingPlan` for each of ``nfes``: that with the most effective samples a second times
     the square of their share, or a higher power of it for many evaluations, as who asks for more of them asks for
@@ -98,16 +138,17 @@ def tune_plans(
     on_plan : callable (SamplingPlan)
     measured : Measured, optional
         What an interrupted call with the same arguments had found, which is not sought again.
-    beside : float
-        Seconds that a sample takes besides, such as those of the potential that a twin stands for.
+    search : Search, optional
+        Where plans are looked for, and what they are worth.
     """
-    measured = measured or Measured()
+    measured, search = measured or Measured(), search or Search()
     nfes = default_nfes() if nfes is None else nfes
     fourth = torch.arange(len(samples)) % 4 == 3
     others, samples = samples[fourth].double(), samples[~fourth].double()
     samples = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))]
-    step = _move_step(energy, samples, checkpoint.system.sigma_data, seed)
-    bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured, beside) for k in range(len(LOWEST))]
+    step = _move_step(energy, samples[: search.step_samples], checkpoint.system.sigma_data, seed)
+    bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured, search) for k in search.places]
+    by_place = {level.place: level for level in bottoms}
     plans = dict(checkpoint.plans)
     for method, names in methods().items():
         tried_kernels = [name for name in names if KERNELS[name].tuned and KERNELS[name].suits(checkpoint.denoiser)]
@@ -115,18 +156,18 @@ def tune_plans(
         wanted = sorted(set(nfes.get(method, ())) - found.keys()) if tried_kernels else []
         # Which levels are worth trying hardly depends on the number of evaluations.
         if wanted and method not in measured.levels:
-            worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others[::3])
+            worth = _worth_trying(bottoms, tried_kernels, wanted[len(wanted) // 2], others[::3], search)
             measured.levels[method] = [(level.place, kernel) for level, kernel in worth]
             measured.changed()
         levels = measured.levels.get(method, ())
         for nfe in wanted:
-            tried = [one for k, kernel in levels for one in bottoms[k].candidates(kernel, nfe, others)]
+            tried = [one for k, kernel in levels for one in by_place[k].candidates(kernel, nfe, others)]
             if not tried:
                 raise ResultError(f"tune: no path of {nfe} evaluations had a weight; the network has not learnt enough")
             # More evaluations are not to be worse than fewer.
             least = max((plan.ess_fraction or 0.0 for n, plan in found.items() if n < nfe), default=0.0)
-            plan = _most_worth([one.plan() for one in tried], least)
-            other = [one.plan() for one in _by_calls(tried, plan)]
+            plan = _most_worth([one.plan() for one in tried], least, search)
+            other = [one.plan() for one in _by_calls(tried, plan, search)]
             other = [one for one in other if (one.kernel, one.sigma_1) != (plan.kernel, plan.sigma_1)]
             plan = _confirmed(checkpoint, plan, other, energy, samples, seed)
             found[nfe] = _with_siblings(checkpoint, plan, others, seed)
@@ -136,34 +177,21 @@ def tune_plans(
     return measure_plan_seconds(replace(checkpoint, plans=plans), energy, seed)
 
 
-def _share_power(plan: SamplingPlan) -> float:
-    """To which power a share of effective samples counts."""
-    assert plan.nfe is not None
-    return min(max(2 / 3 * plan.nfe, SHARE_POWERS[0]), SHARE_POWERS[1])
-
-
-def _log_worth(plan: SamplingPlan) -> float:
-    """The logarithm of a power of the expected share of effective samples, divided by the seconds a sample: the share
-    itself may be too small for a number."""
-    assert plan.tuned is not None and plan.seconds is not None
-    return -_share_power(plan) * plan.tuned.variance - math.log(plan.seconds)
-
-
-def _most_worth(plans: Sequence[SamplingPlan], least: float) -> SamplingPlan:
+def _most_worth(plans: Sequence[SamplingPlan], least: float, search: Search) -> SamplingPlan:
     """The plan that is worth most, of those with at least such a share of effective samples if there are any."""
     enough = [plan for plan in plans if (plan.ess_fraction or 0.0) >= least]
-    return max(enough or plans, key=_log_worth)
+    return max(enough or plans, key=search.log_worth)
 
 
-def _by_calls(tried: Sequence[_Candidate], plan: SamplingPlan) -> list[_Candidate]:
+def _by_calls(tried: Sequence[_Candidate], plan: SamplingPlan, search: Search) -> list[_Candidate]:
     """The candidates that are worth most with fewer or more energy calls than a plan has, each once."""
     calls = replace(plan, moves=0).build_last_step().calls
-    best = [max(tried, key=lambda one: _log_worth(one.plan(max(round(calls * by), 2)))) for by in OTHER_CALLS]
+    best = [max(tried, key=lambda one: search.log_worth(one.plan(max(round(calls * by), 2)))) for by in OTHER_CALLS]
     return list(dict.fromkeys(best))
 
 
 def _worth_trying(
-    bottoms: Sequence[_Bottom], kernels: Sequence[str], nfe: int, others: torch.Tensor
+    bottoms: Sequence[_Bottom], kernels: Sequence[str], nfe: int, others: torch.Tensor, search: Search
 ) -> list[tuple[_Bottom, str]]:
     """Levels and kernels whose plans are worth most, with the energy calls that suit them or with fewer or more."""
     tried: dict[_Candidate, tuple[_Bottom, str]] = {}
@@ -171,7 +199,7 @@ def _worth_trying(
     for level in bottoms:
         here = {one: (level, kernel) for kernel in kernels for one in level.candidates(kernel, nfe, others)}
         tried |= here
-        worth = max((_log_worth(one.plan()) for one in here), default=-math.inf)
+        worth = max((search.log_worth(one.plan()) for one in here), default=-math.inf)
         if worth > highest:
             highest, lower = worth, 0
         elif min((one.variance for one in here), default=math.inf) < GOOD_PATHS:
@@ -180,8 +208,8 @@ def _worth_trying(
             break
     if not tried:
         return [(level, kernel) for level in bottoms for kernel in kernels]
-    best = sorted(tried, key=lambda one: -_log_worth(one.plan()))[:LEVELS_LEFT]
-    return list(dict.fromkeys(tried[one] for one in (*best, *_by_calls(list(tried), best[0].plan()))))
+    best = sorted(tried, key=lambda one: -search.log_worth(one.plan()))[:LEVELS_LEFT]
+    return list(dict.fromkeys(tried[one] for one in (*best, *_by_calls(list(tried), best[0].plan(), search))))
 
 
 def _confirmed(
@@ -253,9 +281,9 @@ class _Bottom:
         step: float,
         seed: int,
         measured: Measured,
-        beside: float,
+        search: Search,
     ):
-        self.place, self.measured, self.beside = place, measured, beside
+        self.place, self.measured, self.search = place, measured, search
         self.checkpoint, self.energy, self.samples = checkpoint, energy, samples
         self.move_step, self.seed = step, seed
         self.sigma = LOWEST[place] * checkpoint.system.sigma_data
@@ -305,8 +333,8 @@ class _Bottom:
                 paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
                 generator.manual_seed(self.seed + PATH_SEED)
                 log_w, seconds = timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
-                seconds += self.beside
-                measured = [_Candidate(plan, tried, tried.above(log_w), seconds) for tried in self.tried]
+                seconds += self.search.beside
+                measured = [_Candidate(plan, tried, tried.above(log_w), seconds, self.search) for tried in self.tried]
                 self._candidates[plan] = [one for one in measured if math.isfinite(one.variance)]
             found += self._candidates[plan]
         return found
@@ -329,6 +357,7 @@ class _Candidate:
     tried: Tried
     variance: float
     seconds: float
+    search: Search
 
     def plan(self, calls: int | None = None) -> SamplingPlan:
         """The plan with what it should give, for a number of energy calls of the last step, by default the one that
@@ -336,7 +365,7 @@ class _Candidate:
         tried, pilot = self.tried, self.tried.last_step
         options, last_step = tried.options, pilot
         if pilot.open_ended:
-            options = pilot.of_calls(options, calls or tried.calls(self.seconds, _share_power(self.paths)))
+            options = pilot.of_calls(options, calls or tried.calls(self.seconds, self.search.share_power(self.paths)))
             last_step = pilot.build(options)
         tuned = Tuned(self.variance, tried.variance * pilot.calls / last_step.calls)
         moves = last_step.calls // (MOVES_SHARE - 1)

@@ -22,7 +22,7 @@ from ..twin import with_twin
 from .display import TuningDisplay
 from .heads import HEAD_TRAININGS, HeadTraining
 from .levels import tune_expensive_plan
-from .plans import default_nfes, tune_plans
+from .plans import Search, default_nfes, tune_plans
 from .so_far import SoFar
 
 __all__ = ["evenly_spread", "tune", "with_tuning_cost"]
@@ -32,7 +32,7 @@ LEVEL_SAMPLES = 250
 # Numbers of evaluations for which plans are tuned if there are several temperatures, and at which rungs.
 RUNG_NFES, PLANNED_EVERY = (12,), 2
 # Those for which plans are tuned with a twin, whose annealing takes most of the time anyway.
-TWIN_NFES = (25, 50)
+TWIN_NFES = (50,)
 
 
 def evenly_spread(samples: torch.Tensor, n: int) -> torch.Tensor:
@@ -71,7 +71,7 @@ class _Planning:
     on_plan: Callable[[SamplingPlan], None]
     on_rung: Callable[[float], None]
     so_far: SoFar
-    beside: float
+    search: Search
 
     def with_expensive(self, checkpoint: Checkpoint, samples: torch.Tensor, energy: Energy) -> Checkpoint:
         """A checkpoint with the plan for expensive potentials, by samples of its temperature."""
@@ -84,7 +84,7 @@ class _Planning:
         if not self.nfes:
             return checkpoint
         few, measured = evenly_spread(samples, self.pilot), self.so_far.measure(lambda: before + energy.calls)
-        return tune_plans(checkpoint, energy, few, self.nfes, self.seed, self.on_plan, measured, self.beside)
+        return tune_plans(checkpoint, energy, few, self.nfes, self.seed, self.on_plan, measured, self.search)
 
     def planned_by_rung(self, checkpoint: Checkpoint, samples: torch.Tensor, system: System) -> tuple[Checkpoint, int]:
         """A checkpoint for a range of temperatures with plans for every other rung, both ends and the own one, by
@@ -164,9 +164,9 @@ def tune(
         raise UsageError(
             f"samples: expected those of {len(checkpoint.rungs)} rungs in turn, a multiple of that, got {len(samples)}"
         )
-    beside = 0.0
+    search = Search()
     if checkpoint.twin is not None:
-        beside = system.energy().seconds_a_call if system.has_energy else 0.0
+        search = Search.by_twin(system.energy().seconds_a_call if system.has_energy else 0.0)
         twin = checkpoint.twin
         system = with_twin(system, twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin))
     if nfes is None and checkpoint.twin is not None:
@@ -197,7 +197,7 @@ def tune(
             tell(plan)
 
         nfes = {} if isinstance(energy, ForeignEnergy) else nfes
-        planning = _Planning(nfes, candidates, pilot, heads.seed, found, on_rung or display.rung, so_far, beside)
+        planning = _Planning(nfes, candidates, pilot, heads.seed, found, on_rung or display.rung, so_far, search)
         if checkpoint.rungs:
             checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)
         else:

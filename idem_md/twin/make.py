@@ -282,11 +282,16 @@ def _load(path: Path, making: _Making) -> float:
     """Put what was saved by the same settings into ``making``; returns the seconds that it had taken."""
     with suppress(FileFormatError):
         tensors, header = read_tensors(path, "twin")
-        if header.get("settings") == repr((making.settings, making.seed)):
-            twin = twin_of(header["twin"], tensors, making.system, str(path))
+        try:
+            same = header["settings"] == repr((making.settings, making.seed))
+            rounds, fits, used = [Round(**one) for one in header["rounds"]], int(header["fits"]), int(header["used"])
+            seconds, table = float(header["seconds"]), header["twin"]
+        except (KeyError, TypeError, ValueError):
+            return 0.0
+        if same and used <= len(making.energy.frames()):  # which somebody may have removed
+            twin = twin_of(table, tensors, making.system, str(path))
             assert isinstance(twin.network, EnergyNetwork)
             making.network.load_state_dict(twin.network.state_dict())
-            making.rounds = [Round(**one) for one in header["rounds"]]
-            making.fits, making.used = header["fits"], header["used"]
-            return float(header["seconds"])
+            making.rounds, making.fits, making.used = rounds, fits, used
+            return seconds
     return 0.0
