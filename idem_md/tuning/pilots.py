@@ -135,7 +135,13 @@ def timed(
 
 
 def run_pilot(
-    name: str, options: dict[str, Any], energy: Energy, evaluation: Evaluation, samples: torch.Tensor, generator
+    name: str,
+    options: dict[str, Any],
+    energy: Energy,
+    evaluation: Evaluation,
+    samples: torch.Tensor,
+    generator,
+    seconds: float = PILOT_SECONDS,
 ) -> Tried:
     """A last step with enough calls for its variance to tell what more would give, if more can be had."""
     kind = LAST_STEPS[name]
@@ -147,13 +153,13 @@ def run_pilot(
     before = math.inf
     while True:
         last_step = kind.build(options)
-        log_w, each = timed(retraced, torch.arange(min(FEW, len(samples))), PILOT_SECONDS)
+        log_w, each = timed(retraced, torch.arange(min(FEW, len(samples))), seconds)
         tried = Tried(name, options, last_step, log_w, each / 2)
-        affordable = MORE * FEW * each < PILOT_SECONDS
+        affordable = MORE * FEW * each < seconds
         useful = PILOT_VARIANCE < tried.variance <= LEAST_GAIN * before
         if not (last_step.open_ended and affordable and useful):
             break
         before = tried.variance
         options = kind.of_calls(options, MORE * last_step.calls)
-    left = torch.arange(len(samples))[FEW : int(PILOT_SECONDS / each)]
+    left = torch.arange(len(samples))[FEW : int(seconds / each)]
     return replace(tried, log_w=torch.cat([log_w, retraced(left)], 1)) if len(left) else tried

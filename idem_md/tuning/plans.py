@@ -31,7 +31,7 @@ from ..energies import Energy
 from ..errors import ResultError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
-from .pilots import Measured, Tried, counted_share, robust_variance, run_pilot, timed
+from .pilots import PILOT_SECONDS, Measured, Tried, counted_share, robust_variance, run_pilot, timed
 
 __all__ = ["Search", "default_nfes", "measure_plan_seconds", "tune_plans"]
 
@@ -46,8 +46,9 @@ PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 3.0, 2.0
 # If speed alone counted, exp(-1) of the samples would be effective where the last step takes most of the time; with
 # this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
-# Levels that are tried with a twin, the power of the share that suits whoever waits for it, and samples for steps.
-TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES = (1, 2, 3, 4), 2.0, 24
+# Levels that are tried with a twin, the power of the share that suits whoever waits for it, samples for steps, and
+# seconds of a pilot, or it would have too few samples.
+TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, TWIN_PILOT_SECONDS = (2, 3, 4, 5), 2.0, 24, 40.0
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
@@ -72,6 +73,8 @@ class Search:
         To which a share of effective samples counts; by default it grows with the number of evaluations.
     step_samples : int
         From which the step of moves is tuned.
+    pilot_seconds : float
+        Of a pilot of one last step at one level.
     beside : float
         Seconds that a sample takes besides, such as those of the potential that a twin stands for.
     """
@@ -79,12 +82,13 @@ class Search:
     places: Sequence[int] = tuple(range(len(LOWEST)))
     power: float | None = None
     step_samples: int = STEP_SAMPLES
+    pilot_seconds: float = PILOT_SECONDS
     beside: float = 0.0
 
     @classmethod
     def by_twin(cls, beside: float) -> Search:
         """With a twin, whose calls take a thousand times as long as native ones, and the potential's longer still."""
-        return cls(TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, beside)
+        return cls(TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, TWIN_PILOT_SECONDS, beside)
 
     def share_power(self, plan: SamplingPlan) -> float:
         """To which power a share of effective samples counts."""
@@ -305,7 +309,7 @@ class _Bottom:
         analytic = KERNELS[best_kernel(None, DiffusionKernel.method)](checkpoint.denoiser, checkpoint.accuracy)
         evaluation = evaluate_in_chunks(analytic, self.x, self.sigma)
         tried = [
-            run_pilot(name, options, energy, evaluation, self.samples, self._generator)
+            run_pilot(name, options, energy, evaluation, self.samples, self._generator, self.search.pilot_seconds)
             for name, kind in LAST_STEPS.items()
             for options in kind.efforts(energy, evaluation, checkpoint.system.sigma_data, self.seed)
         ]
