@@ -21,7 +21,7 @@ NOISE, NOISE_SHARE = 1e-3, 1e-9
 # Configurations on which forces are compared with differences of the energy, which are about so many kT; and the
 # relative error that is too much.
 COMPARED, DIFFERENCE, TOO_WRONG = 5, 0.4, 0.3
-# Of the displacements for that, in reduced length.
+# Longest displacement for that, in reduced length.
 LONGEST = 0.02
 
 
