@@ -163,7 +163,7 @@ def test_several_temperatures(tmp_path):
 
 @pytest.mark.slow
 def test_check(tmp_path):
-    run("sample", "lj13", "-n", 400, "--nfe", 6, "--last-step-calls", 4000, "--out", "a.dcd", cwd=tmp_path)
+    run("sample", "lj13", "-n", 400, "--nfe", 6, "--last-step-calls", 16_000, "--out", "a.dcd", cwd=tmp_path)
     run("baseline", "lj13", "-n", 400, "--engine", "pt", "--steps", 3000, "--out", "r.dcd", cwd=tmp_path)
     alone = json.loads(run("check", "a.dcd", "--json", cwd=tmp_path).stdout)
     assert alone["log_z_lower"] < alone["log_z"] and (alone["pareto_k"] > 0.7) == ("Pareto" in alone["advice"])

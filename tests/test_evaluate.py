@@ -367,7 +367,7 @@ def test_every_set_is_drawn(tmp_path, monkeypatch):
     plot_histograms(sets, tmp_path / "b.png")
     plot_energies(sets, tmp_path / "c.png")
     mixture, histograms, energies = seen
-    assert [axis.get_title() for axis in mixture.axes] == [f"set {k}: 50 raw samples" for k in range(9)]
+    assert [axis.get_title() for axis in mixture.axes] == [f"set {k}" for k in range(9)]
     for figure in (histograms, energies):
         labels = {label for axis in figure.axes for label in axis.get_legend_handles_labels()[1]}
         assert all(any(label.startswith(name) for label in labels) for name in sets), labels

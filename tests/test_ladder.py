@@ -289,7 +289,7 @@ def test_every_rung_gets_plans_by_its_own_samples(run, system, monkeypatch, tmp_
     """And heads learn from all of them."""
     samples, seen = run_samples(run), []
 
-    def tune_plans(checkpoint, energy, x, nfes, seed, on_plan, measured):
+    def tune_plans(checkpoint, energy, x, nfes, seed, on_plan, measured, search):
         u = energy(x)[0].double()
         seen.append((checkpoint.system.units.temperature_kelvin, float(u.mean() / (DIMENSION / 2)), nfes))
         plan = SamplingPlan("analytic", "plain", sigma_1=0.1 + 0.001 * len(seen), nfe=8)

@@ -67,8 +67,8 @@ class Search:
 
     Attributes
     ----------
-    places : sequence of int
-        Of the lowest noise levels in `LOWEST`.
+    places : sequence of int, optional
+        Of the lowest noise levels in `LOWEST`; by default all.
     power : float, optional
         To which a share of effective samples counts; by default it grows with the number of evaluations.
     step_samples : int
@@ -79,7 +79,7 @@ class Search:
         Seconds that a sample takes besides, such as those of the potential that a twin stands for.
     """
 
-    places: Sequence[int] = tuple(range(len(LOWEST)))
+    places: Sequence[int] | None = None
     power: float | None = None
     step_samples: int = STEP_SAMPLES
     pilot_seconds: float = PILOT_SECONDS
@@ -151,7 +151,8 @@ def tune_plans(
     others, samples = samples[fourth].double(), samples[~fourth].double()
     samples = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))]
     step = _move_step(energy, samples[: search.step_samples], checkpoint.system.sigma_data, seed)
-    bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured, search) for k in search.places]
+    places = range(len(LOWEST)) if search.places is None else search.places
+    bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured, search) for k in places]
     by_place = {level.place: level for level in bottoms}
     plans = dict(checkpoint.plans)
     for method, names in methods().items():
