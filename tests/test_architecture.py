@@ -79,7 +79,6 @@ EDGES = {
         "nets",
         "diffusion",
         "tensor_files",
-        "twin",
         "checkpoint",
         "training",
         "ensemble",

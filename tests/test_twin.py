@@ -345,6 +345,8 @@ def test_training_on_a_twin_and_sampling_by_it(tmp_path):
     assert sampler.checkpoint.twin is not None and "effective" not in idem_md.sampler.expectation(sampler.checkpoint)
     paths = pickle.loads(pickle.dumps(sampler._paths(sampler.plan(8))))
     assert isinstance(paths.last_step, ByTwinLastStep) and paths.block(s.energy()) == 64
+    with pytest.raises(UsageError, match="moves: expected 0 with a twin, got 3"):
+        sampler.sample(4, nfe=8, moves=3)
     bare = idem_md.train(config.model_copy(update={"seed": 4}), tmp_path / "bare", system=s)
     assert bare.twin is None
     with pytest.raises(UsageError, match="begun without"):

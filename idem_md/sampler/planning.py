@@ -52,14 +52,18 @@ def twin_for(checkpoint: Checkpoint, system: System) -> Twin | None:
 
 
 def by_twin(paths: PathSampler, twin: Twin | None) -> PathSampler:
-    """Paths whose last step calls the twin, if there is one, and the potential once a sample; without moves, which
-    would leave the distribution of the twin as it is and not that of the potential."""
+    """Paths whose last step calls the twin, if there is one, and the potential once a sample.
+
+    Raises
+    ------
+    UsageError
+        Moves, which would leave the distribution of the twin as it is and not that of the potential.
+    """
     if twin is None:
         return paths
-    last_step = paths.last_step
-    if isinstance(last_step, MovedLastStep):
-        last_step = last_step.last_step
-    return replace(paths, last_step=ByTwinLastStep(last_step, twin))
+    if isinstance(paths.last_step, MovedLastStep):
+        raise UsageError(f"moves: expected 0 with a twin, got {paths.last_step.moves}")
+    return replace(paths, last_step=ByTwinLastStep(paths.last_step, twin))
 
 
 class PathOptions(TypedDict, total=False):

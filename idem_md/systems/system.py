@@ -141,6 +141,10 @@ class System:
             parameters=make().parameters if self.has_energy else {},
         )
 
+    def with_energy(self, energy: Energy) -> System:
+        """The same atoms with another potential."""
+        return replace(self, make_energy=_Given(energy), parameters=energy.parameters)
+
     @property
     def has_energy(self) -> bool:
         """Whether `energy` gives one; not if the system was read from a file that has only its description."""

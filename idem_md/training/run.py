@@ -27,7 +27,7 @@ from ..systems import System, get_system, system_described
 from ..systems.exchanges import refuse_unlike
 from ..tensor_files import read_tensors
 from ..torch_state import own_torch
-from ..twin import MadeTwin, TwinSettings, forget_twin, has_twin, load_made, with_twin
+from ..twin import MadeTwin, TwinSettings, forget_twin, has_twin, load_made
 from .accuracy import measure_accuracy
 from .budgets import Budget, decaying_now
 from .config import TrainingConfig
@@ -223,7 +223,7 @@ def train(
         try:
             if twin:
                 made = twin_first(system, folder, twin, begun, config.seed, max_energy_calls, stop)
-                on = with_twin(system, made.twin)
+                on = system.with_energy(made.twin)
                 run = replace(run, system=on, energy=on.energy(), budget=Budget(minutes), made=made)
             what = "calls of the twin" if twin else "energy calls"
             display = TrainingDisplay(work, config.optimizer.inner_steps, resume, config.least_gain > 0, what)

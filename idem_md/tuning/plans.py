@@ -75,6 +75,8 @@ class Search:
         From which the step of moves is tuned.
     pilot_seconds : float
         Of a pilot of one last step at one level.
+    moves : bool
+        Whether plans end with moves.
     beside : float
         Seconds that a sample takes besides, such as those of the potential that a twin stands for.
     """
@@ -83,12 +85,13 @@ class Search:
     power: float | None = None
     step_samples: int = STEP_SAMPLES
     pilot_seconds: float = PILOT_SECONDS
+    moves: bool = True
     beside: float = 0.0
 
     @classmethod
     def by_twin(cls, beside: float) -> Search:
         """With a twin, whose calls take a thousand times as long as native ones, and the potential's longer still."""
-        return cls(TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, TWIN_PILOT_SECONDS, beside)
+        return cls(TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, TWIN_PILOT_SECONDS, False, beside)
 
     def share_power(self, plan: SamplingPlan) -> float:
         """To which power a share of effective samples counts."""
@@ -270,7 +273,7 @@ def measure_plan_seconds(checkpoint: Checkpoint, energy: Energy, seed: int = 0) 
 def _move_step(energy: Energy, samples: torch.Tensor, sigma_data: float, seed: int) -> float:
     """The Langevin step for moves on u."""
     seeds = torch.Generator().manual_seed(seed)
-    start = finite_start(energy, samples[:STEP_SAMPLES].float())
+    start = finite_start(energy, samples.float())
     return equilibrate(energy, start, first_step(sigma_data), 20, 20, lambda: draw_seed(seeds), gain=1.0)[1]
 
 
@@ -373,7 +376,7 @@ class _Candidate:
             options = pilot.of_calls(options, calls or tried.calls(self.seconds, self.search.share_power(self.paths)))
             last_step = pilot.build(options)
         tuned = Tuned(self.variance, tried.variance * pilot.calls / last_step.calls)
-        moves = last_step.calls // (MOVES_SHARE - 1)
+        moves = last_step.calls // (MOVES_SHARE - 1) if self.search.moves else 0
         return replace(
             self.paths,
             last_step=tried.name,

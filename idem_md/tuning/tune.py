@@ -18,7 +18,6 @@ from ..nets import HasFeatures
 from ..progress import reporting
 from ..systems import System
 from ..torch_state import own_torch
-from ..twin import with_twin
 from .display import TuningDisplay
 from .heads import HEAD_TRAININGS, HeadTraining
 from .levels import tune_expensive_plan
@@ -168,7 +167,7 @@ def tune(
     if checkpoint.twin is not None:
         search = Search.by_twin(system.energy().seconds_a_call if system.has_energy else 0.0)
         twin = checkpoint.twin
-        system = with_twin(system, twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin))
+        system = system.with_energy(twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin))
     if nfes is None and checkpoint.twin is not None:
         nfes = {DiffusionKernel.method: TWIN_NFES}
     if nfes is None:

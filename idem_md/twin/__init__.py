@@ -2,7 +2,7 @@
 
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
-from .made import MadeTwin, Round, TwinSettings, forget_twin, has_twin, load_made, with_twin
+from .made import MadeTwin, Round, TwinSettings, forget_twin, has_twin, load_made
 from .make import make_twin
 from .record import Recorded
 
@@ -22,5 +22,4 @@ __all__ = [
     "twin_of",
     "twin_table",
     "twin_tensors",
-    "with_twin",
 ]

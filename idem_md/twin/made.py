@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import check_float, check_int
-from ..energies import Energy, Twin
+from ..energies import Twin
 from ..errors import FileFormatError, UsageError
 from ..systems import System
 from ..tensor_files import read_tensors
@@ -29,7 +29,6 @@ __all__ = [
     "forget_twin",
     "has_twin",
     "load_made",
-    "with_twin",
 ]
 
 # Files in the folder of a run.
@@ -187,16 +186,3 @@ def load_made(folder: Path, system: System) -> MadeTwin | None:
         return MadeTwin(twin, tuple(Round(**one) for one in rounds), int(calls), float(seconds))
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: its header does not describe a twin ({error})") from None
-
-
-def with_twin(system: System, twin: Twin) -> System:
-    """The system with the twin for its potential."""
-    return replace(system, make_energy=_Given(twin), parameters=twin.parameters)
-
-
-@dataclass(frozen=True)
-class _Given:
-    twin: Twin
-
-    def __call__(self) -> Energy:
-        return self.twin
