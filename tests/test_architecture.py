@@ -57,7 +57,7 @@ EDGES = {
     "diffusion": {"energies", "chains", "nets"},
     "targets": {"energies", "chains"},
     "tensor_files": {"nets", "diffusion"},
-    "twin": {"energies", "systems", "chains", "nets", "tensor_files"},
+    "twin": {"energies", "systems", "chains", "nets", "tensor_files", "ensemble"},
     "checkpoint": {"energies", "systems", "nets", "diffusion", "tensor_files", "twin"},
     "training": {
         "native",

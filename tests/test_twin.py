@@ -43,6 +43,7 @@ class Foreign(Energy):
     """Lennard-Jones as somebody else's code, which may fail now and then."""
 
     units, elements = UNITS, ("Ar",) * 5
+    trap = 0.5
     fails = staticmethod(lambda x: torch.zeros(len(x), dtype=torch.bool))
 
     def __init__(self):
@@ -51,7 +52,7 @@ class Foreign(Energy):
 
     @property
     def parameters(self):
-        return {"kind": "foreign", "trap": 0.5}
+        return {"kind": "foreign", "trap": self.trap}
 
     def evaluate(self, x):
         self.asked += [row.tobytes() for row in x.double().numpy()]
@@ -153,6 +154,10 @@ def test_calls_are_made_once_and_kept(tmp_path):
     again.max_calls = 7
     with pytest.raises(BudgetExhausted):
         again(x[:1] + 0.3)
+    real.trap = 0.505  # a little more of it is another potential
+    with pytest.raises(FileFormatError, match="this potential"):
+        Recorded(real, path)
+    real.trap = 0.5
     other = LennardJones(5, epsilon=2.0)
     with pytest.raises(FileFormatError, match="this potential"):
         Recorded(other, path)

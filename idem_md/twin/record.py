@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from ..energies import Energy, ForeignEnergy
+from ..ensemble.joining import refuse_other_potential
 from ..errors import BudgetExhausted, EnergyError, FileFormatError, UsageError
 from .fit import Frames
 
@@ -26,20 +26,6 @@ SECONDS_A_WRITE = 1.0
 SLOW, EXECUTOR_BATCH = 0.01, 64
 # Share of calls that may fail, and so many may in any case.
 MAX_FAILED, FEW_FAILED = 0.05, 3
-# What may differ between two parameters of the same potential: rounding in its code, and where it runs.
-RELATIVE, ABSOLUTE, ELSEWHERE = 1e-6, 1e-2, ("platform",)
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Whether parameters are of the same potential."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = {key for key in a.keys() | b.keys() if key not in ELSEWHERE}
-        return all(key in a and key in b and _alike(a[key], b[key]) for key in keys)
-    if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_alike, a, b))
-    return bool(a == b)
 
 
 class Recorded(Energy):
@@ -103,19 +89,24 @@ class Recorded(Energy):
                 self.path.write_bytes((json.dumps(ours, sort_keys=True) + "\n").encode())
             with self.path.open("r+b") as file:
                 first = file.readline()
-                theirs = _header(first)
-                if not _alike(json.loads(json.dumps(ours)), theirs):
-                    told = theirs.get("parameters", "another file")
-                    raise FileFormatError(
-                        f"{self.path}: expected energy calls of this potential, got {told}; choose another folder, or "
-                        "remove the file"
-                    )
+                self._check_header(_header(first), ours)
                 whole = (os.path.getsize(self.path) - len(first)) // (8 * width)
                 data = file.read(whole * 8 * width)
                 file.truncate(len(first) + len(data))
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written ({error.strerror or error})") from None
         return list(np.frombuffer(data, dtype="<f8").reshape(-1, width).copy())
+
+    def _check_header(self, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+        remedy = "choose another folder, or remove the file"
+        if any(theirs.get(key) != ours[key] for key in ("format", "shape")):
+            raise FileFormatError(f"{self.path}: expected energy calls of this potential, got another file; {remedy}")
+        try:
+            refuse_other_potential("parameters", ours["parameters"], theirs["parameters"])
+        except (UsageError, KeyError, AttributeError) as error:
+            raise FileFormatError(
+                f"{self.path}: expected energy calls of this potential, got others ({error}); {remedy}"
+            ) from None
 
     def afford(self, n: int) -> None:
         """Nothing: it is not known yet how many of them are known."""
