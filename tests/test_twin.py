@@ -32,7 +32,7 @@ from idem_md.twin import (
     twin_table,
     twin_tensors,
 )
-from idem_md.twin.soundness import check_repeatable
+from idem_md.twin.soundness import check_continuous, check_repeatable
 from idem_md.units import Units
 
 NETWORK = {"name": "painn", "channels": 8, "layers": 1, "n_basis": 8}
@@ -248,6 +248,28 @@ def test_forces_that_are_no_gradient_are_found(tmp_path):
     inner, real.inner = real.inner, lambda x: (lambda u, f: (u, 0.5 * f))(*inner(x))
     with pytest.raises(EnergyError, match="minus the gradient"):
         make_twin(s, tmp_path, quick())
+
+
+def test_steps_are_found(tmp_path):
+    s = system()
+    recorded, generator = Recorded(s.energy(), tmp_path / "smooth.bin"), torch.Generator().manual_seed(0)
+    x = torch.tensor(s.geometry)[None] + 0.05 * torch.randn(10, 5, 3, generator=generator, dtype=torch.float64)
+    chain = [x]
+    for _ in range(8):
+        chain.append(chain[-1] + 0.005 * torch.randn(10, 5, 3, generator=generator, dtype=torch.float64))
+    for x in chain:
+        recorded(x)
+    check_continuous(recorded, 10, 1e3, 3.8)  # says nothing
+    real = s.make_energy()
+    inner = real.inner
+    wide = (torch.stack(chain)[:, 3] ** 2).sum((1, 2)).median()  # which the fourth of the chains crosses
+    real.inner = lambda x: (lambda u, f: (u + 2.0 * ((x**2).sum((1, 2)) > wide), f))(*inner(x))
+    recorded = Recorded(real, tmp_path / "steps.bin")
+    for x in chain:
+        recorded(x)
+    with pytest.warns(TrainingWarning, match="differ by 2 kT between two geometries 0.00"):
+        check_continuous(recorded, 10, 1e3, 3.8)
+    assert recorded.calls <= 90 + 7
 
 
 def test_noise_is_said(tmp_path):

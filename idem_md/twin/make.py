@@ -25,10 +25,10 @@ from ..tensor_files import read_tensors, write_tensors
 from ..torch_state import own_torch
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
-from .gather import explore, gather
+from .gather import WALKERS, explore, gather
 from .made import CALLS, DEFAULT, GATHERED, SETTINGS, SO_FAR, MadeTwin, Round, TwinSettings, begun_settings
 from .record import Recorded
-from .soundness import check_gradient, check_repeatable
+from .soundness import check_continuous, check_gradient, check_repeatable
 
 __all__ = ["make_twin"]
 
@@ -219,6 +219,7 @@ def _gathered(path: Path, making: _Making) -> float:
     check_repeatable(making.energy, making.system, making.reference)
     late = gather(making.energy, making.system, making.settings.gathering_calls, making.seed)
     check_gradient(making.energy, late, making.seed)
+    check_continuous(making.energy, WALKERS, float(late.u.quantile(0.95)), making.system.units.length_angstrom)
     seconds = time.perf_counter() - start
     write_tensors(path, "gathered", {"x": late.x, "u": late.u, "f": late.f}, {"settings": key, "seconds": seconds})
     making.begin(late)
