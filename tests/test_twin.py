@@ -18,6 +18,7 @@ from idem_md.ase import BoltzmannSampler
 from idem_md.cli.potential import atoms_of
 from idem_md.diffusion import ByTwinLastStep
 from idem_md.energies import ASE, Energy, LennardJones, Twin
+from idem_md.ensemble import WeightedEnsemble
 from idem_md.errors import TrainingWarning
 from idem_md.nets import build_energy_network
 from idem_md.twin import (
@@ -28,6 +29,7 @@ from idem_md.twin import (
     fit,
     load_made,
     make_twin,
+    twin_error,
     twin_of,
     twin_table,
     twin_tensors,
@@ -415,6 +417,24 @@ def small_toml():
     return "\n".join(lines)
 
 
+def test_what_a_twin_has_cost(network):
+    """A twin that is off by c on half of the samples, whose weights were equal before."""
+    s, c = idem_md.get_system("lj13"), 1.5
+    x = 0.7 * torch.randn(40, 13, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    elements = s.elements or ("LJ",) * 13
+    s = replace(s, elements=elements)
+    known = Twin(network, s.units, elements)
+    u = known(x.float())[0].double()
+    gap = torch.where(torch.arange(40) < 20, c, 0.0).double()
+    e = WeightedEnsemble(x.float().numpy(), (u - gap).numpy(), gap.numpy(), s, {"method": "diffusion"})
+    found, heavy = twin_error(e, known.scaled(2.0)), np.exp(c) / (1 + np.exp(c))
+    assert found.ess_fraction == pytest.approx(1)
+    assert found.spread == pytest.approx(c * np.sqrt(heavy * (1 - heavy)), rel=1e-4)
+    assert found.largest == pytest.approx(c * heavy, rel=1e-4)
+    with pytest.raises(UsageError, match="samples of"):
+        twin_error(e, Twin(network, s.units, ("Kr",) * 13))
+
+
 @pytest.mark.slow
 def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
     monkeypatch.setattr("idem_md.twin.make.DEFAULT", quick())
@@ -430,6 +450,9 @@ def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
     assert drawn["energy_calls"] <= 20 <= drawn["twin_calls"]
     assert "calls of the twin" in run("sample", "run", *own, "-n", 20, "--nfe", 4, cwd=tmp_path).stdout
     run("train", "lj13", "--twin", "--out", "other", cwd=tmp_path, code=2)
+    run("sample", "run", *own, "-n", 20, "--nfe", 4, "--out", "five.dcd", cwd=tmp_path)
+    checked = json.loads(run("check", "five.dcd", "--json", cwd=tmp_path).stdout)
+    assert 0 < checked["twin_spread"] <= checked["twin_largest"] and 0 < checked["twin_ess_fraction"] <= 1
 
 
 @pytest.mark.slow

@@ -66,6 +66,8 @@ def check(
             "log_z_lower_err": finite_or_none(error),
             "advice": e.advice,
         }
+        if "twin_calls" in e.provenance:
+            facts |= _against_twin(e, sampler)
         if plot is not None:
             from ..report.figures import plot_weights
 
@@ -118,6 +120,18 @@ def check(
         _print(e, facts)
 
 
+def _against_twin(e: WeightedEnsemble, source: str | None) -> dict[str, Any]:
+    """How far the twin is from the potential on the samples, if the sampler is found."""
+    from ..sampler import load_sampler
+    from ..twin import twin_error
+
+    checkpoint = load_sampler(source or network_of(e)).checkpoint
+    if checkpoint.twin is None or checkpoint.digest != e.provenance["checkpoint"]:
+        return {}
+    found = twin_error(e, checkpoint.twin)
+    return {"twin_spread": found.spread, "twin_largest": found.largest, "twin_ess_fraction": found.ess_fraction}
+
+
 def _sampler_of(e: WeightedEnsemble, source: str | None, calculator: str | None, xml: Path | None) -> Sampler:
     """What drew the samples, at their temperature."""
     from ..errors import UsageError
@@ -147,6 +161,9 @@ def _print(e: WeightedEnsemble, facts: dict[str, Any]) -> None:
     grid.add_row("Pareto k", shown("pareto_k") + " (up to 0.7 errors can be trusted)")
     grid.add_row("log Z", shown("log_z"))
     grid.add_row("log Z is at least", shown("log_z_lower"))
+    if "twin_spread" in facts:
+        grid.add_row("u_twin - u", f"spread {facts['twin_spread']:.2f} kT, at most {facts['twin_largest']:.1f} kT")
+        grid.add_row("effective by the twin alone", f"{100 * facts['twin_ess_fraction']:.1f}%")
     for row in facts.get("minima", []):
         name = f"minimum of {row['energy']:.3f} kT"
         grid.add_row(name, f"{100 * row['share']:.0f}% of the samples, {100 * row['from_noise']:.0f}% of noise")

@@ -2,6 +2,7 @@
 
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
+from .judge import TwinError, twin_error
 from .made import MadeTwin, Round, TwinSettings, forget_twin, has_twin, load_made
 from .make import make_twin
 from .record import Recorded
@@ -13,12 +14,14 @@ __all__ = [
     "MadeTwin",
     "Recorded",
     "Round",
+    "TwinError",
     "TwinSettings",
     "fit",
     "forget_twin",
     "has_twin",
     "load_made",
     "make_twin",
+    "twin_error",
     "twin_of",
     "twin_table",
     "twin_tensors",
