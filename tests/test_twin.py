@@ -453,6 +453,10 @@ def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
     run("sample", "run", *own, "-n", 20, "--nfe", 4, "--out", "five.dcd", cwd=tmp_path)
     checked = json.loads(run("check", "five.dcd", "--json", cwd=tmp_path).stdout)
     assert 0 < checked["twin_spread"] <= checked["twin_largest"] and 0 < checked["twin_ess_fraction"] <= 1
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert "twin_spread" not in json.loads(run("check", "five.dcd", "--json", cwd=tmp_path).stdout)
+    again = json.loads(run("check", "five.dcd", "--sampler", "elsewhere", "--json", cwd=tmp_path).stdout)
+    assert again["twin_spread"] == checked["twin_spread"]
 
 
 @pytest.mark.slow

@@ -122,10 +122,16 @@ def check(
 
 def _against_twin(e: WeightedEnsemble, source: str | None) -> dict[str, Any]:
     """How far the twin is from the potential on the samples, if the sampler is found."""
+    from ..errors import UsageError
     from ..sampler import load_sampler
     from ..twin import twin_error
 
-    checkpoint = load_sampler(source or network_of(e)).checkpoint
+    try:
+        checkpoint = load_sampler(source or network_of(e)).checkpoint
+    except UsageError:
+        if source is not None:
+            raise
+        return {}  # the rest can be told without
     if checkpoint.twin is None or checkpoint.digest != e.provenance["checkpoint"]:
         return {}
     found = twin_error(e, checkpoint.twin)

@@ -99,6 +99,8 @@ def check_continuous(energy: Recorded, walkers: int, typical: float, length_angs
                 break
             x = (a.x + b.x) / 2
             u, f = energy(x)
+            if not bool(torch.isfinite(u)):  # a call that failed, which is told elsewhere
+                break
             middle = Frames(x, u.double(), f.double())
             a, b = max(((a, middle), (middle, b)), key=lambda pair: abs(float(unexplained(*pair))))
         else:
