@@ -61,13 +61,14 @@ def gold_inside(ensemble):
 # Rungs that reach from the solid to where atoms change places.
 HOT = ENGINES["pt"].configured(betas=(1.0, 0.9, 0.81, 0.73, 0.66, 0.6, 0.54, 0.49))
 # Atoms, temperature (K), budget of training, chains to compare with, how many and how long. EMT is an expensive
-# potential here, for which there is no plan to choose the evaluations.
+# potential here, for which there is no plan to choose the evaluations. Ladders of Ar19 start from noise and take some
+# 50,000 steps to come to equilibrium at 25 K.
 EXPENSIVE = {"minutes": 15.0, "max_energy_calls": 500_000, "nfe": 50}
 CLUSTERS = {
     "ar7": (lambda: noble("Ar", 7), 15.0, {"minutes": 10.0}, HOT, 1000, 40_000),
     "xe10": (lambda: noble("Xe", 10), 60.0, {"minutes": 10.0}, HOT, 1000, 40_000),
     "ar19-warm": (lambda: noble("Ar", 19), 45.0, {"minutes": 10.0}, ENGINES["pt"], 1000, 20_000),
-    "ar19-cold": (lambda: noble("Ar", 19), 25.0, {"minutes": 10.0}, HOT, 1000, 40_000),
+    "ar19-cold": (lambda: noble("Ar", 19), 25.0, {"minutes": 10.0}, HOT, 1000, 400_000),
     "ar26": (lambda: noble("Ar", 26), 35.0, {"minutes": 10.0}, HOT, 1000, 40_000),
     "ne13": (lambda: noble("Ne", 13), 10.0, {"minutes": 10.0}, HOT, 1000, 40_000),
     "cu13": (copper, 1200.0, EXPENSIVE, ENGINES["mala"], 100, 1500),
