@@ -62,7 +62,7 @@ def gold_inside(ensemble):
 HOT = ENGINES["pt"].configured(betas=(1.0, 0.9, 0.81, 0.73, 0.66, 0.6, 0.54, 0.49))
 # Atoms, temperature (K), budget of training, chains to compare with, how many and how long. EMT is an expensive
 # potential here, for which there is no plan to choose the evaluations. Ladders of Ar19 start from noise and take some
-# 50,000 steps to come to equilibrium at 25 K.
+# hundred thousand steps to come to equilibrium at 25 K.
 EXPENSIVE = {"minutes": 15.0, "max_energy_calls": 500_000, "nfe": 50}
 CLUSTERS = {
     "ar7": (lambda: noble("Ar", 7), 15.0, {"minutes": 10.0}, HOT, 1000, 40_000),
