@@ -457,6 +457,9 @@ def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
     assert "twin_spread" not in json.loads(run("check", "five.dcd", "--json", cwd=tmp_path).stdout)
     again = json.loads(run("check", "five.dcd", "--sampler", "elsewhere", "--json", cwd=tmp_path).stdout)
     assert again["twin_spread"] == checked["twin_spread"]
+    assert (
+        "sampler: expected the checkpoint" in run("check", "five.dcd", "--sampler", "lj13", cwd=tmp_path, code=2).stderr
+    )
 
 
 @pytest.mark.slow
