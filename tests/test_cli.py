@@ -277,7 +277,10 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         ),
         (["baseline", "lj13", "-n", "0"], "n: expected at least 1, got 0"),
         (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
-        (["train", "lj13", "--preset", "magic"], "preset: expected one of refined, frugal, idem, pdem, got 'magic'"),
+        (
+            ["train", "lj13", "--preset", "magic"],
+            "refined, frugal, twin, idem, pdem, got 'magic'",
+        ),
         (["train", "bad.toml"], "unknown key 'sede'"),
         (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),
         (["compare", "a.dcd"], "ensembles: expected two to four files, got 1"),

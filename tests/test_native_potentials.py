@@ -38,6 +38,7 @@ def test_ases_own_without_a_cutoff_is_native():
     assert torch.allclose(in_angstrom(torch.from_numpy(x * scale))[0], u, rtol=1e-9)
     assert default_preset(idem_md.System.of_energy(energy, atoms.positions, "ar13")) == "refined"
     assert default_preset(idem_md.System.of_energy(foreign, atoms.positions, "ar13")) == "frugal"
+    assert default_preset(idem_md.System.of_energy(foreign, atoms.positions, "ar13"), 8000, twin=True) == "twin"
 
 
 class Halved(AseLennardJones):

@@ -14,9 +14,11 @@ from idem_md.diffusion import Evaluation, SamplingPlan
 from idem_md.diffusion.last_step import annealed
 from idem_md.diffusion.plan import Tuned
 from idem_md.energies import Harmonic
+from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
 from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot
-from idem_md.tuning.plans import Search, _most_worth, _worth_trying
+from idem_md.tuning.plans import _most_worth, _worth_trying
+from idem_md.tuning.search import Search
 
 
 def generator(seed=0):
@@ -60,6 +62,26 @@ def test_a_share_that_can_be_counted_is():
     assert robust_variance(log_w) == pytest.approx(0.5, rel=0.1) and effective_variance(log_w) > 1.0
     wide = 4 * torch.randn(500, generator=generator(5), dtype=torch.float64)
     assert effective_variance(wide) == robust_variance(wide)
+
+
+def test_paths_that_compete_for_a_sample():
+    """The share of M paths, as the mean of M log-normal weights has it; and the M that is worth most."""
+    one = SamplingPlan(nfe=8, ess_fraction=0.2, seconds=0.1)
+    plan = one.of_candidates(6)
+    w = torch.exp(math.log(5) ** 0.5 * torch.randn(6, 200_000, generator=generator(6), dtype=torch.float64)).mean(0)
+    assert plan.ess_fraction == pytest.approx(float(w.mean() ** 2 / (w**2).mean()), rel=0.05)
+    assert plan.ess_fraction == pytest.approx(0.6) == plan.seconds and plan.of_candidates(
+        1
+    ).ess_fraction == pytest.approx(0.2)
+    assert Search().with_candidates(one) is one and one.changed(candidate_paths=6) == plan
+    unknown = replace(one, ess_fraction=None, seconds=None).of_candidates(3)
+    assert unknown.candidate_paths == 3 and unknown.ess_fraction is None and unknown.seconds is None
+    for beside in (0.0, 0.05, 3.0):
+        worth = {m: one.of_candidates(m).ess_fraction ** 2 / (0.1 * m + beside) for m in range(1, 65)}
+        assert Search.by_twin(beside).with_candidates(one).candidate_paths == max(worth, key=worth.get)
+    assert Search.by_twin(1e6).with_candidates(one).candidate_paths == 64
+    with pytest.raises(UsageError, match="candidate_paths"):
+        one.changed(candidate_paths=0)
 
 
 def test_variances_are_told_apart():

@@ -16,7 +16,7 @@ import idem_md
 from idem_md import BudgetExhausted, EnergyError, FileFormatError, System, UsageError
 from idem_md.ase import BoltzmannSampler
 from idem_md.cli.potential import atoms_of
-from idem_md.diffusion import ByTwinLastStep
+from idem_md.diffusion import TwinPaths
 from idem_md.energies import ASE, Energy, LennardJones, Twin
 from idem_md.ensemble import WeightedEnsemble
 from idem_md.errors import TrainingWarning
@@ -311,29 +311,29 @@ def test_budgets_hold(tmp_path):
         make_twin(replace(system(), geometry=None), tmp_path)
 
 
-def test_weights_do_not_depend_on_the_twin(lj13_sampler):
+@pytest.mark.parametrize("candidate_paths", [1, 3])
+def test_weights_do_not_depend_on_the_twin(lj13_sampler, candidate_paths):
     """Means and log Z of LJ-13 by a cheap energy that is wrong on purpose."""
     s = idem_md.get_system("lj13")
     cheap = LennardJones(13, epsilon=1.9, r_min=1.01, trap=1.2)
-    paths = lj13_sampler._paths(lj13_sampler.plan(12))
-    last = ByTwinLastStep(paths.last_step, cheap)
+    paths = TwinPaths(lj13_sampler._paths(lj13_sampler.plan(12)), cheap, candidate_paths)
     real = s.energy()
-    (drawn,) = replace(paths, last_step=last).sample([real], 600, torch.Generator().manual_seed(1))
+    (drawn,) = paths.sample([real], 600 // candidate_paths, torch.Generator().manual_seed(1))
     ensemble = idem_md.WeightedEnsemble(
         drawn.positions.numpy(), drawn.energies.numpy(), drawn.log_weights.numpy(), s, kind="importance"
     )
-    assert real.calls == 600 and last.twin_calls > 600 and ensemble.ess > 60
+    assert real.calls == 600 // candidate_paths and cheap.calls == paths.cheap_calls > 600 and ensemble.ess > 40
     mean, error = ensemble.mean_energy
     assert abs(mean + 42.92) < 4.5 * error
     assert abs(ensemble.log_z - 59.86) < 4.5 * ensemble.log_z_err + 0.03
 
 
-def test_the_other_way_by_a_twin(lj13_sampler, lj13_samples):
+@pytest.mark.parametrize("candidate_paths", [1, 3])
+def test_the_other_way_by_a_twin(lj13_sampler, lj13_samples, candidate_paths):
     """Weights of paths up from samples have the mean 1/Z as well."""
     s = idem_md.get_system("lj13")
     cheap = LennardJones(13, epsilon=1.97, r_min=1.0, trap=1.0)
-    paths = lj13_sampler._paths(lj13_sampler.plan(12))
-    paths = replace(paths, last_step=ByTwinLastStep(paths.last_step, cheap))
+    paths = TwinPaths(lj13_sampler._paths(lj13_sampler.plan(12)), cheap, candidate_paths)
     log_w = paths.forward(s.energy(), lj13_samples[:300], torch.Generator().manual_seed(2))
     inverse = torch.exp(59.86 - log_w)
     assert abs(inverse.mean() - 1) < 4.5 * inverse.std() / len(inverse) ** 0.5
@@ -373,7 +373,13 @@ def test_training_on_a_twin_and_sampling_by_it(tmp_path):
     sampler = idem_md.load_sampler(tmp_path, s)
     assert sampler.checkpoint.twin is not None and "effective" not in idem_md.sampler.expectation(sampler.checkpoint)
     paths = pickle.loads(pickle.dumps(sampler._paths(sampler.plan(8))))
-    assert isinstance(paths.last_step, ByTwinLastStep) and paths.block(s.energy()) == 64
+    assert isinstance(paths, TwinPaths) and paths.block(s.energy()) == 64
+    assert replace(paths, candidate_paths=5).block(s.energy()) == 12
+    twice = sampler.sample(4, nfe=8, candidate_paths=2)
+    raw = sampler.sample(4, nfe=8, weighted=False)
+    assert raw.kind == "raw" and raw.provenance["energy_calls"] <= 4 <= raw.provenance["twin_calls"]
+    assert np.allclose(s.energy()(torch.from_numpy(raw.positions[raw.alive]))[0], raw.energies[raw.alive])
+    assert twice.provenance["energy_calls"] <= 4 and twice.provenance["plan"]["candidate_paths"] == 2
     with pytest.raises(UsageError, match="moves: expected 0 with a twin, got 3"):
         sampler.sample(4, nfe=8, moves=3)
     bare = idem_md.train(config.model_copy(update={"seed": 4}), tmp_path / "bare", system=s)

@@ -79,9 +79,9 @@ class BoltzmannSampler(Dynamics):
         calls;
         plans, for a native Lennard-Jones potential without ``max_energy_calls``, do, and take two to ten minutes.
     preset : str, optional
-        Settings of that training, ``refined`` or ``frugal``; see `training.preset`. By default ``refined`` for a native
-        potential without ``max_energy_calls``, else ``frugal``, whose buffer is the smaller the fewer calls there are.
-        One that was begun goes on with its own.
+        Settings of that training; see `training.preset`. By default ``twin`` if there is to be one, ``refined`` for a
+        native potential without ``max_energy_calls``, else ``frugal``, whose buffer is the smaller the fewer calls
+        there are. One that was begun goes on with its own.
     twin : bool
         Fit a twin to some thousand energy calls (``max_energy_calls``) first, train on that, and call the potential
         once a sample: for expensive potentials.
@@ -139,7 +139,7 @@ class BoltzmannSampler(Dynamics):
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
         self.nfe, self.batch = None if nfe is None else check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
-        self._preset = None if preset is None else check_choice("preset", preset, ("refined", "frugal"))
+        self._preset = None if preset is None else check_choice("preset", preset, ("refined", "frugal", "twin"))
         self._budget: dict[str, Any] = {"minutes": minutes, "max_energy_calls": max_energy_calls, "twin": twin}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
         self._range = _checked_range(self.temperature_K, temperatures)
@@ -202,8 +202,7 @@ class BoltzmannSampler(Dynamics):
 
                 work.phase(f"looking for a sampler in {self._folder}")
                 system, budget, temperatures = self._trained_for, self._budget, self._range
-                calls = None if budget["twin"] else budget["max_energy_calls"]
-                settings = partial(first_settings, system, self._preset, self.seed, temperatures, calls)
+                settings = partial(first_settings, system, self._preset, self.seed, temperatures, budget)
                 train_once(system, self.atoms.positions, self._folder, budget, temperatures, settings)
                 self._sampler = self._load(self._folder, self.system)
                 work.say(f"sampler in {self._folder}; {expectation(self._sampler.checkpoint)}".removesuffix("; "))

@@ -28,11 +28,11 @@ NFES, PILOT = (4, 6, 12, 25, 50), 600
 
 
 def first_settings(
-    system: System, name: str | None, seed: int, temperatures: tuple[float, float] | None, calls: int | None
+    system: System, name: str | None, seed: int, temperatures: tuple[float, float] | None, budget: dict
 ) -> TrainingConfig:
-    """Settings of a training at first use, with a preset or the one that suits the potential and a budget of energy
-    calls."""
-    return preset(system, name or default_preset(system, calls), seed, temperatures, calls)
+    """Settings of a training at first use, with a preset or the one that suits the potential and the budget."""
+    calls = None if budget["twin"] else budget["max_energy_calls"]
+    return preset(system, name or default_preset(system, calls, budget["twin"]), seed, temperatures, calls)
 
 
 def _nfes(temperatures: tuple[float, float] | None) -> dict[str, tuple[int, ...]] | None:

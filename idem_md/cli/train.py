@@ -30,6 +30,7 @@ def _settings(
     own: System | None,
     temperatures: tuple[float, float] | None,
     max_energy_calls: int | None,
+    twin: bool,
 ) -> TrainingConfig:
     from ..checks import check_int
     from ..errors import UsageError
@@ -37,9 +38,8 @@ def _settings(
     from ..training import default_preset, load_config, preset
 
     if own is not None and not config.endswith(".toml"):
-        settings = preset(
-            own, preset_name or default_preset(own, max_energy_calls), seed or 0, temperatures, max_energy_calls
-        )
+        name = preset_name or default_preset(own, max_energy_calls, twin)
+        settings = preset(own, name, seed or 0, temperatures, max_energy_calls)
     elif config in SYSTEMS:
         settings = preset(config, preset_name or "refined", seed or 0, temperatures, max_energy_calls)
     elif config.endswith(".toml"):
@@ -81,7 +81,7 @@ def train(
         typer.Option(
             "--preset",
             hidden=True,
-            help="refined, frugal, idem or pdem.",
+            help="refined, frugal, twin, idem or pdem.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
@@ -132,8 +132,8 @@ def train(
     --twin is for expensive potentials: a network is fitted to some thousand energy calls (--max-energy-calls), the
     sampler is trained on that (for --minutes) and tuned, and sample calls the potential itself once a sample.
 
-    --preset is for names: refined by default, or frugal for your own potential if it is not native or if energy calls
-    have a budget; idem and pdem are the settings of the papers.
+    --preset is for names: refined by default, twin with --twin, or frugal for your own potential if it is not native or
+    if energy calls have a budget; idem and pdem are the settings of the papers.
     """
     if iterations is not None:
         note("train --iterations is now the key iterations of [optimizer] in a TOML file")
@@ -165,7 +165,7 @@ def train(
             settings = begun  # whatever the budget is now
         else:
             calls = None if twin else max_energy_calls  # which are those of the twin
-            settings = _settings(config, seed, preset_name, iterations, own, several, calls)
+            settings = _settings(config, seed, preset_name, iterations, own, several, calls, twin)
         if twin and own is None:
             raise UsageError("twin: expected none for a built-in system, whose energies are cheap, got one")
         stop = Stop()

@@ -9,7 +9,6 @@ from .kernels import KERNELS, DiffusionKernel, Evaluation, TransitionKernel, bes
 from .last_step import (
     LAST_STEPS,
     AnnealedLastStep,
-    ByTwinLastStep,
     LastStep,
     LastStepResult,
     MovedLastStep,
@@ -21,12 +20,12 @@ from .levels import level_density
 from .paths import Paths, PathSampler
 from .plan import SamplingPlan, best_plan
 from .schedule import noise_grid, stratified_log_uniform
+from .twin_paths import TwinPaths
 
 __all__ = [
     "LAST_STEPS",
     "KERNELS",
     "AnnealedLastStep",
-    "ByTwinLastStep",
     "Denoiser",
     "DiffusionKernel",
     "best_kernel",
@@ -47,6 +46,7 @@ __all__ = [
     "Precision",
     "TransitionKernel",
     "SamplingPlan",
+    "TwinPaths",
     "best_plan",
     "level_density",
     "noise_grid",

@@ -78,6 +78,11 @@ class PathSampler:
     def __post_init__(self):
         object.__setattr__(self, "levels", tuple(float(s) for s in self.levels))
 
+    @property
+    def cheap_calls(self) -> int:
+        """Calls of an energy in the place of the system's: none, see `TwinPaths`."""
+        return 0
+
     def block(self, energy: Energy) -> int:
         """How many paths are best finished at a time."""
         return self.last_step.block(energy, torch.device(self.device).type)

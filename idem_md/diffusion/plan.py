@@ -23,6 +23,8 @@ __all__ = ["MOVES_SHARE", "SamplingPlan", "Tuned", "best_plan"]
 MOVES_SHARE = 8
 # A smaller share of effective samples than this part of the largest is not worth its speed: few samples would carry it.
 WORTH_HAVING = 0.75
+# Beyond, a chunk of samples takes too long.
+MAX_CANDIDATE_PATHS = 1024
 # More levels than that differ by rounding only.
 MAX_NFE = 100_000
 
@@ -86,6 +88,8 @@ class SamplingPlan:
         Network evaluations a sample; None for a plan that serves any number. One is for raw samples alone.
     weighted : bool
         Whether samples get weights; without them they are raw.
+    candidate_paths : int
+        With a twin: paths by it, of which one becomes the sample; see `TwinPaths`.
     """
 
     kernel: str = "analytic"
@@ -101,6 +105,7 @@ class SamplingPlan:
     nfe: int | None = None
     weighted: bool = True
     tuned: Tuned | None = field(default=None, repr=False, hash=False)
+    candidate_paths: int = 1
 
     def __post_init__(self):
         if self.sigma_1 is not None:
@@ -108,6 +113,8 @@ class SamplingPlan:
         object.__setattr__(self, "moves", check_int("moves", self.moves, 0))
         if self.nfe is not None:
             object.__setattr__(self, "nfe", check_int("nfe", self.nfe, 2 if self.weighted else 1, MAX_NFE))
+        paths = check_int("candidate_paths", self.candidate_paths, 1, MAX_CANDIDATE_PATHS)
+        object.__setattr__(self, "candidate_paths", paths)
 
     def build_last_step(self) -> LastStep:
         """The last step, with the moves after it.
@@ -170,6 +177,7 @@ class SamplingPlan:
         last_step: str | None = None,
         last_step_calls: int | None = None,
         moves: int | None = None,
+        candidate_paths: int | None = None,
     ) -> SamplingPlan:
         """With what a user asks for in its place; what was tuned for another last step is left out.
 
@@ -188,7 +196,20 @@ class SamplingPlan:
                 plan = replace(plan, moves=last_step_calls // MOVES_SHARE)
                 last_step_calls -= plan.moves
             plan = plan._with_calls(last_step_calls)
+        if candidate_paths is not None:
+            plan = plan.of_candidates(check_int("candidate_paths", candidate_paths, 1, MAX_CANDIDATE_PATHS))
         return plan if moves is None else replace(plan, moves=check_int("moves", moves, 0))
+
+    def of_candidates(self, candidate_paths: int) -> SamplingPlan:
+        """The plan with so many paths a sample, and what it should give: the mean of M independent weights has one Mth
+        of their variance."""
+        by, share, seconds = candidate_paths / self.candidate_paths, self.ess_fraction, self.seconds
+        return replace(
+            self,
+            candidate_paths=candidate_paths,
+            ess_fraction=share and share * by / (1 - share + share * by),
+            seconds=seconds and seconds * by,
+        )
 
     def _with_calls(self, calls: int) -> SamplingPlan:
         """The plan with so many energy calls of the last step, and what they should give."""
@@ -204,7 +225,7 @@ class SamplingPlan:
         share, tuned = None, None
         if best.tuned is not None:
             tuned = with_calls(best)
-            share = (best.ess_fraction or 0.0) * math.exp(best.tuned.variance - tuned.variance)
+            share = (best.of_candidates(1).ess_fraction or 0.0) * math.exp(best.tuned.variance - tuned.variance)
         return replace(
             self,
             kernel=best.kernel,
@@ -216,7 +237,8 @@ class SamplingPlan:
             ess_fraction=share,
             seconds=None,
             tuned=tuned,
-        )
+            candidate_paths=1,
+        ).of_candidates(self.candidate_paths)
 
     def table(self) -> dict[str, Any]:
         """The plan as JSON; the inverse is `SamplingPlan.of`."""

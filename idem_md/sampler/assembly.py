@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..checkpoint import Checkpoint
+from ..diffusion import KERNELS
 from ..ensemble import WeightedEnsemble
 from ..provenance import provenance
 from ..seeds import runs_of
@@ -77,7 +78,7 @@ def origin_of(drawing: Drawing, checkpoint: Checkpoint, device: torch.device) ->
         "training": checkpoint.training_cost,
         "seed": drawing.seed,
         "device": device.type,
-        "method": drawing.paths.kernel.method,
+        "method": KERNELS[plan.kernel].method,
         "kernel": plan.kernel,
         "last_step": plan.last_step,
         "plan": plan.table(),

@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from ..checks import check_int
-from ..diffusion import PathSampler, SamplingPlan
+from ..diffusion import PathSampler, SamplingPlan, TwinPaths
 from ..energies.workers import Pool, packed_for_workers
 from ..ensemble import WeightSums
 from ..errors import IdemError, ResultError
@@ -172,14 +172,14 @@ class Drawing:
     ----------
     systems : tuple of System
         That share the paths.
-    paths : PathSampler
+    paths : PathSampler or TwinPaths
     plan : SamplingPlan
         From which the paths were built.
     seed : int
     """
 
     systems: tuple[System, ...]
-    paths: PathSampler
+    paths: PathSampler | TwinPaths
     plan: SamplingPlan
     seed: int
 
@@ -187,13 +187,13 @@ class Drawing:
     def draw(self, chunk: Chunk) -> list[Drawn]:
         """One chunk, of each system."""
         generator = chunk_generator(self.seed, chunk.stream)
-        energies, before = [system.energy() for system in self.systems], self.paths.last_step.twin_calls
+        energies, before = [system.energy() for system in self.systems], self.paths.cheap_calls
         if self.plan.weighted:
             drawn = self.paths.sample(energies, chunk.size, generator)
         else:
             raw = self.paths.raw_by_one_evaluation if self.plan.nfe == 1 else self.paths.raw
             drawn = [raw(energies[0], chunk.size, generator)]
-        twin_calls = self.paths.last_step.twin_calls - before
+        twin_calls = self.paths.cheap_calls - before
         return [
             Drawn(p.positions.numpy(), p.energies.numpy(), p.log_weights.numpy(), p.failed, energy.calls, twin_calls)
             for p, energy in zip(drawn, energies)

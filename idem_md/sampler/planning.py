@@ -13,10 +13,10 @@ from ..checks import check_choice
 from ..diffusion import (
     KERNELS,
     LAST_STEPS,
-    ByTwinLastStep,
     MovedLastStep,
     PathSampler,
     SamplingPlan,
+    TwinPaths,
     best_kernel,
     best_plan,
 )
@@ -51,19 +51,22 @@ def twin_for(checkpoint: Checkpoint, system: System) -> Twin | None:
     return twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin)
 
 
-def by_twin(paths: PathSampler, twin: Twin | None) -> PathSampler:
+def by_twin(paths: PathSampler, twin: Twin | None, candidate_paths: int) -> PathSampler | TwinPaths:
     """Paths whose last step calls the twin, if there is one, and the potential once a sample.
 
     Raises
     ------
     UsageError
-        Moves, which would leave the distribution of the twin as it is and not that of the potential.
+        Moves, which would leave the distribution of the twin as it is and not that of the potential; or several paths
+        a sample without a twin, where each would call the potential.
     """
+    if twin is None and candidate_paths > 1:
+        raise UsageError(f"candidate_paths: expected 1 without a twin, got {candidate_paths}")
     if twin is None:
         return paths
     if isinstance(paths.last_step, MovedLastStep):
         raise UsageError(f"moves: expected 0 with a twin, got {paths.last_step.moves}")
-    return replace(paths, last_step=ByTwinLastStep(paths.last_step, twin))
+    return TwinPaths(paths, twin, candidate_paths)
 
 
 class PathOptions(TypedDict, total=False):
@@ -75,6 +78,7 @@ class PathOptions(TypedDict, total=False):
     last_step_calls: int | None
     moves: int | None
     weighted: bool
+    candidate_paths: int | None
 
 
 class PlanOptions(PathOptions, total=False):
@@ -93,6 +97,7 @@ class _PlanTable(Table):
     last_step_calls: int | None = None
     moves: int | None = None
     weighted: bool = True
+    candidate_paths: int | None = None
 
 
 def read_plan_options(path: Path) -> PlanOptions:
@@ -155,6 +160,7 @@ def choose_plan(
     last_step_calls: int | None = None,
     moves: int | None = None,
     weighted: bool = True,
+    candidate_paths: int | None = None,
 ) -> SamplingPlan:
     """See `Sampler.plan`; ``cheap`` if plans with many energy calls a sample are to be thought of."""
     method = _method(checkpoint, method, kernel, weighted)
@@ -174,7 +180,7 @@ def choose_plan(
         plan = replace(frugal, nfe=levels or DEFAULT_NFE)
     else:
         plan = best_plan(tuned if levels is None else [checkpoint.plan(levels, m) for m in known])
-    plan = with_move_step(plan.changed(kernel, last_step, last_step_calls, moves), checkpoint)
+    plan = with_move_step(plan.changed(kernel, last_step, last_step_calls, moves, candidate_paths), checkpoint)
     return plan if weighted else replace(plan, nfe=asked.nfe, weighted=False)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ..checkpoint import Checkpoint
 from ..checks import check_fits, check_float, check_int
-from ..diffusion import PathSampler, SamplingPlan
+from ..diffusion import PathSampler, SamplingPlan, TwinPaths
 from ..energies import NativeAnnealing
 from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk, warn
 from ..errors import UsageError
@@ -48,14 +48,12 @@ class Sampler:
         the weights see to it that averages are those of this system, at the price of effective samples. A network for
         a range of temperatures is taken at that of the system.
     device : torch.device or str
-        ``cpu`` or ``cuda``: where network, paths and native chains run. Random numbers are drawn for as many samples at
-        a time as suits the device, so a seed gives other samples there.
+        ``cpu`` or ``cuda``: where network, paths and native chains run; a seed gives other samples there.
 
     Raises
     ------
     UsageError
-        Another number or order of kinds of atoms than the checkpoint's, or a temperature outside the range of its
-        training; a device that cannot be used.
+        Other atoms than the checkpoint's, a temperature outside the range of its training, an unusable device.
     """
 
     def __init__(self, checkpoint: Checkpoint, system: System | None = None, device: torch.device | str = "cpu"):
@@ -114,17 +112,18 @@ class Sampler:
         last_step_calls: int | None = None,
         moves: int | None = None,
         weighted: bool = True,
+        candidate_paths: int | None = None,
     ) -> SamplingPlan:
         """How samples are drawn: by what was tuned for the checkpoint, with what is asked for in its place.
 
-        Plans were tuned for the checkpoint's own system. They also serve other potentials with annealing in native
-        code; any other one gets few energy calls a sample, as they may be expensive.
+        Plans were tuned for the checkpoint's own system. They also serve other potentials that anneal natively; any
+        other one gets few energy calls a sample, as they may be expensive.
 
         Parameters
         ----------
         nfe : int, optional
-            Network evaluations a sample, at least 2; by default those of the plan with the most effective samples a
-            second, as measured when it was tuned, and four for raw samples.
+            Network evaluations a sample, at least 2; by default those of the tuned plan with the most effective samples
+            a second, and four for raw samples.
         method : str
             ``diffusion``: the reverse diffusion. ``consistency``: steps along the probability flow, where a flow map
             has been learnt. ``auto``: the one with the most effective samples a second.
@@ -140,9 +139,10 @@ class Sampler:
             Langevin steps on u after the last step, which improve the end points and leave the weights alone; by
             default the tuned number.
         weighted : bool
-            Otherwise samples are ``raw``: end points of the paths, last step and moves included, and nothing that says
-            how good they are. Then ``auto`` takes consistency where there is a flow map, which will do with few
-            evaluations, even one.
+            Otherwise samples are ``raw``: end points of the paths, last step and moves included. Then ``auto`` takes
+            consistency where there is a flow map, which will do with few evaluations, even one.
+        candidate_paths : int, optional
+            With a twin, paths by it for each sample, of which one becomes it; by default the tuned number.
 
         Raises
         ------
@@ -151,7 +151,11 @@ class Sampler:
         """
         cheap = self._twin is not None or self.system is self.checkpoint.system
         cheap = cheap or isinstance(self.system.make_energy(), NativeAnnealing)
-        return choose_plan(self.checkpoint, cheap, nfe, method, kernel, last_step, last_step_calls, moves, weighted)
+        if candidate_paths is None and self._twin is None and self.system.has_energy:
+            candidate_paths = 1
+        return choose_plan(
+            self.checkpoint, cheap, nfe, method, kernel, last_step, last_step_calls, moves, weighted, candidate_paths
+        )
 
     @own_torch
     def sample(
@@ -190,7 +194,7 @@ class Sampler:
             (k, m), with 0 <= k < m: every m-th chunk of the ``n`` samples from the k-th on, for one of m jobs, whose
             ensembles `WeightedEnsemble.concatenate` puts together.
         options
-            ``method``, ``kernel``, ``last_step``, ``last_step_calls``, ``moves`` and ``weighted`` as for `plan`.
+            But for ``nfe`` what `plan` takes.
 
         Raises
         ------
@@ -317,10 +321,8 @@ class Sampler:
         UsageError
             A parameter out of range, or samples of another system.
         """
-        if samples.system.name != self.system.name or samples.positions.shape[1:] != (
-            self.system.n_atoms,
-            self.system.n_dims,
-        ):
+        shape = self.system.n_atoms, self.system.n_dims
+        if samples.system.name != self.system.name or samples.positions.shape[1:] != shape:
             raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
         paths = self._paths(self.plan() if plan is None else with_move_step(plan, self.checkpoint))
         known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
@@ -342,16 +344,14 @@ class Sampler:
         """The plan, or that of `plan` with these options."""
         if plan is None:
             return self.plan(**options)
-        plan = with_move_step(plan, self.checkpoint)
         if options:
             raise UsageError(f"{next(iter(options))}: expected none beside a plan, give it to Sampler.plan")
-        return plan
+        return with_move_step(plan, self.checkpoint)
 
-    def _paths(self, plan: SamplingPlan) -> PathSampler:
+    def _paths(self, plan: SamplingPlan) -> PathSampler | TwinPaths:
         c = self.checkpoint
-        return by_twin(
-            plan.build(self._denoiser, c.accuracy, c.noise_range, c.system.sigma_data, self.device), self._twin
-        )
+        paths = plan.build(self._denoiser, c.accuracy, c.noise_range, c.system.sigma_data, self.device)
+        return by_twin(paths, self._twin, plan.candidate_paths)
 
     def _draw(
         self,

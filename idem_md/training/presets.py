@@ -32,14 +32,16 @@ ENOUGH_CALLS = 2 / 3
 LEAST_WALKERS, LEAST_RELAXING, LEAST_WARMUP, LEAST_REFINING, LEAST_WEIGHTED = 32, 20, 60, 4, 128
 
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
-for _name in ("refined", "frugal", "idem", "pdem"):
+for _name in ("refined", "frugal", "twin", "idem", "pdem"):
     _text = (files(__package__) / "presets" / f"{_name}.toml").read_text(encoding="utf-8")
     PRESETS.register(_name)(tomllib.loads(_text))
 
 
-def default_preset(system: System, max_energy_calls: int | None = None) -> str:
-    """``refined`` for built-in systems, and for potentials with chains in native code, whose energies cost next to
-    nothing, if energy calls have no budget; else ``frugal``."""
+def default_preset(system: System, max_energy_calls: int | None = None, twin: bool = False) -> str:
+    """``twin`` for a training on one; ``refined`` for built-in systems, and for potentials with chains in native code,
+    whose energies cost next to nothing, if energy calls have no budget; else ``frugal``."""
+    if twin:
+        return "twin"
     if system.name in SYSTEMS:
         return "refined"
     return "refined" if max_energy_calls is None and isinstance(system.energy(), NativeChains) else "frugal"
@@ -52,8 +54,8 @@ def preset(
     temperatures: tuple[float, float] | None = None,
     max_energy_calls: int | None = None,
 ) -> TrainingConfig:
-    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``idem`` and
-    ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
+    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``twin`` for a twin
+    of such, ``idem`` and ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
 
     Parameters
     ----------
@@ -87,7 +89,7 @@ def preset(
             f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(tables)}"
         )
     elements = set(system.elements)
-    if name == "frugal" and system.labels is None and len(elements) > 1 and not elements & COVALENT:
+    if name in ("frugal", "twin") and system.labels is None and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)

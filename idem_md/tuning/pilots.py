@@ -64,7 +64,7 @@ class Tried:
 
     def calls(self, seconds: float, power: float) -> int:
         """Energy calls a sample for the largest worth of a plan whose paths take so many seconds, with a share to that
-        power; see `plans.Search`.
+        power; see `search.Search`.
 
         With the variance c / C of C calls of s seconds, exp(-p c / C) / (t + s C) is largest where
         s C^2 = p c (t + s C).
@@ -107,10 +107,10 @@ def robust_variance(a: torch.Tensor) -> float:
     return variance if math.isfinite(variance) else math.inf
 
 
-def counted_share(log_w: torch.Tensor) -> float | None:
-    """The share of effective samples of log weights (n,) of forward paths; None where it is too small to be counted."""
+def counted_share(log_w: torch.Tensor, least: float = COUNTED) -> float | None:
+    """The share of effective samples of log weights (n,) of forward paths; None where fewer than ``least`` are."""
     share = ForwardWeights(log_w.numpy()).ess_fraction
-    return share if share * len(log_w) >= COUNTED else None  # a NaN is not enough either
+    return share if share * len(log_w) >= least else None  # a NaN is not enough either
 
 
 def effective_variance(log_w: torch.Tensor) -> float:

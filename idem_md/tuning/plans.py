@@ -31,24 +31,17 @@ from ..energies import Energy
 from ..errors import ResultError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
-from .pilots import PILOT_SECONDS, Measured, Tried, counted_share, robust_variance, run_pilot, timed
+from .pilots import Measured, Tried, counted_share, robust_variance, run_pilot, timed
+from .search import Search
 
-__all__ = ["Search", "default_nfes", "measure_plan_seconds", "tune_plans"]
+__all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 
 # Lowest noise level in units of the standard deviation of a coordinate.
 LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
-# Samples from which the step of moves is tuned; samples by which a plan is timed at most, and timed or confirmed at
-# least.
-STEP_SAMPLES, MAX_TIMED_SAMPLES, LEAST_TIMED = 250, 1000, 16
-# Seconds of one trial of the paths above, of the confirmation and of the timing of one plan; fewer samples are used
-# where they do not suffice.
-PATH_SECONDS, CONFIRM_SECONDS, TIMED_SECONDS = 1.5, 3.0, 2.0
-# If speed alone counted, exp(-1) of the samples would be effective where the last step takes most of the time; with
-# this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
-SHARE_POWERS = 3.0, 16.0
-# Levels that are tried with a twin, the power of the share that suits whoever waits for it, samples for steps, and
-# seconds of a pilot, or it would have too few samples.
-TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, TWIN_PILOT_SECONDS = (2, 3, 4, 5), 2.0, 24, 40.0
+# Samples by which a plan is timed at most, and timed or confirmed at least.
+MAX_TIMED_SAMPLES, LEAST_TIMED = 1000, 16
+# Seconds of one trial of the paths above, and of the timing of one plan.
+PATH_SECONDS, TIMED_SECONDS = 1.5, 2.0
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
@@ -59,50 +52,6 @@ LEVELS_LEFT = 4
 WORSE_LEVELS, GOOD_PATHS = 2, 1.0
 # Energy calls of plans that are kept beside that of most worth, as multiples of its own.
 OTHER_CALLS = (1 / 16, 1 / 4, 4.0)
-
-
-@dataclass(frozen=True)
-class Search:
-    """Where plans are looked for, and what they are worth.
-
-    Attributes
-    ----------
-    places : sequence of int, optional
-        Of the lowest noise levels in `LOWEST`; by default all.
-    power : float, optional
-        To which a share of effective samples counts; by default it grows with the number of evaluations.
-    step_samples : int
-        From which the step of moves is tuned.
-    pilot_seconds : float
-        Of a pilot of one last step at one level.
-    moves : bool
-        Whether plans end with moves.
-    beside : float
-        Seconds that a sample takes besides, such as those of the potential that a twin stands for.
-    """
-
-    places: Sequence[int] | None = None
-    power: float | None = None
-    step_samples: int = STEP_SAMPLES
-    pilot_seconds: float = PILOT_SECONDS
-    moves: bool = True
-    beside: float = 0.0
-
-    @classmethod
-    def by_twin(cls, beside: float) -> Search:
-        """With a twin, whose calls take a thousand times as long as native ones, and the potential's longer still."""
-        return cls(TWIN_PLACES, TWIN_POWER, TWIN_STEP_SAMPLES, TWIN_PILOT_SECONDS, False, beside)
-
-    def share_power(self, plan: SamplingPlan) -> float:
-        """To which power a share of effective samples counts."""
-        assert plan.nfe is not None
-        return self.power or min(max(2 / 3 * plan.nfe, SHARE_POWERS[0]), SHARE_POWERS[1])
-
-    def log_worth(self, plan: SamplingPlan) -> float:
-        """The logarithm of a power of the expected share of effective samples, divided by the seconds a sample: the
-        share itself may be too small for a number."""
-        assert plan.tuned is not None and plan.seconds is not None
-        return -self.share_power(plan) * plan.tuned.variance - math.log(plan.seconds)
 
 
 def default_nfes() -> dict[str, tuple[int, ...]]:
@@ -177,12 +126,14 @@ def tune_plans(
             plan = _most_worth([one.plan() for one in tried], least, search)
             other = [one.plan() for one in _by_calls(tried, plan, search)]
             other = [one for one in other if (one.kernel, one.sigma_1) != (plan.kernel, plan.sigma_1)]
-            plan = _confirmed(checkpoint, plan, other, energy, samples, seed)
+            plan = _confirmed(checkpoint, plan, other, energy, samples, seed, search)
             found[nfe] = _with_siblings(checkpoint, plan, others, seed)
             on_plan(found[nfe])
         if found:
             plans[method] = found
-    return measure_plan_seconds(replace(checkpoint, plans=plans), energy, seed)
+    checkpoint = measure_plan_seconds(replace(checkpoint, plans=plans), energy, seed)
+    plans = {m: {n: search.with_candidates(plan) for n, plan in known.items()} for m, known in checkpoint.plans.items()}
+    return replace(checkpoint, plans=plans)
 
 
 def _most_worth(plans: Sequence[SamplingPlan], least: float, search: Search) -> SamplingPlan:
@@ -227,14 +178,15 @@ def _confirmed(
     energy: Energy,
     samples: torch.Tensor,
     seed: int,
+    search: Search,
 ) -> SamplingPlan:
     """The plan with its alternatives, and the share of effective samples that paths up from samples give, by other
     random numbers."""
     assert plan.tuned is not None
     paths = plan.build(checkpoint.denoiser, checkpoint.accuracy, checkpoint.noise_range, checkpoint.system.sigma_data)
     generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
-    log_w, _ = timed(lambda x: paths.forward(energy, x, generator), samples, CONFIRM_SECONDS, LEAST_TIMED)
-    share = counted_share(log_w)
+    log_w, _ = timed(lambda x: paths.forward(energy, x, generator), samples, search.confirm_seconds, LEAST_TIMED)
+    share = counted_share(log_w, search.counted)
     if share is None:
         share = math.exp(-0.5 * (plan.tuned.variance + robust_variance(log_w)))
     return replace(plan, ess_fraction=share, tuned=replace(plan.tuned, alternatives=tuple(alternatives)))
@@ -341,7 +293,7 @@ class _Bottom:
                 paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
                 generator.manual_seed(self.seed + PATH_SEED)
                 log_w, seconds = timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
-                seconds += self.search.beside
+                seconds += self.search.beside or 0.0
                 measured = [_Candidate(plan, tried, tried.above(log_w), seconds, self.search) for tried in self.tried]
                 self._candidates[plan] = [one for one in measured if math.isfinite(one.variance)]
             found += self._candidates[plan]

@@ -21,7 +21,8 @@ from ..torch_state import own_torch
 from .display import TuningDisplay
 from .heads import HEAD_TRAININGS, HeadTraining
 from .levels import tune_expensive_plan
-from .plans import Search, default_nfes, tune_plans
+from .plans import default_nfes, tune_plans
+from .search import Search
 from .so_far import SoFar
 
 __all__ = ["evenly_spread", "tune", "with_tuning_cost"]

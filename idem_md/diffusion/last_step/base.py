@@ -71,11 +71,6 @@ class LastStep(ABC):
         """Energy calls that a sample takes, by which moves after it are dealt out."""
         return 1
 
-    @property
-    def twin_calls(self) -> int:
-        """Energy calls of a cheap energy in the place of the system's, so far."""
-        return 0
-
     def block(self, energy: Energy, device: str = "cpu") -> int:
         """Samples that are best finished at a time on a device of that type; beyond `kernels.batch_size` they come as
         a plain `Evaluation`."""

@@ -1,0 +1,87 @@
+"""Where plans are looked for, and what they are worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..diffusion import SamplingPlan
+from .pilots import COUNTED, PILOT_SECONDS
+
+__all__ = ["Search"]
+
+# Samples from which the step of moves is tuned.
+STEP_SAMPLES = 250
+# Seconds of the confirmation of one plan; fewer samples are used where they do not suffice.
+CONFIRM_SECONDS = 3.0
+# If speed alone counted, exp(-1) of the samples would be effective where the last step takes most of the time; with
+# this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
+SHARE_POWERS = 3.0, 16.0
+# Most paths that compete for a sample, or chunks of samples would take too long.
+MOST_CANDIDATES = 64
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where plans are looked for, and what they are worth.
+
+    Attributes
+    ----------
+    places : sequence of int, optional
+        Of the lowest noise levels in `LOWEST`; by default all.
+    power : float, optional
+        To which a share of effective samples counts; by default it grows with the number of evaluations.
+    step_samples : int
+        From which the step of moves is tuned.
+    pilot_seconds : float
+        Of a pilot of one last step at one level.
+    confirm_seconds : float
+        Of the confirmation of a plan.
+    counted : float
+        From this number of effective samples on the share of a confirmation is counted.
+    beside : float, optional
+        Seconds that the potential takes for a sample for which a twin stands; there is no twin without.
+    """
+
+    places: Sequence[int] | None = None
+    power: float | None = None
+    step_samples: int = STEP_SAMPLES
+    pilot_seconds: float = PILOT_SECONDS
+    confirm_seconds: float = CONFIRM_SECONDS
+    counted: float = COUNTED
+    beside: float | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether plans end with moves."""
+        return self.beside is None
+
+    @classmethod
+    def by_twin(cls, beside: float) -> Search:
+        """With a twin, whose calls take a thousand times as long as native ones: few samples and more seconds for them.
+        Paths that compete for a sample see to it that the share is large."""
+        return cls((2, 3, 4, 5), 1.0, 24, 40.0, 40.0, 10.0, beside)
+
+    def share_power(self, plan: SamplingPlan) -> float:
+        """To which power a share of effective samples counts."""
+        assert plan.nfe is not None
+        return self.power or min(max(2 / 3 * plan.nfe, SHARE_POWERS[0]), SHARE_POWERS[1])
+
+    def log_worth(self, plan: SamplingPlan) -> float:
+        """The logarithm of a power of the expected share of effective samples, divided by the seconds a sample: the
+        share itself may be too small for a number."""
+        assert plan.tuned is not None and plan.seconds is not None
+        return -self.share_power(plan) * plan.tuned.variance - math.log(plan.seconds)
+
+    def with_candidates(self, plan: SamplingPlan) -> SamplingPlan:
+        """The plan with as many paths a sample as have the largest square of the share of effective samples a second.
+
+        The share of M paths is M / (M + r), r = 1 / share - 1, and takes M t + b seconds with the potential's b: the
+        square is worth most where M^2 - r M = 2 r b / t.
+        """
+        if self.beside is None or not plan.ess_fraction or plan.seconds is None:
+            return plan
+        r = 1 / plan.ess_fraction - 1
+        best = r / 2 + math.sqrt(r * r / 4 + 2 * r * self.beside / plan.seconds)
+        return plan.of_candidates(min(max(round(best), 1), MOST_CANDIDATES))
