@@ -84,7 +84,7 @@ EDGES = {
         "ensemble",
     },
     "distillation": {"nets", "diffusion", "tensor_files", "checkpoint", "training"},
-    "sampler": {"native", "energies", "systems", "chains", "diffusion", "checkpoint", "ensemble", "training"},
+    "sampler": {"native", "energies", "systems", "chains", "diffusion", "twin", "checkpoint", "ensemble", "training"},
     "baselines": {"energies", "systems", "chains", "ensemble"},
     "analysis": {"energies", "chains", "ensemble"},
     "report": {"ensemble", "analysis"},

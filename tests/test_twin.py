@@ -348,7 +348,7 @@ SMALL = {
 
 
 @pytest.mark.slow
-def test_training_on_a_twin_and_sampling_by_it(tmp_path):
+def test_training_on_a_twin_and_sampling_by_it(tmp_path, monkeypatch):
     s = system()
     config = idem_md.TrainingConfig.parse({"system": s.name, **SMALL}, "small")
     with pytest.warns(TrainingWarning, match="twin"):
@@ -369,14 +369,35 @@ def test_training_on_a_twin_and_sampling_by_it(tmp_path):
     assert warm.provenance["energy_calls"] <= 10
     again = idem_md.train(config, tmp_path, system=s, resume=True)  # nothing is left to do
     assert again.provenance["twin_calls"] == p["twin_calls"]
+    # After a kill the same samples take no call of the potential a second time.
+    asked, sampler, write, left = s.make_energy().asked, idem_md.load_sampler(tmp_path, s), Recorded._write, [20]
+    asked.clear()
+    for file in tmp_path.glob("sample_calls-*-1.bin"):
+        file.unlink()
+
+    def dying(*arguments):
+        write(*arguments)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("idem_md.twin.record.SECONDS_A_WRITE", 0.0)
+        m.setattr(Recorded, "_write", dying)
+        sampler.sample(40, nfe=8, seed=1)
+    assert len(asked) == 20
+    again = sampler.sample(40, nfe=8, seed=1)
+    assert len(asked) == len(set(asked)) == ensemble.provenance["energy_calls"]
+    assert np.array_equal(again.log_weights, ensemble.log_weights) and np.array_equal(again.energies, ensemble.energies)
+    assert again.provenance["energy_calls"] == ensemble.provenance["energy_calls"]
     (tmp_path / "model.safetensors").unlink()
     sampler = idem_md.load_sampler(tmp_path, s)
     assert sampler.checkpoint.twin is not None and "effective" not in idem_md.sampler.expectation(sampler.checkpoint)
     paths = pickle.loads(pickle.dumps(sampler._paths(sampler.plan(8))))
     assert isinstance(paths, TwinPaths) and paths.block(s.energy()) == 64
     assert replace(paths, candidate_paths=5).block(s.energy()) == 12
-    twice = sampler.sample(4, nfe=8, candidate_paths=2)
-    raw = sampler.sample(4, nfe=8, weighted=False)
+    twice = sampler.sample(4, nfe=8, seed=3, candidate_paths=2)
+    raw = sampler.sample(4, nfe=8, seed=2, weighted=False)
     assert raw.kind == "raw" and raw.provenance["energy_calls"] <= 4 <= raw.provenance["twin_calls"]
     assert np.allclose(s.energy()(torch.from_numpy(raw.positions[raw.alive]))[0], raw.energies[raw.alive])
     assert twice.provenance["energy_calls"] <= 4 and twice.provenance["plan"]["candidate_paths"] == 2

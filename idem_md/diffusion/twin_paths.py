@@ -39,11 +39,14 @@ class TwinPaths:
         Of the same atoms, at the same temperature, such as a `energies.Twin`; counts its own calls.
     candidate_paths : int
         M.
+    record : Energy, optional
+        Called in the place of the potential, such as a `twin.Recorded` of it; the potential counts the calls.
     """
 
     paths: PathSampler
     cheap: Energy
     candidate_paths: int = 1
+    record: Energy | None = None
 
     def __post_init__(self):
         check_int("candidate_paths", self.candidate_paths, 1)
@@ -89,12 +92,19 @@ class TwinPaths:
         """The chosen ``rows`` of paths by the cheap energy, with log mean weights (n,), on the potential."""
         x, u_c, alive = drawn.positions[rows], drawn.energies[rows], torch.isfinite(log_w)
         u = torch.full_like(u_c, torch.inf)
-        u[alive] = energies_where_finite(energy, x[alive]).to(u)  # the others have no weight whatever they cost
+        u[alive] = self._asked(energy, x[alive]).to(u)  # the others have no weight whatever they cost
         log_w = torch.where(torch.isfinite(u), log_w + u_c - u, -torch.inf)
         return Paths(x, u, log_w, drawn.nfe, int((~torch.isfinite(x)).flatten(1).any(1).sum()))
 
+    def _asked(self, energy: Energy, x: torch.Tensor) -> torch.Tensor:
+        """Energies (n,) of the potential."""
+        if self.record is None:
+            return energies_where_finite(energy, x)
+        energy.calls += int(torch.isfinite(x).flatten(1).all(1).sum())
+        return energies_where_finite(self.record, x)
+
     def _weightless(self, energy: Energy, drawn: Paths) -> Paths:
         """Paths without weights on the potential."""
-        u = energies_where_finite(energy, drawn.positions)
+        u = self._asked(energy, drawn.positions)
         log_w = torch.where(torch.isfinite(u), 0.0, -torch.inf).to(u)
         return Paths(drawn.positions, u, log_w, drawn.nfe, drawn.failed)

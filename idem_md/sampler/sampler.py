@@ -27,6 +27,7 @@ from .assembly import Assembly, SoFar, origin_of
 from .chunks import Drawing, Wanted, gather, rounds
 from .display import sampling
 from .planning import PathOptions, PlanOptions, by_twin, choose_plan, plan_of, twin_for, with_move_step
+from .recording import recorded
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -142,7 +143,7 @@ class Sampler:
             Otherwise samples are ``raw``: end points of the paths, last step and moves included. Then ``auto`` takes
             consistency where there is a flow map, which will do with few evaluations, even one.
         candidate_paths : int, optional
-            With a twin, paths by it for each sample, of which one becomes it; by default the tuned number.
+            With a twin, paths by it for each sample, of which one is kept; by default the tuned number.
 
         Raises
         ------
@@ -188,8 +189,7 @@ class Sampler:
             Called with the log weights of the samples finished since the last call; by default see `idem_md.quiet`.
         executor : concurrent.futures.Executor or int, optional
             Where chunks are drawn: ``Client.get_executor()`` of Dask, ``mpi4py.futures.MPIPoolExecutor``, a pool of
-            yours, or so many processes that are started for this call. Every chunk has random numbers of its own, so
-            the samples are the same, and a chunk whose worker dies is drawn again.
+            yours, or so many processes. The samples are the same; a chunk whose worker dies is drawn again.
         shard : tuple of int
             (k, m), with 0 <= k < m: every m-th chunk of the ``n`` samples from the k-th on, for one of m jobs, whose
             ensembles `WeightedEnsemble.concatenate` puts together.
@@ -232,8 +232,8 @@ class Sampler:
         n : int
             How many more.
         ess : float, optional
-            As many of them as it takes to have so many effective samples in all. If few samples carry the weights they
-            are enough too soon, with log Z too small; `WeightedEnsemble.advice` says so where that matters.
+            As many of them as it takes for so many effective samples in all: too few where few samples carry the
+            weights, which `WeightedEnsemble.advice` says.
         seed : int, optional
             By default that of the ensemble, whose random numbers go on where they ended.
         progress, executor
@@ -336,8 +336,8 @@ class Sampler:
         return ForwardWeights(log_w.cpu().numpy(), samples.ess)
 
     def so_far(self) -> list[WeightedEnsemble]:
-        """What the call of `sample`, `extend` or `scan` that was interrupted, or is under way in another thread, has
-        drawn: an ensemble of whole chunks for each temperature, to go on from with `extend`."""
+        """What a call that was interrupted, or is under way in another thread, has drawn: an ensemble of whole chunks
+        for each temperature, to go on from with `extend`."""
         return self._so_far.ensembles()
 
     def _chosen(self, plan: SamplingPlan | None, options: PlanOptions) -> SamplingPlan:
@@ -386,8 +386,8 @@ class Sampler:
         closing: dict[str, object] = {"shards": [[seed, k, m, n]]} if m > 1 else {}
         closing |= {} if ess is None else {"stopped_at_ess": float(ess)}
         work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing), done or ())
-        with sampling(n, plan.weighted, sums, progress) as tell:
-            gather(drawing, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
+        with sampling(n, plan.weighted, sums, progress) as tell, recorded(drawing, self.checkpoint.path, executor) as d:
+            gather(d, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
         ensembles = work.ensembles()
         if done is None:
             self._so_far.end(work)

@@ -18,8 +18,10 @@ CONFIRM_SECONDS = 3.0
 # If speed alone counted, exp(-1) of the samples would be effective where the last step takes most of the time; with
 # this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
-# Most paths that compete for a sample, or chunks of samples would take too long.
-MOST_CANDIDATES = 64
+# Most paths that compete for a sample, or chunks of samples would take too long; and the power of the share that says
+# how many do: where the potential costs nothing a fourth of the samples is effective then, three fourths of those that
+# one path a sample would give in the same time.
+MOST_CANDIDATES, CANDIDATES_POWER = 64, 4 / 3
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,11 @@ class Search:
     @classmethod
     def by_twin(cls, beside: float) -> Search:
         """With a twin, whose calls take a thousand times as long as native ones: few samples and more seconds for them.
-        Paths that compete for a sample see to it that the share is large."""
-        return cls((2, 3, 4, 5), 1.0, 24, 40.0, 40.0, 10.0, beside)
+
+        Paths that compete for a sample see to it that the share is large. Variances are large here, and log weights
+        have a tail of small ones, which cost little: the share falls as exp(-variance / 2) rather than exp(-variance).
+        """
+        return cls((1, 2, 3, 4), 0.5, 24, 25.0, 30.0, 10.0, beside)
 
     def share_power(self, plan: SamplingPlan) -> float:
         """To which power a share of effective samples counts."""
@@ -75,13 +80,14 @@ class Search:
         return -self.share_power(plan) * plan.tuned.variance - math.log(plan.seconds)
 
     def with_candidates(self, plan: SamplingPlan) -> SamplingPlan:
-        """The plan with as many paths a sample as have the largest square of the share of effective samples a second.
+        """The plan with as many paths a sample as are worth most: the share of effective samples to a power p a second.
 
         The share of M paths is M / (M + r), r = 1 / share - 1, and takes M t + b seconds with the potential's b: the
-        square is worth most where M^2 - r M = 2 r b / t.
+        best M solves M^2 - (p - 1) r M = p r b / t.
         """
         if self.beside is None or not plan.ess_fraction or plan.seconds is None:
             return plan
         r = 1 / plan.ess_fraction - 1
-        best = r / 2 + math.sqrt(r * r / 4 + 2 * r * self.beside / plan.seconds)
+        half = (CANDIDATES_POWER - 1) * r / 2
+        best = half + math.sqrt(half**2 + CANDIDATES_POWER * r * self.beside / plan.seconds)
         return plan.of_candidates(min(max(round(best), 1), MOST_CANDIDATES))
