@@ -32,7 +32,7 @@ LEVEL_SAMPLES = 250
 # Numbers of evaluations for which plans are tuned if there are several temperatures, and at which rungs.
 RUNG_NFES, PLANNED_EVERY = (12,), 2
 # Those for which plans are tuned with a twin, whose annealing takes most of the time anyway.
-TWIN_NFES = (50,)
+TWIN_NFES = (100,)
 
 
 def evenly_spread(samples: torch.Tensor, n: int) -> torch.Tensor:
