@@ -25,8 +25,8 @@ class Provenance(TypedDict, total=False):
     is a twin; ``failed`` is the number of samples that failed, ``checkpoint`` the digest of the network and
     ``checkpoint_file`` where it was, if it is not a shipped one; ``shards`` (seed, k, m, n) are there while others of
     their set are missing, ``stopped_at_ess`` if so many effective samples were waited for. ``expected_ess_fraction`` is
-    the share of effective samples that the plan was tuned to give, for the system that it was tuned for. Engines add
-    facts of their own (``steps``, ``acceptance``, ...).
+    the share of effective samples that the plan was tuned to give, for the system that it was tuned for; ``twin_error``
+    what `twin.twin_error` says of samples by a twin. Engines add facts of their own (``steps``, ``acceptance``, ...).
     """
 
     system: str
@@ -48,6 +48,7 @@ class Provenance(TypedDict, total=False):
     nfe: int
     energy_calls: int
     twin_calls: int
+    twin_error: dict[str, float]
     failed: int
     seconds: float
     hardware: str

@@ -14,7 +14,6 @@ from .drawing import network_of
 from .potential import CalculatorOption, XmlOption, explaining_potentials, system_of_network
 
 if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint
     from ..ensemble import WeightedEnsemble
     from ..sampler import Sampler
 
@@ -67,8 +66,7 @@ def check(
             "log_z_lower_err": finite_or_none(error),
             "advice": e.advice,
         }
-        if "twin_calls" in e.provenance:
-            facts |= _against_twin(e, sampler)
+        facts |= {f"twin_{key}": value for key, value in e.provenance.get("twin_error", {}).items()}
         if plot is not None:
             from ..report.figures import plot_weights
 
@@ -121,43 +119,17 @@ def check(
         _print(e, facts)
 
 
-def _against_twin(e: WeightedEnsemble, source: str | None) -> dict[str, Any]:
-    """How far the twin is from the potential on the samples, if the sampler is found."""
-    from ..errors import UsageError
-    from ..twin import twin_error
-
-    try:
-        checkpoint = _checkpoint_of(e, source)
-    except UsageError:
-        if source is not None:
-            raise
-        return {}  # the rest can be told without
-    if checkpoint.twin is None:
-        return {}
-    found = twin_error(e, checkpoint.twin)
-    return {"twin_spread": found.spread, "twin_largest": found.largest, "twin_ess_fraction": found.ess_fraction}
-
-
-def _checkpoint_of(e: WeightedEnsemble, source: str | None) -> Checkpoint:
-    """The network that drew the samples; raises `UsageError` for another one."""
-    from ..errors import UsageError
-    from ..sampler import load_sampler
-
-    checkpoint, expected = load_sampler(source or network_of(e)).checkpoint, e.provenance.get("checkpoint")
-    if checkpoint.digest != expected:
-        raise UsageError(f"sampler: expected the checkpoint {expected} of the samples, got {checkpoint.digest}")
-    return checkpoint
-
-
 def _sampler_of(e: WeightedEnsemble, source: str | None, calculator: str | None, xml: Path | None) -> Sampler:
     """What drew the samples, at their temperature."""
     from ..errors import UsageError
-    from ..sampler import Sampler
+    from ..sampler import Sampler, load_sampler
 
     p, kelvin = e.provenance, e.system.units.temperature_kelvin
     if "plan" not in p:
         raise UsageError(f"file: expected samples of idem-md sample with their plan, got some by {p.get('method')!r}")
-    checkpoint = _checkpoint_of(e, source)
+    checkpoint = load_sampler(source or network_of(e)).checkpoint
+    if checkpoint.digest != p["checkpoint"]:
+        raise UsageError(f"sampler: expected the checkpoint {p['checkpoint']} of the samples, got {checkpoint.digest}")
     system = system_of_network(checkpoint, calculator, xml)
     return Sampler(checkpoint, system if system.name == e.system.name else system.at(kelvin))
 

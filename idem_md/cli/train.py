@@ -101,6 +101,10 @@ def train(
     labels: LabelsOption = None,
     trap: TrapOption = None,
     twin: Annotated[bool, typer.Option("--twin", help="Train on a fit to few energy calls.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", hidden=True, help="Energies and forces for the twin, as ASE reads them."),
+    ] = None,
     device: Annotated[str, DEVICE] = "cpu",
     distributed: Annotated[
         bool,
@@ -130,7 +134,8 @@ def train(
     keeps a cluster together.
 
     --twin is for expensive potentials: a network is fitted to some thousand energy calls (--max-energy-calls), the
-    sampler is trained on that (for --minutes) and tuned, and sample calls the potential itself once a sample.
+    sampler is trained on that (for --minutes) and tuned, and sample calls the potential itself once a sample. --data
+    FILE.extxyz has energies and forces of the same potential that are there already.
 
     --preset is for names: refined by default, twin with --twin, or frugal for your own potential if it is not native or
     if energy calls have a budget; idem and pdem are the settings of the papers.
@@ -138,12 +143,15 @@ def train(
     if iterations is not None:
         note("train --iterations is now the key iterations of [optimizer] in a TOML file")
     with working() as work:
+        from dataclasses import replace
+
         from ..errors import BudgetExhausted, Interrupted, UsageError
         from ..files import locked
         from ..sampler import expectation
         from ..training import load_config, run_config, run_trap
         from ..training import train as run_training
         from ..twin import has_twin
+        from ..twin.made import DEFAULT
 
         name = load_config(Path(config), built_in=False).system if config.endswith(".toml") else config
         processes = launched(os.environ)[0] if distributed else 1
@@ -166,6 +174,8 @@ def train(
         else:
             calls = None if twin else max_energy_calls  # which are those of the twin
             settings = _settings(config, seed, preset_name, iterations, own, several, calls, twin)
+        if data is not None and not twin:
+            raise UsageError(f"data: expected none without --twin, got {data}")
         if twin and own is None:
             raise UsageError("twin: expected none for a built-in system, whose energies are cheap, got one")
         stop = Stop()
@@ -181,7 +191,7 @@ def train(
                     overwrite=overwrite,
                     minutes=minutes,
                     max_energy_calls=max_energy_calls,
-                    twin=twin,
+                    twin=twin if data is None else replace(DEFAULT, data=str(data)),
                     device=place.device,
                     group=place.group,
                     stop=lambda: stop.asked,

@@ -43,6 +43,7 @@ def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> d
     if isinstance(facts["plan"], Mapping):
         # Version 0.1 had neither in the plan, both are compared beside it; and it called candidates draws.
         plan = {key: value for key, value in facts["plan"].items() if key not in ("nfe", "weighted")}
+        plan.setdefault("candidate_paths", 1)  # nor those before 0.3
         if isinstance(options := plan.get("options"), Mapping):
             plan["options"] = {"candidates" if key == "draws" else key: value for key, value in options.items()}
         facts["plan"] = plan
@@ -207,7 +208,7 @@ def concatenate(ensembles: Sequence[Samples]) -> Fields:
         _refuse_others(f"parts: part {k}", facts[0], theirs)
     seeds = [seed for e in ensembles for seed in _seeds(e)]
     records: list[dict[str, Any]] = [dict(e.provenance) for e in ensembles]
-    record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds", "chunks", "shards")}
+    record = {k: v for k, v in records[0].items() if k not in ("seed", "seeds", "chunks", "shards", "twin_error")}
     if shards := _incomplete([shard for k, e in enumerate(ensembles) for shard in _shards(k, e)]):
         record["shards"] = shards
     record |= {key: sum(r.get(key, 0) for r in records) for key in SUMMED if key in record}

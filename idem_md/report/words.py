@@ -27,6 +27,11 @@ def _about(label: str, e: WeightedEnsemble) -> str:
     if e.kind == "raw":
         return f"{label}: {e.advice}."
     worth = f"{label}: {len(e)} samples are worth {e.ess:.0f} independent ones"
+    if twin := e.provenance.get("twin_error"):
+        worth += (
+            f", {twin['ess_fraction'] * len(e):.0f} if the twin were the potential, from which it is "
+            f"{twin['spread']:.2f} kT apart"
+        )
     if e.kind == "chain":
         worth += ", as frames of chains are correlated; modes that no chain visited are missing and not counted"
     if e.advice:

@@ -10,10 +10,12 @@ import torch
 
 from ..checkpoint import Checkpoint
 from ..diffusion import KERNELS
+from ..energies import Twin
 from ..ensemble import WeightedEnsemble
 from ..provenance import provenance
 from ..seeds import runs_of
 from ..systems import System
+from ..twin import twin_error
 from .chunks import Drawing, Gathered
 
 __all__ = ["Assembly", "SoFar", "origin_of"]
@@ -35,6 +37,8 @@ class Assembly:
         Samples that new ones are put together with.
     closing : dict
         What provenances are to say besides, of a whole set only.
+    twin : Twin, optional
+        By which the samples are drawn.
     """
 
     systems: Sequence[System]
@@ -43,6 +47,7 @@ class Assembly:
     start: float
     after: WeightedEnsemble | None = None
     closing: dict[str, Any] = field(default_factory=dict)
+    twin: Twin | None = None
     gathered: Gathered = field(init=False)
 
     def __post_init__(self):
@@ -67,6 +72,8 @@ class Assembly:
                     *(samples.arrays() if whole else samples.copies(count)), system, record, self.kind
                 )
                 ensembles.append(new if self.after is None else WeightedEnsemble.concatenate([self.after, new]))
+                if self.twin is not None and ensembles[-1].ess > 0:
+                    ensembles[-1].provenance["twin_error"] = twin_error(ensembles[-1], self.twin)._asdict()
         return ensembles
 
 

@@ -385,7 +385,7 @@ class Sampler:
 
         closing: dict[str, object] = {"shards": [[seed, k, m, n]]} if m > 1 else {}
         closing |= {} if ess is None else {"stopped_at_ess": float(ess)}
-        work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing), done or ())
+        work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing, self._twin), done or ())
         with sampling(n, plan.weighted, sums, progress) as tell, recorded(drawing, self.checkpoint.path, executor) as d:
             gather(d, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
         ensembles = work.ensembles()

@@ -12,6 +12,7 @@ from ..energies import Twin
 from ..errors import FileFormatError, UsageError
 from ..systems import System
 from ..tensor_files import read_tensors
+from .data import forget_data
 from .files import twin_of
 from .fit import FitSettings
 from .gather import least_calls
@@ -50,6 +51,9 @@ class TwinSettings:
         Energy calls of a round, and how many there are at most.
     loss : float
         Rounds end when the twin costs no larger share of the effective samples.
+    data : str
+        A file of configurations with energies and forces of this potential that are there already (extended XYZ, or a
+        database of ASE), to learn from as well; the chains take as many calls fewer.
     first_fit, next_fit : FitSettings
     """
 
@@ -60,6 +64,7 @@ class TwinSettings:
     round_calls: int = 300
     rounds: int = 10
     loss: float = 0.2
+    data: str = ""
     first_fit: FitSettings = FitSettings()
     next_fit: FitSettings = FitSettings(steps=400, learning_rate=1.5e-3)
 
@@ -166,6 +171,7 @@ def forget_twin(folder: Path) -> None:
     """Remove the twin of a folder; the energy calls stay."""
     for name in (SETTINGS, GATHERED, SO_FAR):
         (Path(folder) / name).unlink(missing_ok=True)
+    forget_data(Path(folder))
 
 
 def load_made(folder: Path, system: System) -> MadeTwin | None:

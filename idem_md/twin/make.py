@@ -23,9 +23,10 @@ from ..progress import Work, reporting
 from ..systems import System
 from ..tensor_files import read_tensors, write_tensors
 from ..torch_state import own_torch
+from .data import data_of
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
-from .gather import WALKERS, explore, gather
+from .gather import WALKERS, explore, gather, least_calls
 from .made import CALLS, DEFAULT, GATHERED, SETTINGS, SO_FAR, MadeTwin, Round, TwinSettings, begun_settings
 from .record import Recorded
 from .soundness import check_continuous, check_gradient, check_repeatable
@@ -48,8 +49,8 @@ def effective_share(log_w: torch.Tensor) -> float:
 class _Making:
     """A twin that is being made."""
 
-    def __init__(self, system: System, energy: Recorded, settings: TwinSettings, seed: int):
-        self.system, self.energy, self.settings, self.seed = system, energy, settings, seed
+    def __init__(self, system: System, energy: Recorded, settings: TwinSettings, seed: int, data: Frames | None):
+        self.system, self.energy, self.settings, self.seed, self.data = system, energy, settings, seed, data
         self.trap = (system.trap or 0.0) * system.units.length_angstrom**2
         geometry = torch.tensor(system.geometry, dtype=torch.float64)[None]
         self.reference = float(energy(geometry)[0] - self._trap_energy(geometry))
@@ -70,6 +71,17 @@ class _Making:
         """Frames relative to the reference, without the trap."""
         y = centred(frames.x)
         return Frames(y, frames.u - self.reference - self._trap_energy(y), frames.f + self.trap * y)
+
+    def frames(self) -> Frames:
+        """All that there is to learn from."""
+        frames = self.energy.frames()
+        return frames if self.data is None else self.data + frames
+
+    @property
+    def gathering_calls(self) -> int:
+        """Energy calls of the chains of the real potential."""
+        known = 0 if self.data is None else len(self.data)
+        return max(self.settings.gathering_calls - known, least_calls())
 
     def begin(self, late: ChainState) -> None:
         """The scale of energies, from chains of the real potential in equilibrium."""
@@ -179,12 +191,12 @@ def make_twin(
 
         energy.on_count = count
         write_atomic(folder / SETTINGS, json.dumps({**asdict(settings), "seed": seed}, indent=2).encode())
-        making = _Making(system, energy, settings, seed)
+        making = _Making(system, energy, settings, seed, data_of(folder, settings.data, system, energy))
         seconds = _gathered(folder / GATHERED, making)
         seconds = _load(folder / SO_FAR, making) or seconds
         twin, enough, known = None, making.good(), (making.fits, len(making.rounds))
         while not enough:
-            frames = energy.frames()
+            frames = making.frames()
             if making.fits == len(making.rounds):
                 _fit(work, making, frames, settings.next_fit if making.fits else settings.first_fit, guard)
                 _save(folder / SO_FAR, making, frames, seconds + time.perf_counter() - start)
@@ -200,7 +212,7 @@ def make_twin(
             enough = making.good()
             work.say(_told(making.rounds))
             _save(folder / SO_FAR, making, frames, seconds + time.perf_counter() - start)
-        twin = making.twin(energy.frames()) if twin is None else twin
+        twin = making.twin(making.frames()) if twin is None else twin
         twin.calls, twin.on_count = 0, None
         making.network.eval().requires_grad_(False)
         if (making.fits, len(making.rounds)) != known:
@@ -217,7 +229,7 @@ def _gathered(path: Path, making: _Making) -> float:
             making.begin(ChainState(*(tensors[name] for name in ("x", "u", "f"))))
             return float(header["seconds"])
     check_repeatable(making.energy, making.system, making.reference)
-    late = gather(making.energy, making.system, making.settings.gathering_calls, making.seed)
+    late = gather(making.energy, making.system, making.gathering_calls, making.seed)
     check_gradient(making.energy, late, making.seed)
     check_continuous(making.energy, WALKERS, float(late.u.quantile(0.95)), making.system.units.length_angstrom)
     seconds = time.perf_counter() - start
@@ -235,8 +247,8 @@ def _fit(work: Work, making: _Making, frames: Frames, settings: FitSettings, gua
 
     found = making.fit(frames, settings, on_step)
     work.say(
-        f"twin fitted to {len(frames):,} energy calls: {found.spread:.2f} kT and {100 * found.force_error:.1f}% of the "
-        "forces off on those that it did not learn from"
+        f"twin fitted to {len(frames):,} energies and their forces: {found.spread:.2f} kT and "
+        f"{100 * found.force_error:.1f}% of the forces off on those that it did not learn from"
     )
 
 
@@ -289,7 +301,7 @@ def _load(path: Path, making: _Making) -> float:
             seconds, table = float(header["seconds"]), header["twin"]
         except (KeyError, TypeError, ValueError):
             return 0.0
-        if same and used <= len(making.energy.frames()):  # which somebody may have removed
+        if same and used <= len(making.frames()):  # which somebody may have removed
             twin = twin_of(table, tensors, making.system, str(path))
             assert isinstance(twin.network, EnergyNetwork)
             making.network.load_state_dict(twin.network.state_dict())
