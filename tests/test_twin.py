@@ -438,8 +438,8 @@ def test_training_on_a_twin_and_sampling_by_it(tmp_path, monkeypatch):
     sampler = idem_md.load_sampler(tmp_path, s)
     assert sampler.checkpoint.twin is not None and "effective" not in idem_md.sampler.expectation(sampler.checkpoint)
     paths = pickle.loads(pickle.dumps(sampler._paths(sampler.plan(8))))
-    assert isinstance(paths, TwinPaths) and paths.block(s.energy()) == 256
-    assert replace(paths, candidate_paths=5).block(s.energy()) == 51
+    assert isinstance(paths, TwinPaths) and paths.block(s.energy()) == 250
+    assert replace(paths, candidate_paths=5).block(s.energy()) == 50
     twice = sampler.sample(4, nfe=8, seed=3, candidate_paths=2)
     raw = sampler.sample(4, nfe=8, seed=2, weighted=False)
     assert raw.kind == "raw" and raw.provenance["energy_calls"] <= 4 <= raw.provenance["twin_calls"]

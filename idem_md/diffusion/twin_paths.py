@@ -15,8 +15,8 @@ from .paths import Paths, PathSampler
 
 __all__ = ["TwinPaths"]
 
-# Paths that are drawn at a time: those that are interrupted are lost, and a twin is a fourth slower by 64 than by 256.
-BLOCK = 256
+# Paths that are drawn at a time: those that are interrupted are lost, and a twin is a fourth slower by 64 than by 250.
+BLOCK = 250
 
 
 @dataclass(frozen=True)
