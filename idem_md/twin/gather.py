@@ -17,8 +17,9 @@ __all__ = ["explore", "gather"]
 BETAS = (1.0, 0.8, 0.6)
 # Chains at each of them, steps between two tunings of their size, and noise of their start in units of the extent.
 WALKERS, STEPS, NOISE = 10, 9, 0.02
-# Rounds of ten steps of the twin's chains, and steps by which noise is relaxed.
-ROUNDS, ROUND_STEPS, RELAXING = 20, 10, 150
+# Rounds of steps of the twin's chains, which cost little and have to go as far as those of a training on it will; and
+# steps by which noise is relaxed.
+ROUNDS, ROUND_STEPS, RELAXING = 20, 100, 150
 
 
 def least_calls() -> int:
@@ -44,16 +45,16 @@ def gather(energy: Energy, system: System, calls: int, seed: int) -> ChainState:
     return ChainState(*(torch.cat([getattr(state, name) for state in late]) for name in ("x", "u", "f")))
 
 
-def explore(twin: Twin, system: System, start: ChainState, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where chains of the twin go, float32: (n, N, D) at the temperature of the system, from where the real potential
-    has been; and half as many that are hotter or began as noise, where holes of the fit would be found."""
+def explore(twin: Twin, system: System, start: torch.Tensor, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where chains of the twin go, float32: (n, N, D) at the temperature of the system, from any of ``start``; and half
+    as many that are hotter or began as noise, where holes of the fit would be found."""
     generator = torch.Generator().manual_seed(seed)
     next_seed, step = partial(draw_seed, generator), first_step(system.sigma_data)
-    rows = torch.randint(len(start.x), (n,), generator=generator)
+    rows = torch.randint(len(start), (n,), generator=generator)
     ends = []
     for beta, count in ((1.0, n), (BETAS[-1], n // 4)):
         move = partial(MALA, beta=beta)
-        state = move(step).init(twin, start.x[rows[:count]].float())
+        state = move(step).init(twin, start[rows[:count]].float())
         state, _ = equilibrate(twin, state, step / beta, ROUNDS, ROUND_STEPS, next_seed, gain=1.0, move=move)
         ends.append(state.x)
     noise = noise_start(twin, system.sigma_data, n // 4, RELAXING, generator)

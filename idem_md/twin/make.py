@@ -38,6 +38,10 @@ HELD_OUT = 20
 # kT by which a configuration that the twin takes for an ordinary one may lie too high, or it is a hole; and the share
 # of holes among the configurations that were sought for them with which rounds may end.
 HOLE, HOLES = 5.0, 0.05
+# So many rounds in turn have to be content: chains of the twin go on from one to the next, to where it was never asked.
+CONTENT = 2
+# The name of the tensor of where they go on.
+START = "start"
 
 
 def effective_share(log_w: torch.Tensor) -> float:
@@ -85,10 +89,16 @@ class _Making:
 
     def begin(self, late: ChainState) -> None:
         """The scale of energies, from chains of the real potential in equilibrium."""
-        u = late.u.double() - self.reference - self._trap_energy(late.x)
-        self.late, self.typical, self.width = late, float(u.quantile(0.95)), 3 * float(u.std())
+        u = self._go_on_from(late.x, late.u)
         self.network.shift.fill_(float(u.mean()))
         self.network.scale.fill_(max(float(u.std()), 1e-3) / math.sqrt(self.system.n_atoms))
+
+    def _go_on_from(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        """Configurations in equilibrium, as far as is known: chains go on from there, and such energies are ordinary.
+        Returns these relative to the reference, without the trap."""
+        u = u.double() - self.reference - self._trap_energy(x)
+        self.start, self.typical, self.width = x, float(u.quantile(0.95)), 3 * float(u.std())
+        return u
 
     def fit(self, frames: Frames, settings: FitSettings, on_step: Callable[[int], None]) -> FitResult:
         """A fit to all frames that there are."""
@@ -123,9 +133,13 @@ class _Making:
     def round(self, twin: Twin) -> Round:
         """Ask the real potential where chains of the twin have gone."""
         n, k = 2 * self.settings.round_calls // 3, len(self.rounds)
-        own, others = explore(twin, self.system, self.late, n, self.seed + 1000 + k)
-        gap = (twin(own)[0] - self.energy(own)[0]).double()
+        own, others = explore(twin, self.system, self.start, n, self.seed + 1000 + k)
+        u = self.energy(own)[0].double()
+        gap = twin(own)[0].double() - u
         alive = torch.isfinite(gap)
+        sound = alive & (gap.abs() < HOLE)
+        if int(sound.sum()) > len(own) // 2:
+            self._go_on_from(own[sound], u[sound])
         kept = effective_share(torch.where(alive, gap, -torch.inf))
         u_twin, u_real = twin(others)[0].double(), self.energy(others)[0].double()
         ordinary = u_twin - self.reference - self._trap_energy(others) < self.typical
@@ -133,8 +147,10 @@ class _Making:
         return Round(kept, float(gap[alive].std()), holes)
 
     def good(self) -> bool:
-        """Whether the last round was content."""
-        return bool(self.rounds) and 1 - self.rounds[-1].kept <= self.settings.loss and self.rounds[-1].holes <= HOLES
+        """Whether the last rounds were content."""
+        needed = max(min(CONTENT, self.settings.rounds), 1)
+        last = self.rounds[-needed:]
+        return len(last) == needed and all(1 - one.kept <= self.settings.loss and one.holes <= HOLES for one in last)
 
 
 @own_torch
@@ -287,8 +303,9 @@ def _save(path: Path, making: _Making, frames: Frames, seconds: float) -> None:
         "energy_calls": making.energy.calls,
         "settings": repr((making.settings, making.seed)),
         "seconds": seconds,
+        "ordinary": [making.typical, making.width],
     }
-    write_tensors(path, "twin", twin_tensors(twin), header)
+    write_tensors(path, "twin", {**twin_tensors(twin), START: making.start}, header)
 
 
 def _load(path: Path, making: _Making) -> float:
@@ -298,13 +315,15 @@ def _load(path: Path, making: _Making) -> float:
         try:
             same = header["settings"] == repr((making.settings, making.seed))
             rounds, fits, used = [Round(**one) for one in header["rounds"]], int(header["fits"]), int(header["used"])
-            seconds, table = float(header["seconds"]), header["twin"]
+            seconds, table, start = float(header["seconds"]), header["twin"], tensors.pop(START)
+            ordinary = tuple(map(float, header["ordinary"]))
         except (KeyError, TypeError, ValueError):
             return 0.0
         if same and used <= len(making.frames()):  # which somebody may have removed
             twin = twin_of(table, tensors, making.system, str(path))
             assert isinstance(twin.network, EnergyNetwork)
             making.network.load_state_dict(twin.network.state_dict())
+            making.start, (making.typical, making.width) = start, ordinary
             making.rounds, making.fits, making.used = rounds, fits, used
             return seconds
     return 0.0
