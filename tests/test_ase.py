@@ -146,6 +146,22 @@ def copper():
 
 
 @pytest.mark.slow
+def _refuses_a_call_for_an_energy(dyn):
+    """Energies of samples are known: a user's calculator is asked for forces alone."""
+    atoms, calculator, calls = dyn.atoms, dyn.atoms.calc, []
+
+    class Counted(EMT):
+        def calculate(self, *arguments):
+            calls.append(1)
+            super().calculate(*arguments)
+
+    atoms.calc = Counted()
+    for k, _ in enumerate(dyn.irun(2), 1):
+        known, forces = atoms.get_potential_energy(), None if k == 1 else atoms.get_forces()
+        assert len(calls) == k - 1 and np.isclose(known, calculator.get_potential_energy(atoms), rtol=1e-6)
+    assert np.allclose(forces, calculator.get_forces(atoms)) and isinstance(atoms.calc, Counted)
+
+
 @pytest.mark.parametrize("make", [argon, copper])
 def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -172,6 +188,8 @@ def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, mo
         make is argon
     )  # EMT's calls are expensive
     assert np.isfinite(dyn.log_weights).all()
+    if make is not argon:
+        _refuses_a_call_for_an_energy(again)
     # From the files alone: the geometry and units are known, the potential is if it is native.
     dyn.ensemble.save(tmp_path / "a.dcd")
     loaded = idem_md.load_ensemble(tmp_path / "a.dcd")

@@ -14,13 +14,14 @@ from ase.optimize.optimize import Dynamics
 
 from ..callers import warn_caller
 from ..checks import check_choice, check_float, check_int, check_range
-from ..energies import HasWorkers
+from ..energies import ForeignEnergy, HasWorkers
 from ..energies.native_ase import native_potential
 from ..ensemble import WeightedEnsemble, WeightSums
 from ..errors import FileFormatError, UsageError, WeightWarning
 from ..progress import reporting
 from ..provenance import Provenance
 from .cache import cache_folder, check_cache, name_and_trap, read_card, system_of
+from .known import KnownEnergy
 
 if TYPE_CHECKING:
     from ..sampler import Sampler
@@ -50,8 +51,8 @@ class BoltzmannSampler(Dynamics):
     Every step puts the next sample into ``atoms``, with its log weight in ``atoms.info["log_weight"]``; observers,
     trajectory and logfile are then called as by a molecular dynamics object. The starting geometry is not a sample and
     is not written, so `irun` yields once a step. A sample that failed leaves the positions as they were, with log
-    weight -inf. Samples are centred where the atoms were. The calculator is called once more a sample for the
-    potential energy that trajectories and logfile show, which is the calculator's own, without an added trap.
+    weight -inf. Samples are centred where the atoms were. Trajectories and logfile show the potential energy, which is
+    the calculator's own, without an added trap; an observer that asks for forces has it called.
 
     Parameters
     ----------
@@ -176,6 +177,7 @@ class BoltzmannSampler(Dynamics):
         if self._folder is not None:
             check_cache(self._folder)
         self._batches: list[WeightedEnsemble] = []
+        self._energy_eV: float | None = None  # of the last sample, without an added trap, if it is known
         self.log_weights: list[float] = []
         self._sums, self._quiet = WeightSums(), output["logfile"] is None
         self._loginterval = check_int("loginterval", output["loginterval"], 1)
@@ -257,7 +259,11 @@ class BoltzmannSampler(Dynamics):
         index = done - sum(len(b) for b in self._batches[:-1])
         self.log_weights.append(float(batch.log_weights[index]))
         if np.isfinite(batch.log_weights[index]):
-            self.atoms.positions = self.system.units.to_angstrom(batch.positions[index]) + self._centre
+            x = self.system.units.to_angstrom(batch.positions[index])
+            self.atoms.positions = x + self._centre
+            if isinstance(self._trained_for.make_energy(), ForeignEnergy):  # a call of native code costs nothing
+                trap = 0.5 * (self.system.trap or 0.0) * float(((x - x.mean(0)) ** 2).sum())
+                self._energy_eV = (float(batch.energies[index]) - trap) * self.system.units.kT_eV
         self.atoms.info["log_weight"] = self.log_weights[-1]
         self._sums.add(self.log_weights[-1])
 
@@ -270,14 +276,19 @@ class BoltzmannSampler(Dynamics):
 
     def irun(self, steps: int = 50):
         """Draw ``steps`` samples, one each time round; yields whether that was the last."""
-        self.max_steps = self.nsteps + steps
-        while self.nsteps < self.max_steps:
-            self.step()
-            self.nsteps += 1
-            self.atoms.get_potential_energy()  # so that trajectories and observers find it, as after a step of MD
-            self.log()
-            self.call_observers()
-            yield self.nsteps == self.max_steps
+        self.max_steps, given = self.nsteps + steps, self.atoms.calc
+        try:
+            while self.nsteps < self.max_steps:
+                self.step()
+                self.nsteps += 1
+                if self._energy_eV is not None:
+                    self.atoms.calc = KnownEnergy(self.atoms, self._energy_eV, given)
+                self.atoms.get_potential_energy()  # so that trajectories and observers find it, as after a step of MD
+                self.log()
+                self.call_observers()
+                yield self.nsteps == self.max_steps
+        finally:
+            self.atoms.calc = given
         if self.log_weights and any(np.isfinite(self.log_weights)) and (advice := self.ensemble.advice):
             warn_caller(advice.replace("samples (n)", "samples (steps of run)"), WeightWarning)
 
