@@ -370,6 +370,25 @@ def test_weights_do_not_depend_on_the_twin(lj13_sampler, candidate_paths):
     assert abs(ensemble.log_z - 59.86) < 4.5 * ensemble.log_z_err + 0.03
 
 
+def test_a_cheaper_potential_of_ones_own_as_twin(lj13_sampler):
+    """Chains run natively on the cheaper potential, the other is called once a sample; both at another temperature."""
+    cheap, real = idem_md.get_system("lj13"), idem_md.get_system("lj13")
+    other = real.with_energy(LennardJones(13, epsilon=2.05, r_min=1.0, trap=1.0))
+    sampler = idem_md.Sampler(lj13_sampler.checkpoint, other, twin=cheap)
+    for kelvin in (None, 1.02 * cheap.units.temperature_kelvin):
+        e = sampler.sample(60, nfe=12, seed=3, temperature_K=kelvin)
+        p = e.provenance
+        assert p["energy_calls"] <= 60 < p["twin_calls"] and e.ess > 10 and 0 < p["twin_error"]["spread"] < 5
+        there = other if kelvin is None else other.at(kelvin)
+        assert np.allclose(there.energy()(torch.from_numpy(e.positions.copy()))[0], e.energies)
+    with pytest.raises(UsageError, match="twin: expected 13 atoms of kinds"):
+        idem_md.Sampler(lj13_sampler.checkpoint, other, twin=system())
+    with pytest.raises(UsageError, match="system: expected the system for whose potential"):
+        idem_md.Sampler(lj13_sampler.checkpoint, twin=cheap)
+    with pytest.raises(UsageError, match="twin: expected the units"):
+        idem_md.Sampler(lj13_sampler.checkpoint, other, twin=cheap.at(50.0))
+
+
 @pytest.mark.parametrize("candidate_paths", [1, 3])
 def test_the_other_way_by_a_twin(lj13_sampler, lj13_samples, candidate_paths):
     """Weights of paths up from samples have the mean 1/Z as well."""

@@ -10,7 +10,7 @@ import torch
 
 from ..checkpoint import Checkpoint
 from ..diffusion import KERNELS
-from ..energies import Twin
+from ..energies import Energy
 from ..ensemble import WeightedEnsemble
 from ..provenance import provenance
 from ..seeds import runs_of
@@ -37,7 +37,7 @@ class Assembly:
         Samples that new ones are put together with.
     closing : dict
         What provenances are to say besides, of a whole set only.
-    twin : Twin, optional
+    twin : Energy, optional
         By which the samples are drawn.
     """
 
@@ -47,7 +47,7 @@ class Assembly:
     start: float
     after: WeightedEnsemble | None = None
     closing: dict[str, Any] = field(default_factory=dict)
-    twin: Twin | None = None
+    twin: Energy | None = None
     gathered: Gathered = field(init=False)
 
     def __post_init__(self):

@@ -15,7 +15,9 @@ __all__ = ["expectation", "load_sampler"]
 
 
 @own_torch
-def load_sampler(source, system: System | None = None, device: torch.device | str = "cpu") -> Sampler:
+def load_sampler(
+    source, system: System | None = None, device: torch.device | str = "cpu", twin: System | None = None
+) -> Sampler:
     """The sampler of a shipped system (``"lj13"``), a run folder or a checkpoint file.
 
     Of a run that was killed before it wrote its model: that after the last whole iteration.
@@ -25,7 +27,7 @@ def load_sampler(source, system: System | None = None, device: torch.device | st
     source : str or path
     system : System, optional
         Needed for a potential that is not built in; see `Sampler`.
-    device : torch.device or str
+    device, twin
         See `Sampler`.
 
     Raises
@@ -41,10 +43,10 @@ def load_sampler(source, system: System | None = None, device: torch.device | st
     if not path.exists() and (path.parent / "state.safetensors").exists():
         from ..training import recover  # a run that was killed
 
-        return Sampler(recover(path.parent), system, device)
+        return Sampler(recover(path.parent), system, device, twin)
     if not path.exists():
         raise FileFormatError(f"{path.parent}: expected a run folder with model.safetensors, there is none")
-    return Sampler(load_checkpoint(path), system, device)
+    return Sampler(load_checkpoint(path), system, device, twin)
 
 
 def expectation(checkpoint: Checkpoint) -> str:

@@ -21,7 +21,7 @@ from ..diffusion import (
     best_plan,
 )
 from ..diffusion import methods as kernels_by_method
-from ..energies import NativeAnnealing, Twin
+from ..energies import Energy, NativeAnnealing, Twin
 from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
 from ..systems import System
@@ -33,6 +33,7 @@ __all__ = [
     "choose_plan",
     "methods",
     "plan_of",
+    "refuse_other_atoms",
     "read_plan_options",
     "twin_for",
     "with_move_step",
@@ -42,16 +43,42 @@ __all__ = [
 DEFAULT_NFE, DEFAULT_RAW_NFE = 25, 4
 
 
-def twin_for(checkpoint: Checkpoint, system: System) -> Twin | None:
-    """The twin of a checkpoint at the temperature of a system, for whose potential it stands; None if there is none, or
-    if it is that potential itself, or that anneals natively."""
-    twin = checkpoint.twin
-    if twin is None or not system.has_energy or isinstance(system.origin(), Twin | NativeAnnealing):
+def refuse_other_atoms(name: str, system: System, checkpoint: Checkpoint) -> None:
+    """Raise `UsageError` unless a system has the atoms of a checkpoint."""
+    kinds, n_dims = checkpoint.system.kinds, checkpoint.system.n_dims
+    if system.n_dims != n_dims:
+        raise UsageError(f"{name}: expected {n_dims} dimensions as in the checkpoint, got {system.n_dims}")
+    if system.kinds != kinds:
+        raise UsageError(
+            f"{name}: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {system.kinds}"
+        )
+
+
+def twin_for(checkpoint: Checkpoint, system: System | None, given: System | None) -> Energy | None:
+    """The energy of a given system, or the twin of a checkpoint, at the temperature of a system, for whose potential it
+    stands; None if there is none, or if the twin is that potential itself, or that anneals natively.
+
+    Raises
+    ------
+    UsageError
+        A given system of other atoms, or in other units than the other, or without another one.
+    """
+    if given is not None:
+        if system is None:
+            raise UsageError("system: expected the system for whose potential the twin stands, got none")
+        refuse_other_atoms("twin", given, checkpoint)
+        if given.units != system.units:
+            raise UsageError(f"twin: expected the units of the system, {system.units}, got {given.units}")
+        return given.energy()
+    twin = None if system is None else checkpoint.twin
+    if system is None or twin is None:
+        return None
+    if not system.has_energy or isinstance(system.origin(), Twin | NativeAnnealing):
         return None
     return twin.scaled(twin.units.temperature_kelvin / system.units.temperature_kelvin)
 
 
-def by_twin(paths: PathSampler, twin: Twin | None, candidate_paths: int) -> PathSampler | TwinPaths:
+def by_twin(paths: PathSampler, twin: Energy | None, candidate_paths: int) -> PathSampler | TwinPaths:
     """Paths whose last step calls the twin, if there is one, and the potential once a sample.
 
     Raises

@@ -26,7 +26,17 @@ from ..torch_state import own_torch
 from .assembly import Assembly, SoFar, origin_of
 from .chunks import Drawing, Wanted, gather, rounds
 from .display import sampling
-from .planning import PathOptions, PlanOptions, by_twin, choose_plan, plan_of, twin_for, with_move_step
+from .forward import forward_weights
+from .planning import (
+    PathOptions,
+    PlanOptions,
+    by_twin,
+    choose_plan,
+    plan_of,
+    refuse_other_atoms,
+    twin_for,
+    with_move_step,
+)
 from .recording import recorded
 
 if TYPE_CHECKING:
@@ -45,11 +55,13 @@ class Sampler:
     ----------
     checkpoint : Checkpoint
     system : System, optional
-        What to sample, by default what the checkpoint was trained for. Another potential of the same atoms will do:
-        the weights see to it that averages are those of this system, at the price of effective samples. A network for
-        a range of temperatures is taken at that of the system.
+        What to sample, by default what the checkpoint was trained for. Another potential of the same atoms will do, at
+        the price of effective samples. A network for a range of temperatures is taken at that of the system.
     device : torch.device or str
         ``cpu`` or ``cuda``: where network, paths and native chains run; a seed gives other samples there.
+    twin : System, optional
+        The same atoms with a cheaper potential, on which paths end; that of ``system`` is called once a sample. By
+        default the twin of the checkpoint, if it has one.
 
     Raises
     ------
@@ -57,8 +69,14 @@ class Sampler:
         Other atoms than the checkpoint's, a temperature outside the range of its training, an unusable device.
     """
 
-    def __init__(self, checkpoint: Checkpoint, system: System | None = None, device: torch.device | str = "cpu"):
-        self._range, self._base = checkpoint, checkpoint.system if system is None else system
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        system: System | None = None,
+        device: torch.device | str = "cpu",
+        twin: System | None = None,
+    ):
+        self._range, self._base, self._given = checkpoint, checkpoint.system if system is None else system, twin
         if system is not None and checkpoint.rungs:
             checkpoint = checkpoint.at(system.units.temperature_kelvin)
         self.checkpoint, self._so_far = checkpoint, SoFar()
@@ -66,15 +84,9 @@ class Sampler:
         on_cpu, denoiser = self.device.type == "cpu", checkpoint.denoiser
         self._denoiser = denoiser if on_cpu else copy.deepcopy(denoiser).to(self.device)
         self.system = checkpoint.system if system is None else system
-        self._twin = None if system is None else twin_for(checkpoint, system)
+        refuse_other_atoms("system", self.system, checkpoint)
+        self._twin = twin_for(checkpoint, system, twin)
         self._apart = bool(self._range.rungs) or self._twin is not None  # temperatures cannot share paths
-        kinds, n_dims = checkpoint.system.kinds, checkpoint.system.n_dims
-        if self.system.n_dims != n_dims:
-            raise UsageError(f"system: expected {n_dims} dimensions as in the checkpoint, got {self.system.n_dims}")
-        if self.system.kinds != kinds:
-            raise UsageError(
-                f"system: expected {len(kinds)} atoms of kinds {kinds} as in the checkpoint, got {self.system.kinds}"
-            )
 
     @property
     def temperatures_K(self) -> tuple[float, float] | None:
@@ -85,17 +97,16 @@ class Sampler:
     def at(self, temperature_K: float) -> Sampler:
         """The sampler at another temperature, in kT of that temperature; see `System.at`.
 
-        A network for a range has it as an input; with one for a single temperature weights make up for the difference.
-
         Raises
         ------
         UsageError
             A temperature outside the range of the training.
         """
-        other = Sampler(self._range, self._base.at(temperature_K), self.device)
+        twin = None if self._given is None else self._given.at(temperature_K)
+        other = Sampler(self._range, self._base.at(temperature_K), self.device, twin)
         if self._range.rungs and self._base is self._range.system:
             other.system = other.checkpoint.system  # which says that it was trained for it
-        other._base = self._base
+        other._base, other._given = self._base, self._given
         return other
 
     def _part_at(self, temperature_K: float) -> Sampler:
@@ -152,7 +163,9 @@ class Sampler:
         """
         cheap = self._twin is not None or self.system is self.checkpoint.system
         cheap = cheap or isinstance(self.system.make_energy(), NativeAnnealing)
-        if candidate_paths is None and self._twin is None and self.system.has_energy:
+        if self._twin is not None:
+            moves = 0 if moves is None else moves
+        elif candidate_paths is None and self.system.has_energy:
             candidate_paths = 1
         return choose_plan(
             self.checkpoint, cheap, nfe, method, kernel, last_step, last_step_calls, moves, weighted, candidate_paths
@@ -269,9 +282,8 @@ class Sampler:
     ) -> list[WeightedEnsemble]:
         """``n`` samples at each of several temperatures.
 
-        Those of a network for a single temperature share their paths above the last step, and the cost of these; those
-        of a network for a range have the same random numbers. So ensembles are not independent of each other, and
-        differences between neighbours are less noisy than the ensembles themselves.
+        Those of a network for a single temperature share their paths above the last step, those of a network for a
+        range random numbers. So differences between neighbours are less noisy than the ensembles themselves.
 
         Parameters
         ----------
@@ -314,26 +326,14 @@ class Sampler:
         plan : SamplingPlan, optional
             By default that of `plan`; that of an ensemble is in its provenance.
         seed : int
-            As for `sample`.
 
         Raises
         ------
         UsageError
             A parameter out of range, or samples of another system.
         """
-        shape = self.system.n_atoms, self.system.n_dims
-        if samples.system.name != self.system.name or samples.positions.shape[1:] != shape:
-            raise UsageError(f"samples: expected some of {self.system.name!r}, got {samples.system.name!r}")
         paths = self._paths(self.plan() if plan is None else with_move_step(plan, self.checkpoint))
-        known = samples if samples.kind == "equilibrium" else samples.resample(seed=seed)
-        x = known.positions[known.alive]
-        order = np.random.default_rng(seed).permutation(len(x))[: check_int("n", n, 2)]
-        log_w = paths.forward(
-            self.system.energy(),
-            torch.from_numpy(x[order]).to(self.device),
-            torch.Generator().manual_seed(check_int("seed", seed, 0, 2**32 - 1)),
-        )
-        return ForwardWeights(log_w.cpu().numpy(), samples.ess)
+        return forward_weights(paths, self.system, samples, seed, n, self.device)
 
     def so_far(self) -> list[WeightedEnsemble]:
         """What a call that was interrupted, or is under way in another thread, has drawn: an ensemble of whole chunks

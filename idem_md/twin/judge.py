@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..energies import Twin
+from ..energies import Energy, Twin
 from ..ensemble import WeightedEnsemble, effective_size
 from ..errors import UsageError
 
@@ -32,15 +32,15 @@ class TwinError(NamedTuple):
     ess_fraction: float
 
 
-def twin_error(samples: WeightedEnsemble, twin: Twin) -> TwinError:
+def twin_error(samples: WeightedEnsemble, twin: Energy) -> TwinError:
     """u_twin - u of samples that were drawn with a twin, for a call of the twin each and none of the potential.
 
     Parameters
     ----------
     samples : WeightedEnsemble
         With weights.
-    twin : Twin
-        At any temperature; that of the samples is taken.
+    twin : Energy
+        A `Twin` at any temperature, that of the samples is taken; or another energy at theirs.
 
     Raises
     ------
@@ -49,11 +49,12 @@ def twin_error(samples: WeightedEnsemble, twin: Twin) -> TwinError:
     ResultError
         No sample has a weight.
     """
-    if samples.system.elements != twin.elements:
-        raise UsageError(f"samples: expected samples of {twin.elements}, got some of {samples.system.elements}")
+    if isinstance(twin, Twin):
+        if samples.system.elements != twin.elements:
+            raise UsageError(f"samples: expected samples of {twin.elements}, got some of {samples.system.elements}")
+        twin = twin.scaled(twin.units.temperature_kelvin / samples.system.units.temperature_kelvin / twin.factor)
     w = samples.weights
     alive = w > 0
-    twin = twin.scaled(twin.units.temperature_kelvin / samples.system.units.temperature_kelvin / twin.factor)
     u_twin = twin(torch.from_numpy(samples.positions[alive].copy()))[0].double().numpy()
     gap, w = u_twin - samples.energies[alive], w[alive] / w[alive].sum()
     gap -= w @ gap
