@@ -68,8 +68,11 @@ def _shown(value: Any) -> str:
 
 def _plan(plan: dict[str, Any]) -> str:
     """One line."""
-    schedule, chains = plan["options"].get("schedule"), plan["options"].get("chains", 1)
-    effort = f", {schedule['stages'] * schedule['moves'] * chains} calls" if schedule else ""
+    from ..diffusion import SamplingPlan
+
+    own = SamplingPlan.of(plan)
+    effort = f", {own.build_last_step().calls:,} calls" if own.options.get("schedule") else ""
+    effort += f", one of {own.candidate_paths} paths" if own.candidate_paths > 1 else ""
     level = "" if plan["sigma_1"] is None else f" from sigma {plan['sigma_1']:.3g}"
     found = "" if plan["ess_fraction"] is None else f": {100 * plan['ess_fraction']:.0f}% effective"
     cost = "" if plan["seconds"] is None else f", {1e3 * plan['seconds']:.2g} ms a sample"

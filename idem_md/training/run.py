@@ -325,7 +325,7 @@ def _train(
     on_iteration: OnIteration,
 ) -> Checkpoint:
     config, folder, energy, budget, ranks = run.config, run.folder, run.energy, run.budget, run.ranks
-    journal = Journal(folder, ranks)
+    journal, count = Journal(folder, ranks), "energy_calls" if run.made is None else "twin_calls"
     start = time.perf_counter()
     state, log = _go_on(run, journal) if resume else (_begin(run, stop, display), [])
     earlier, calls = state.seconds, sum(ranks.gather(energy.calls))
@@ -352,7 +352,7 @@ def _train(
             state.iteration, state.total, used, budget.used(*state.filled), config.optimizer.decay_fraction
         )
         entry = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(report).items()}
-        entry |= {"seconds": round(seconds, 2), "energy_calls": calls}
+        entry |= {"seconds": round(seconds, 2), count: calls}
         log.append(entry)
         if len(log) >= LEAST_ITERATIONS:
             report.gain = gain(log, state.denoiser, subspace_dimension(energy.n_atoms, energy.n_dims))
@@ -370,7 +370,6 @@ def _train(
             "resume goes on from here"
         )
     there = model_of(folder / MODEL, state.ema) if resume and ranks.size == 1 and state.seconds == earlier else None
-    count = "energy_calls" if run.made is None else "twin_calls"
     if there is not None and (there.provenance["finished"], there.provenance.get(count)) == (finished, calls):
         return there  # nothing was left to do
     if ranks.first:
