@@ -2,11 +2,17 @@
 
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.cluster import Octahedron
 
 import idem_md
+from idem_md.errors import TrainingWarning
+from idem_md.twin import FitSettings, TwinSettings
 
 pytestmark = pytest.mark.slow
 
@@ -120,3 +126,27 @@ def test_own_clusters(tmp_path, monkeypatch, capsys):
     assert "effective of 20" in out and "standard errors apart" in out and "gold inside" in out
     assert row.startswith("| cu8au5 | 1200 |") and row.count("|") == 11
     assert len(example.noble("Ar", 19)) == 19 and len(set(example.alloy().symbols)) == 2
+
+
+def test_salt_xtb(tmp_path, monkeypatch, capsys):
+    """With a potential that is there, a twin and a network that learn nothing to speak of; docs/results.md has the
+    real ones."""
+    few = FitSettings(steps=20, batch=16)
+    twin = TwinSettings({"name": "painn", "channels": 8, "layers": 1, "n_basis": 8}, 930, 30, 1, 0.0, "", few, few)
+    monkeypatch.setattr("idem_md.twin.make.DEFAULT", twin)
+    monkeypatch.setattr("idem_md.twin.gather.ROUND_STEPS", 2)
+    monkeypatch.setattr("idem_md.ase.first_use.ELASTIC_NETWORK_STEPS", 5)
+    monkeypatch.setattr(sys.modules["idem_md.tuning.tune"], "TWIN_NFES", ())
+    monkeypatch.setattr(
+        "idem_md.ase.first_use.preset",
+        lambda system, *_: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
+    )
+    example = load("salt_xtb")
+    monkeypatch.setattr(example, "TIMES", 3)
+    atoms = Atoms("Cu3Au2", Octahedron("Cu", 2).positions[:5], calculator=EMT())
+    with pytest.warns(TrainingWarning, match="not yet good"):
+        ours, theirs = example.main(tmp_path, 3, True, atoms, n=12, budget={"max_energy_calls": 2000}, chains=3)
+    assert len(ours) == 12 and len(theirs) == 3 and (tmp_path / "salt-3.dcd").exists()
+    total = example.shares(theirs, 3.1)[0].sum()
+    out = capsys.readouterr().out
+    assert abs(total - 1) < 1e-9 and "an effective sample" in out and "Langevin:" in out
