@@ -19,7 +19,7 @@ BETAS = (1.0, 0.8, 0.6)
 WALKERS, STEPS, NOISE = 10, 9, 0.02
 # Rounds of steps of the twin's chains, which cost little and have to go as far as those of a training on it will; and
 # steps by which noise is relaxed.
-ROUNDS, ROUND_STEPS, RELAXING = 20, 100, 150
+ROUNDS, ROUND_STEPS, RELAXING = 20, 60, 150
 
 
 def least_calls() -> int:
