@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from idem_bench import measure_engines
 from idem_md import System, UsageError, WeightedEnsemble
 from idem_md.baselines import ENGINES, AseEngine, OpenMMEngine
 from idem_md.baselines.ase import Trap, maker
+from idem_md.baselines.base import tuned_chains
 from idem_md.baselines.correlation import equilibration, statistical_inefficiency
 from idem_md.baselines.dynamics import curvature
-from idem_md.energies import ASE, Harmonic, OpenMM
+from idem_md.energies import ASE, Harmonic, LennardJones, OpenMM
 from idem_md.ensemble import WeightWarning
 from idem_md.ensemble.estimators import Source
 from idem_md.errors import EnergyError
@@ -334,3 +336,22 @@ def test_tempering_keeps_to_seconds():
     start = time.perf_counter()
     e = ENGINES["pt"].run(harmonic(), 60, seconds=3.0, seed=1)
     assert e.provenance["ladders"] < 60 and time.perf_counter() - start < 30.0  # by a machine that may be busy
+
+
+def test_chains_start_at_the_geometry_where_noise_fails():
+    """As codes of quantum chemistry do, whose electrons converge for molecules and not for noise."""
+
+    class OnlyNear(LennardJones):
+        def evaluate(self, x):
+            if bool((x.std((1, 2)) > 1.0).any()) or bool((torch.cdist(x, x) + 9 * torch.eye(3) < 0.8).any()):
+                raise EnergyError("not converged")
+            return super().evaluate(x)
+
+    energy = OnlyNear(3, epsilon=8.0, r_min=1.0, trap=0.1)
+    triangle = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.5, 0.866, 0.0))
+    system = replace(idem_md.get_system("lj13").with_energy(energy), elements=("Ar",) * 3, geometry=triangle)
+    with pytest.warns(WeightWarning, match="start near the geometry, as the potential fails on noise: not converged"):
+        state, _ = tuned_chains(system, system.energy(), 4, 100, torch.Generator().manual_seed(0))
+    assert len(state.u) == 4 and bool((state.u < -10).all())
+    with pytest.raises(EnergyError):
+        tuned_chains(replace(system, geometry=None), system.energy(), 4, 100, torch.Generator().manual_seed(0))

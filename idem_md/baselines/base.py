@@ -13,12 +13,13 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from ..chains import ChainState, equilibrate, first_step, noise_start
+from ..callers import warn_caller
+from ..chains import ChainState, equilibrate, first_step, geometry_start, noise_start
 from ..checks import check_fits, check_float, check_int
 from ..energies import Energy, ExactSamples
 from ..ensemble import WeightedEnsemble, warn
 from ..ensemble.estimators import Source
-from ..errors import UsageError
+from ..errors import EnergyError, UsageError, WeightWarning
 from ..progress import reporting
 from ..provenance import provenance
 from ..registry import Registry
@@ -47,6 +48,8 @@ BYTES_A_COORDINATE = 48
 MAX_CALLS = 3 * 10**15
 # Steps of relaxing noise, and rounds of tuning a step, before chains run.
 RELAX_STEPS, ROUNDS = 200, 50
+# Noise on the geometry, for chains that start there, in units of its extent.
+NEAR = 0.02
 
 
 class EngineSamples(NamedTuple):
@@ -346,8 +349,16 @@ def reference_engine(system: str | System) -> Engine:
 def tuned_chains(
     system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator
 ) -> tuple[ChainState, float]:
-    """``n`` chains from relaxed noise after ``n_steps`` of MALA in rounds, and the step tuned in between."""
-    start = noise_start(energy, system.sigma_data, n, RELAX_STEPS, generator)
+    """``n`` chains from relaxed noise after ``n_steps`` of MALA in rounds, and the step tuned in between; from near the
+    geometry of the system where its potential fails on noise, as quantum chemistry may, and it has one."""
+    try:
+        start = noise_start(energy, system.sigma_data, n, RELAX_STEPS, generator)
+    except EnergyError as error:
+        if system.geometry is None:
+            raise
+        warn_caller(f"chains start near the geometry, as the potential fails on noise: {error}", WeightWarning)
+        geometry = torch.tensor(system.geometry, dtype=torch.float64)
+        start = geometry_start(energy, geometry, NEAR * system.sigma_data, n, generator)
     return equilibrate(
         energy, start, first_step(system.sigma_data), ROUNDS, max(n_steps // ROUNDS, 1), lambda: draw_seed(generator)
     )
