@@ -13,16 +13,22 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase import Atoms
 
+from idem_md import WeightedEnsemble
 from idem_md.ase import BoltzmannSampler
-from idem_md.baselines import ENGINES
+from idem_md.baselines.correlation import statistical_inefficiency
+from idem_md.chains import MALA, equilibrate, first_step, geometry_start
+from idem_md.ensemble.estimators import Source
+from idem_md.seeds import draw_seed
+from idem_md.twin import Recorded
 
 KELVIN = 800.0
 # Å below which sodium and chlorine are neighbours: 2.5 in the cube, 4.3 along its diagonal.
 NEIGHBOURS = 3.1
-# Chains to compare with, and how many times the energy calls of the samples they get.
-CHAINS, TIMES = 20, 10
+# Chains to compare with, how many times the energy calls of the samples they get, and rounds of steps.
+CHAINS, TIMES, ROUNDS = 20, 10, 100
 
 
 def salt():
@@ -46,6 +52,24 @@ def shares(ensemble, neighbours):
         return np.stack([pairs >= 11, (pairs == 9) | (pairs == 10), pairs <= 8], 1).astype(float)
 
     return ensemble.expectation(by_pairs)
+
+
+def langevin_chains(system, chains, calls, seed, file):
+    """Metropolis-adjusted Langevin chains from the geometry, whose first half is left out: the step is tuned there. A
+    configuration on which the code fails is a step that is not taken."""
+    energy, generator = Recorded(system.energy(), file), torch.Generator().manual_seed(seed)
+    start = geometry_start(energy, torch.tensor(system.geometry), 0.02 * system.sigma_data, chains, generator)
+    steps, first = max(calls // chains // (2 * ROUNDS), 1), first_step(system.sigma_data)
+    state, step = equilibrate(energy, start, first, ROUNDS, steps, lambda: draw_seed(generator), gain=1.0)
+    seen = []
+    for _ in range(ROUNDS):
+        state, _ = MALA(step).step(energy, state, steps, draw_seed(generator))
+        seen.append(state)
+    x, u = (torch.cat([getattr(s, name).double() for s in seen]).numpy() for name in ("x", "u"))
+    worth = len(u) / statistical_inefficiency(list(u.reshape(ROUNDS, chains).T))
+    record = {"method": "langevin", "energy_calls": energy.calls}
+    source = Source(len(u), min(worth, len(u)), np.nan, np.nan)
+    return WeightedEnsemble(x, u, np.zeros(len(u)), system, record, "chain", source)
 
 
 def told(name, ensemble, calls, neighbours):
@@ -74,8 +98,8 @@ def main(folder="runs", seed=0, langevin=False, atoms=None, n=1000, budget=None,
     ours.save(Path(folder) / f"salt-{seed}.dcd")
     theirs = None
     if langevin:
-        engine = ENGINES["mala"]
-        theirs = engine.run(dyn.system, chains, energy_calls=TIMES * calls, seed=1000 + seed)
+        file = Path(folder) / f"langevin-{seed}.bin"
+        theirs = langevin_chains(dyn.system, chains, TIMES * calls, 1000 + seed, file)
         print(told("Langevin", theirs, theirs.provenance["energy_calls"], neighbours))
     dyn.close()
     return ours, theirs

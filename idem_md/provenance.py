@@ -26,7 +26,8 @@ class Provenance(TypedDict, total=False):
     ``checkpoint_file`` where it was, if it is not a shipped one; ``shards`` (seed, k, m, n) are there while others of
     their set are missing, ``stopped_at_ess`` if so many effective samples were waited for. ``expected_ess_fraction`` is
     the share of effective samples that the plan was tuned to give, for the system that it was tuned for; ``twin_error``
-    what `twin.twin_error` says of samples by a twin. Engines add facts of their own (``steps``, ``acceptance``, ...).
+    what `twin.twin_error` says of samples by a twin, ``twin_parameters`` of which cheaper potential they are. Engines
+    add facts of their own (``steps``, ``acceptance``, ...).
     """
 
     system: str
@@ -49,6 +50,7 @@ class Provenance(TypedDict, total=False):
     energy_calls: int
     twin_calls: int
     twin_error: dict[str, float]
+    twin_parameters: dict[str, Any]
     failed: int
     seconds: float
     hardware: str

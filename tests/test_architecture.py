@@ -100,7 +100,7 @@ EDGES = {
         "baselines",
         "analysis",
     },
-    "ase": {"energies", "systems", "training", "tuning", "ensemble", "sampler"},
+    "ase": {"energies", "systems", "twin", "training", "tuning", "ensemble", "sampler"},
     "cli": {
         "twin",
         "energies",

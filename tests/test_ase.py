@@ -145,7 +145,6 @@ def copper():
     return atoms
 
 
-@pytest.mark.slow
 def _refuses_a_call_for_an_energy(dyn):
     """Energies of samples are known: a user's calculator is asked for forces alone."""
     atoms, calculator, calls = dyn.atoms, dyn.atoms.calc, []
@@ -162,6 +161,7 @@ def _refuses_a_call_for_an_energy(dyn):
     assert np.allclose(forces, calculator.get_forces(atoms)) and isinstance(atoms.calc, Counted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [argon, copper])
 def test_trains_at_first_use_and_finds_it_again(make, tiny_presets, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -142,11 +142,12 @@ def test_salt_xtb(tmp_path, monkeypatch, capsys):
         lambda system, *_: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
     )
     example = load("salt_xtb")
-    monkeypatch.setattr(example, "TIMES", 3)
+    monkeypatch.setattr(example, "TIMES", 1)
+    monkeypatch.setattr(example, "ROUNDS", 10)
     atoms = Atoms("Cu3Au2", Octahedron("Cu", 2).positions[:5], calculator=EMT())
     with pytest.warns(TrainingWarning, match="not yet good"):
         ours, theirs = example.main(tmp_path, 3, True, atoms, n=12, budget={"max_energy_calls": 2000}, chains=3)
-    assert len(ours) == 12 and len(theirs) == 3 and (tmp_path / "salt-3.dcd").exists()
+    assert len(ours) == 12 and len(theirs) == 30 and (tmp_path / "salt-3.dcd").exists()
     total = example.shares(theirs, 3.1)[0].sum()
     out = capsys.readouterr().out
     assert abs(total - 1) < 1e-9 and "an effective sample" in out and "Langevin:" in out

@@ -220,6 +220,8 @@ class BoltzmannSampler(Dynamics):
     @property
     def ensemble(self) -> WeightedEnsemble:
         """All samples so far, with error estimates, log Z and files."""
+        from ..twin import judged
+
         n = len(self.log_weights)
         if not n:
             raise UsageError("ensemble: expected at least one step, none has been made")
@@ -240,9 +242,8 @@ class BoltzmannSampler(Dynamics):
                 "seconds": sum(r["seconds"] for r in records),
             }
         )
-        return WeightedEnsemble(
-            column("positions"), column("energies"), column("log_weights"), self.system, record, kind="importance"
-        )
+        x, u, log_w = (column(name) for name in ("positions", "energies", "log_weights"))
+        return judged(WeightedEnsemble(x, u, log_w, self.system, record, kind="importance"), self.sampler.twin)
 
     def step(self) -> None:
         """Put the next sample into the atoms."""
@@ -288,7 +289,8 @@ class BoltzmannSampler(Dynamics):
                 self.call_observers()
                 yield self.nsteps == self.max_steps
         finally:
-            self.atoms.calc = given
+            if isinstance(self.atoms.calc, KnownEnergy):  # and not another one that the user has put there
+                self.atoms.calc = given
         if self.log_weights and any(np.isfinite(self.log_weights)) and (advice := self.ensemble.advice):
             warn_caller(advice.replace("samples (n)", "samples (steps of run)"), WeightWarning)
 

@@ -25,6 +25,13 @@ class KnownEnergy(Calculator):
         self.given, self.implemented_properties = given, list(given.implemented_properties)
         self.atoms, self.results = atoms.copy(), {"energy": energy}
 
+    def _get_name(self) -> str:
+        return getattr(self.given, "name", None) or type(self.given).__name__.lower()
+
+    def todict(self, skip_default=True):
+        """What trajectories say of the calculator."""
+        return self.given.todict() if hasattr(self.given, "todict") else {}
+
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """See `ase.calculators.calculator.Calculator`."""
         super().calculate(atoms, properties, system_changes)

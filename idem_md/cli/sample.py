@@ -85,10 +85,10 @@ def sample(
     """Draw weighted samples: idem-md sample lj13 -n 1000 --out lj13.dcd
 
     The file of --plan has some of nfe, method (auto, diffusion, consistency), kernel (ddpm, analytic, elastic,
-    consistency, isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, and weighted =
-    false for raw samples in few evaluations. --method, --kernel, --last-step and --last-step-calls do what the keys of
-    these names do. On one machine the same seed gives the same samples, in however many processes and jobs: --shard 0/8
-    to 7/8 are the parts of eight jobs, which idem-md merge puts together.
+    consistency, isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, candidate_paths
+    (with a twin), and weighted = false for raw samples in few evaluations. --method, --kernel, --last-step and
+    --last-step-calls do what the keys of these names do. On one machine the same seed gives the same samples, in
+    however many processes and jobs: --shard 0/8 to 7/8 are the parts of eight jobs, which idem-md merge puts together.
     """
     from ..errors import UsageError
 

@@ -105,6 +105,7 @@ class TwinPaths:
 
     def _weightless(self, energy: Energy, drawn: Paths) -> Paths:
         """Paths without weights on the potential."""
-        u = self._asked(energy, drawn.positions)
+        alive, u = torch.isfinite(drawn.log_weights), torch.full_like(drawn.energies, torch.inf)
+        u[alive] = self._asked(energy, drawn.positions[alive]).to(u)
         log_w = torch.where(torch.isfinite(u), 0.0, -torch.inf).to(u)
         return Paths(drawn.positions, u, log_w, drawn.nfe, drawn.failed)

@@ -26,7 +26,7 @@ __all__ = ["concatenate", "next_chunk", "refuse_other_potential"]
 # Kinds of independent samples; frames of a chain, or resampled ones, know of each other.
 JOINABLE = ("importance", "equilibrium", "raw")
 # What must be the same for weights to have one zero.
-SAME = ("method", "parameters", "checkpoint", "plan", "nfe")
+SAME = ("method", "parameters", "checkpoint", "plan", "nfe", "twin_parameters")
 # How far energies and root mean square forces of one potential may be apart, in parts.
 ROUNDING, OF_FORCES = 2e-5, 1e-3
 # Missing shards that are named.
@@ -43,7 +43,8 @@ def _facts(system: System, kind: str | None, provenance: Mapping[str, Any]) -> d
     if isinstance(facts["plan"], Mapping):
         # Version 0.1 had neither in the plan, both are compared beside it; and it called candidates draws.
         plan = {key: value for key, value in facts["plan"].items() if key not in ("nfe", "weighted")}
-        plan.setdefault("candidate_paths", 1)  # nor those before 0.3
+        plan["tuned"] = None  # what it should give is not what it does
+        plan.setdefault("candidate_paths", 1)
         if isinstance(options := plan.get("options"), Mapping):
             plan["options"] = {"candidates" if key == "draws" else key: value for key, value in options.items()}
         facts["plan"] = plan

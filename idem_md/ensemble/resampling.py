@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +23,11 @@ __all__ = ["check_refinement", "refine", "resample"]
 ROUNDS = 10
 
 
+def _without_twin_error(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A provenance without what it says of the weights of other samples."""
+    return {key: value for key, value in record.items() if key != "twin_error"}
+
+
 def resample(ensemble: Samples, n: int | None, seed: int) -> Fields:
     """See `WeightedEnsemble.resample`."""
     if ensemble.kind == "raw":
@@ -36,7 +42,7 @@ def resample(ensemble: Samples, n: int | None, seed: int) -> Fields:
         ensemble.energies[index],
         np.full(n, log_z),
         ensemble.system,
-        cast(Provenance, {**ensemble.provenance, "resample_seed": seed}),
+        cast(Provenance, {**_without_twin_error(ensemble.provenance), "resample_seed": seed}),
         "resampled",
         source,
     )
@@ -84,7 +90,7 @@ def refine(source: Samples, n_steps: int, seed: int, step: float | None, resampl
         )
     positions = state.x.double()
     energies, _ = energy(positions)
-    before = source.provenance
+    before = _without_twin_error(source.provenance)
     record: dict[str, Any] = {
         **before,
         "refined": {"steps": n_steps, "seed": seed, "step": step, "acceptance": acceptance},

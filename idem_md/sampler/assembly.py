@@ -15,7 +15,7 @@ from ..ensemble import WeightedEnsemble
 from ..provenance import provenance
 from ..seeds import runs_of
 from ..systems import System
-from ..twin import twin_error
+from ..twin import judged
 from .chunks import Drawing, Gathered
 
 __all__ = ["Assembly", "SoFar", "origin_of"]
@@ -71,14 +71,13 @@ class Assembly:
                 new = WeightedEnsemble(
                     *(samples.arrays() if whole else samples.copies(count)), system, record, self.kind
                 )
-                ensembles.append(new if self.after is None else WeightedEnsemble.concatenate([self.after, new]))
-                if self.twin is not None and ensembles[-1].ess > 0:
-                    ensembles[-1].provenance["twin_error"] = twin_error(ensembles[-1], self.twin)._asdict()
+                new = new if self.after is None else WeightedEnsemble.concatenate([self.after, new])
+                ensembles.append(judged(new, self.twin))
         return ensembles
 
 
-def origin_of(drawing: Drawing, checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
-    """What provenances say of how samples are drawn."""
+def origin_of(drawing: Drawing, checkpoint: Checkpoint, device: torch.device, twin: System | None) -> dict[str, Any]:
+    """What provenances say of how samples are drawn, with the cheaper potential that was given as a twin."""
     plan = drawing.plan
     facts: dict[str, Any] = {
         "checkpoint": checkpoint.digest,
@@ -91,6 +90,8 @@ def origin_of(drawing: Drawing, checkpoint: Checkpoint, device: torch.device) ->
         "plan": plan.table(),
         "nfe": plan.nfe,
     }
+    if twin is not None:
+        facts["twin_parameters"] = twin.energy().parameters
     if checkpoint.path:
         facts["checkpoint_file"] = checkpoint.path
     own = checkpoint.tuned_here and all(system is checkpoint.system for system in drawing.systems)

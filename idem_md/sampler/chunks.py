@@ -14,18 +14,31 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from ..checks import check_int
+from ..checks import check_fits, check_int
 from ..diffusion import PathSampler, SamplingPlan, TwinPaths
 from ..energies.workers import Pool, packed_for_workers
 from ..ensemble import WeightSums
 from ..errors import IdemError, ResultError
-from ..rows import Rows
+from ..rows import Rows, check_room
 from ..seeds import chunk_generator
 from ..systems import System
 from ..torch_state import own_torch
 
-__all__ = ["Chunk", "Drawing", "Drawn", "Gathered", "Wanted", "chunks_of", "draw_chunks", "gather", "rounds"]
+__all__ = [
+    "Chunk",
+    "Drawing",
+    "Drawn",
+    "Gathered",
+    "Wanted",
+    "chunks_of",
+    "draw_chunks",
+    "gather",
+    "room_for",
+    "rounds",
+]
 
+# Energies, log weights and what statistics make of them; positions may be in a file.
+BYTES_A_SAMPLE = 64
 # One chunk to work on, and others so that the process need not wait.
 CHUNKS_UNDER_WAY_PER_PROCESS = 3
 # Chunks under way for an executor whose number of processes is unknown.
@@ -122,6 +135,16 @@ def chunks_of(n: int, size: int, first: int = 0, shard: tuple[int, int] = (0, 1)
     whole, rest = divmod(n, size)
     mine = range(shard[0], whole + bool(rest), shard[1])
     return [Chunk(first + k, size if k < whole else rest) for k in mine]
+
+
+def room_for(systems: Sequence[System]) -> Callable[[int], None]:
+    """What raises `UsageError` for a number of samples of each system for which there is no room."""
+
+    def check(count: int) -> None:
+        check_fits("n", count, BYTES_A_SAMPLE * len(systems))
+        check_room("n", count * len(systems), (systems[0].n_atoms, systems[0].n_dims))
+
+    return check
 
 
 def rounds(

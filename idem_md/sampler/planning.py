@@ -208,7 +208,11 @@ def choose_plan(
     else:
         plan = best_plan(tuned if levels is None else [checkpoint.plan(levels, m) for m in known])
     plan = with_move_step(plan.changed(kernel, last_step, last_step_calls, moves, candidate_paths), checkpoint)
-    return plan if weighted else replace(plan, nfe=asked.nfe, weighted=False)
+    if weighted:
+        return plan
+    if candidate_paths not in (None, 1):
+        raise UsageError(f"candidate_paths: expected 1 without weights, got {candidate_paths}")
+    return replace(plan, nfe=asked.nfe, weighted=False, candidate_paths=1)
 
 
 def with_move_step(plan: SamplingPlan, checkpoint: Checkpoint) -> SamplingPlan:

@@ -13,18 +13,17 @@ import numpy as np
 import torch
 
 from ..checkpoint import Checkpoint
-from ..checks import check_fits, check_float, check_int
+from ..checks import check_float, check_int
 from ..diffusion import PathSampler, SamplingPlan, TwinPaths
-from ..energies import NativeAnnealing
+from ..energies import Energy, NativeAnnealing
 from ..ensemble import ForwardWeights, WeightedEnsemble, WeightSums, next_chunk, warn
 from ..errors import UsageError
 from ..native import check_device
 from ..progress import reported
-from ..rows import check_room
 from ..systems import System
 from ..torch_state import own_torch
 from .assembly import Assembly, SoFar, origin_of
-from .chunks import Drawing, Wanted, gather, rounds
+from .chunks import Drawing, Wanted, gather, room_for, rounds
 from .display import sampling
 from .forward import forward_weights
 from .planning import (
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["Sampler"]
-
-# Energies, log weights and what statistics make of them; positions may be in a file.
-BYTES_A_SAMPLE = 64
 
 
 class Sampler:
@@ -94,6 +90,11 @@ class Sampler:
         rungs = self._range.rungs
         return (rungs[0].kelvin, rungs[-1].kelvin) if rungs else None
 
+    @property
+    def twin(self) -> Energy | None:
+        """What paths end on in the place of the potential, if there is one."""
+        return self._twin
+
     def at(self, temperature_K: float) -> Sampler:
         """The sampler at another temperature, in kT of that temperature; see `System.at`.
 
@@ -111,8 +112,7 @@ class Sampler:
 
     def _part_at(self, temperature_K: float) -> Sampler:
         """The result of `at` for a part of a call, which `so_far` finds here."""
-        other = self.at(temperature_K)
-        other._so_far = self._so_far
+        (other := self.at(temperature_K))._so_far = self._so_far
         return other
 
     def plan(
@@ -350,6 +350,7 @@ class Sampler:
 
     def _paths(self, plan: SamplingPlan) -> PathSampler | TwinPaths:
         c = self.checkpoint
+        self.system.energy()  # before the work: it may not be known
         paths = plan.build(self._denoiser, c.accuracy, c.noise_range, c.system.sigma_data, self.device)
         return by_twin(paths, self._twin, plan.candidate_paths)
 
@@ -371,7 +372,7 @@ class Sampler:
         seed, k, m = check_int("seed", seed, 0, 2**32 - 1), shard[0], check_int("shard", shard[1], 1)
         check_int("shard", k, 0, m - 1)
         drawing = Drawing(tuple(systems), self._paths(plan), plan, seed)
-        facts = origin_of(drawing, self.checkpoint, self.device)
+        facts = origin_of(drawing, self.checkpoint, self.device, self._given)
         kind, first, sums = "importance" if plan.weighted else "raw", 0, WeightSums()
         if after is not None:
             first = next_chunk(after, systems[0], kind, {**facts, "parameters": systems[0].energy().parameters})
@@ -379,15 +380,14 @@ class Sampler:
         size = drawing.paths.block(systems[0].energy())
         wanted = None if ess is None else Wanted(check_float("ess", ess, above=0.0), sums)
 
-        def check(count: int) -> None:
-            check_fits("n", count, BYTES_A_SAMPLE * len(systems))
-            check_room("n", count * len(systems), (self.system.n_atoms, self.system.n_dims))
-
         closing: dict[str, object] = {"shards": [[seed, k, m, n]]} if m > 1 else {}
         closing |= {} if ess is None else {"stopped_at_ess": float(ess)}
         work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing, self._twin), done or ())
-        with sampling(n, plan.weighted, sums, progress) as tell, recorded(drawing, self.checkpoint.path, executor) as d:
-            gather(d, rounds(n, size, first, (k, m), wanted, check), executor, tell, work.gathered)
+        with (
+            sampling(n, plan.weighted, sums, progress) as tell,
+            recorded(drawing, self.checkpoint.path, executor, shard) as d,
+        ):
+            gather(d, rounds(n, size, first, (k, m), wanted, room_for(systems)), executor, tell, work.gathered)
         ensembles = work.ensembles()
         if done is None:
             self._so_far.end(work)

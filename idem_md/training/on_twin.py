@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import FileFormatError, Interrupted
+from ..errors import FileFormatError, Interrupted, UsageError
 from ..systems import System
 from ..twin import MadeTwin, TwinSettings, load_made, make_twin
 
@@ -27,6 +27,8 @@ def twin_first(
         if stop():
             raise Interrupted(f"{folder}: stopped while the twin was made; resume goes on from there")
 
+    if begun and isinstance(twin, TwinSettings) and twin.data:
+        raise UsageError(f"data: expected none for a run that has its twin, got {twin.data}")
     if begun:
         made = load_made(folder, system)
         if made is None:

@@ -216,7 +216,7 @@ def measure_plan_seconds(checkpoint: Checkpoint, energy: Energy, seed: int = 0) 
         return (time.perf_counter() - start) / n
 
     plans = {
-        method: {nfe: replace(plan, seconds=seconds(plan)) for nfe, plan in known.items()}
+        method: {nfe: replace(plan.of_candidates(1), seconds=seconds(plan)) for nfe, plan in known.items()}
         for method, known in c.plans.items()
     }
     return replace(c, plans=plans, digest="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..diffusion import SamplingPlan
 from .pilots import COUNTED, PILOT_SECONDS
@@ -90,4 +90,5 @@ class Search:
         r = 1 / plan.ess_fraction - 1
         half = (CANDIDATES_POWER - 1) * r / 2
         best = half + math.sqrt(half**2 + CANDIDATES_POWER * r * self.beside / plan.seconds)
-        return plan.of_candidates(min(max(round(best), 1), MOST_CANDIDATES))
+        plan = plan.of_candidates(min(max(round(best), 1), MOST_CANDIDATES))
+        return replace(plan, seconds=(plan.seconds or 0.0) + self.beside)

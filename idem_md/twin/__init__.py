@@ -2,7 +2,7 @@
 
 from .files import twin_of, twin_table, twin_tensors
 from .fit import FitResult, FitSettings, Frames, fit
-from .judge import TwinError, twin_error
+from .judge import TwinError, judged, twin_error
 from .made import MadeTwin, Round, TwinSettings, forget_twin, has_twin, load_made
 from .make import make_twin
 from .record import Recorded
@@ -19,6 +19,7 @@ __all__ = [
     "fit",
     "forget_twin",
     "has_twin",
+    "judged",
     "load_made",
     "make_twin",
     "twin_error",

@@ -39,10 +39,13 @@ def data_of(folder: Path, source: str, system: System, energy: Energy) -> Frames
     Raises
     ------
     UsageError
-        A file that cannot be read, without energies or forces, of other atoms, or of another potential.
+        A file that cannot be read, without energies or forces, of other atoms, or of another potential; or another
+        one than the run was begun with.
     """
     if (folder / COPY).exists():
-        tensors, _ = read_tensors(folder / COPY, "data")
+        tensors, header = read_tensors(folder / COPY, "data")
+        if source and header.get("source") != source:
+            raise UsageError(f"data: expected {header.get('source')}, with which the run was begun, got {source}")
         return Frames(tensors["x"], tensors["u"], tensors["f"])
     if not source:
         return None

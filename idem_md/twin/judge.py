@@ -11,7 +11,7 @@ from ..energies import Energy, Twin
 from ..ensemble import WeightedEnsemble, effective_size
 from ..errors import UsageError
 
-__all__ = ["TwinError", "twin_error"]
+__all__ = ["TwinError", "judged", "twin_error"]
 
 
 class TwinError(NamedTuple):
@@ -30,6 +30,14 @@ class TwinError(NamedTuple):
     spread: float
     largest: float
     ess_fraction: float
+
+
+def judged(samples: WeightedEnsemble, twin: Energy | None) -> WeightedEnsemble:
+    """The samples, whose provenance says what `twin_error` does if they have weights and there is a twin."""
+    samples.provenance.pop("twin_error", None)
+    if twin is not None and samples.kind != "raw" and samples.alive.any():
+        samples.provenance["twin_error"] = twin_error(samples, twin)._asdict()
+    return samples
 
 
 def twin_error(samples: WeightedEnsemble, twin: Energy) -> TwinError:

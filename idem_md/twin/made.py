@@ -50,7 +50,7 @@ class TwinSettings:
     round_calls, rounds : int
         Energy calls of a round, and how many there are at most.
     loss : float
-        Rounds end when the twin costs no larger share of the effective samples.
+        Rounds end when the twin costs no larger share of the effective samples, twice in turn.
     data : str
         A file of configurations with energies and forces of this potential that are there already (extended XYZ, or a
         database of ASE), to learn from as well; the chains take as many calls fewer.

@@ -147,8 +147,11 @@ class _Making:
         return Round(kept, float(gap[alive].std()), holes)
 
     def good(self) -> bool:
-        """Whether the last rounds were content."""
-        needed = max(min(CONTENT, self.settings.rounds), 1)
+        """Whether there need not be another round."""
+        return self.content(max(min(CONTENT, self.settings.rounds), 1))
+
+    def content(self, needed: int) -> bool:
+        """Whether so many of the last rounds found the twin good enough."""
         last = self.rounds[-needed:]
         return len(last) == needed and all(1 - one.kept <= self.settings.loss and one.holes <= HOLES for one in last)
 
@@ -206,8 +209,9 @@ def make_twin(
             work.advance(0, f"{calls:,} energy calls")
 
         energy.on_count = count
+        data = data_of(folder, settings.data, system, energy)  # or a misspelt name would stay
         write_atomic(folder / SETTINGS, json.dumps({**asdict(settings), "seed": seed}, indent=2).encode())
-        making = _Making(system, energy, settings, seed, data_of(folder, settings.data, system, energy))
+        making = _Making(system, energy, settings, seed, data)
         seconds = _gathered(folder / GATHERED, making)
         seconds = _load(folder / SO_FAR, making) or seconds
         twin, enough, known = None, making.good(), (making.fits, len(making.rounds))
@@ -275,7 +279,7 @@ def _advise(making: _Making, energy: Recorded) -> None:
             f"{energy.cause}",
             TrainingWarning,
         )
-    if not making.good():
+    if not (making.good() or making.content(1)):
         last = f"; {_told(making.rounds)}" if making.rounds else ""
         warn_caller(
             f"twin: not yet good after {len(making.rounds)} rounds{last}. Averages stay exact, but few samples are "
