@@ -64,9 +64,9 @@ class Search:
         """With a twin, whose calls take a thousand times as long as native ones: few samples and more seconds for them.
 
         Paths that compete for a sample see to it that the share is large. Variances are large here, and log weights
-        have a tail of small ones, which cost little: the share falls as exp(-variance / 2) rather than exp(-variance).
+        have a tail of small ones, which cost little: the share falls more slowly than exp(-variance).
         """
-        return cls((1, 2, 3, 4), 0.5, 24, 25.0, 30.0, 10.0, beside)
+        return cls((1, 2, 3, 4), 0.75, 24, 25.0, 30.0, 10.0, beside)
 
     def share_power(self, plan: SamplingPlan) -> float:
         """To which power a share of effective samples counts."""
