@@ -339,7 +339,7 @@ def test_tempering_keeps_to_seconds():
 
 
 def test_chains_start_at_the_geometry_where_noise_fails():
-    """As codes of quantum chemistry do, whose electrons converge for molecules and not for noise."""
+    """Electrons of quantum chemistry converge for molecules and not for noise."""
 
     class OnlyNear(LennardJones):
         def evaluate(self, x):
