@@ -77,7 +77,7 @@ def test_paths_that_compete_for_a_sample():
     unknown = replace(one, ess_fraction=None, seconds=None).of_candidates(3)
     assert unknown.candidate_paths == 3 and unknown.ess_fraction is None and unknown.seconds is None
     for beside in (0.0, 0.05, 3.0):
-        worth = {m: one.of_candidates(m).ess_fraction ** 1.5 / (0.1 * m + beside) for m in range(1, 65)}
+        worth = {m: one.of_candidates(m).ess_fraction ** 2 / (0.1 * m + beside) for m in range(1, 65)}
         assert Search.by_twin(beside).with_candidates(one).candidate_paths == max(worth, key=worth.get)
     assert Search.by_twin(1e6).with_candidates(one).candidate_paths == 64
     with pytest.raises(UsageError, match="candidate_paths"):

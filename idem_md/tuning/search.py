@@ -19,8 +19,8 @@ CONFIRM_SECONDS = 3.0
 # this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
 # Most paths that compete for a sample, or chunks of samples would take too long; and the power of the share that says
-# how many do: where the potential costs nothing half of the samples is to be effective then, in twice the time. Paths up
-# from samples, by which the share is foretold, find about twice of what it is.
+# how many do: where the potential costs nothing half of the samples is to be effective then, in twice the time. Paths
+# up from samples, by which the share is foretold, find about twice of what it is.
 MOST_CANDIDATES, CANDIDATES_POWER = 64, 2.0
 
 
