@@ -39,9 +39,9 @@ def _combinations(sampler: Sampler, n: int, seed: int) -> Iterator[tuple[str, in
             for nfe in nfes if KERNELS[kernel].suits(denoiser) else ():
                 last_step = None if asked == "plan" else asked
                 plan = sampler.plan(nfe, KERNELS[kernel].method).changed(kernel, last_step)
-                settings = {
-                    k: v for k, v in plan.table().items() if k not in ("seconds", "ess_fraction", "nfe", "weighted")
-                }
+                # Several paths compete only with a twin, and older rows do not say how many.
+                beside = "seconds", "ess_fraction", "nfe", "weighted", "candidate_paths"
+                settings = {k: v for k, v in plan.table().items() if k not in beside}
                 settings["kernel_options"] = plan.kernel_options.get(kernel)
                 yield json.dumps([weights, nfe, n, seed, settings], sort_keys=True), nfe, kernel, asked, plan
 

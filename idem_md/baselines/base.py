@@ -17,6 +17,7 @@ from ..callers import warn_caller
 from ..chains import ChainState, equilibrate, first_step, geometry_start, noise_start
 from ..checks import check_fits, check_float, check_int
 from ..energies import Energy, ExactSamples
+from ..energies.floor import FloorError
 from ..ensemble import WeightedEnsemble, warn
 from ..ensemble.estimators import Source
 from ..errors import EnergyError, UsageError, WeightWarning
@@ -354,7 +355,7 @@ def tuned_chains(
     try:
         start = noise_start(energy, system.sigma_data, n, RELAX_STEPS, generator)
     except EnergyError as error:
-        if system.geometry is None:
+        if system.geometry is None or isinstance(error, FloorError):
             raise
         warn_caller(f"chains start near the geometry, as the potential fails on noise: {error}", WeightWarning)
         geometry = torch.tensor(system.geometry, dtype=torch.float64)

@@ -8,12 +8,16 @@ import torch
 
 from ..errors import EnergyError
 
-__all__ = ["Floor"]
+__all__ = ["Floor", "FloorError"]
 
 # kT an atom below an ordinary geometry from which on a configuration is looked at.
 DEPTH = 20.0
 # Configurations of a batch whose distances are looked at.
 LOOKED_AT = 256
+
+
+class FloorError(EnergyError):
+    """Nothing keeps two atoms from falling into each other."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Floor:
         if ratio[worst, i, j] >= 1:
             return
         b, r = int(low[worst]), float((y[worst, i] - y[worst, j]).norm()) * self.length_angstrom
-        raise EnergyError(
+        raise FloorError(
             f"{name}: expected a potential with a floor, configuration {b} has {float(u[b]):.6g} kT, "
             f"{self.energy - float(u[b]):.3g} below the geometry that the system was made with, and atoms {i} "
             f"({self.elements[i]}) and {j} ({self.elements[j]}) are {r:.3g} Å apart: nothing keeps them from falling "
