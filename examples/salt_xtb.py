@@ -2,10 +2,10 @@
 
     pip install tblite
     python examples/salt_xtb.py [folder] [seed]           # half an hour on one core
-    python examples/salt_xtb.py folder seed langevin      # and Langevin chains of ten times the calls, another half
+    python examples/salt_xtb.py folder seed langevin      # and Langevin chains of ten times the calls
 
-The cube, which has the lowest energy, competes with open shapes of more entropy. A call takes 15 ms, a hundred times
-as long as one of the twin that the sampler is trained on.
+The cube, which has the lowest energy, competes with open shapes of more entropy. A call takes some 10 ms, a hundred
+times as long as one of the twin that the sampler is trained on.
 """
 
 import sys

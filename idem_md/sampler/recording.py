@@ -25,7 +25,8 @@ def _calls_file(folder: Path, parameters: dict[str, Any], seed: int, shard: tupl
     last digits from process to process, and where it runs is of no account."""
     named = {key: value for key, value in parameters.items() if key not in ("known", "platform")}
     key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:8]
-    return folder / f"sample_calls-{key}-{'-'.join(map(str, (seed, *shard) if shard[1] > 1 else (seed,)))}.bin"
+    of_shard = f"-{shard[0]}-{shard[1]}" if shard[1] > 1 else ""
+    return folder / f"sample_calls-{key}-{seed}{of_shard}.bin"
 
 
 @contextmanager

@@ -66,7 +66,15 @@ class Search:
         Paths that compete for a sample see to it that the share is large. Variances are large here, and log weights
         have a tail of small ones, which cost little: the share falls more slowly than exp(-variance).
         """
-        return cls((1, 2, 3, 4), 0.75, 24, 25.0, 30.0, 10.0, beside)
+        return cls(
+            places=(1, 2, 3, 4),
+            power=0.75,
+            step_samples=24,
+            pilot_seconds=25.0,
+            confirm_seconds=30.0,
+            counted=10.0,
+            beside=beside,
+        )
 
     def share_power(self, plan: SamplingPlan) -> float:
         """To which power a share of effective samples counts."""
