@@ -48,6 +48,12 @@ def native():
     return cluster
 
 
+def shifted():
+    cluster = Icosahedron("Ar", 2, 3.8)
+    cluster.calc = LennardJones(sigma=3.41, epsilon=0.0102, rc=25.0)
+    return cluster
+
+
 def trapped():
     from idem_md.ase import LennardJonesCluster
 
@@ -140,6 +146,15 @@ def test_a_shipped_network_for_a_calculator(folder):
     assert json.loads(cli(folder, *sampled, "--out", "a.dcd", "--json"))["n"] == 12
     e = idem_md.load_ensemble(folder / "a.dcd")
     assert e.system.name == "lj13-own" and e.system.units == idem_md.get_system("lj13").units
+    # Paths end on a cheaper one, whose calls are counted apart; to go on takes it again.
+    by_twin = ("--calculator", "argon:shifted", "--twin-calculator", "argon:native")
+    result = json.loads(cli(folder, "sample", "lj13", "-n", 12, "--nfe", 6, *by_twin, "--out", "c.dcd", "--json"))
+    assert result["energy_calls"] <= 12 < result["twin_calls"]
+    more = json.loads(cli(folder, "extend", "c.dcd", "-n", 6, *by_twin, "--json"))
+    assert more["n"] == 18 and more["energy_calls"] <= 18
+    assert "twin-calculator: expected --calculator or --xml beside it" in cli(
+        folder, "sample", "lj13", "-n", 2, *by_twin[2:], "--out", "d.dcd", code=2
+    )
     # Its samples are those of the built-in potential, of no use for plans of another one.
     tuning = cli(folder, "tune", "lj13", "--calculator", "argon:atoms", "--out", "tuned", code=2)
     assert "name: expected one that is not taken by a built-in system, got 'lj13'" in tuning

@@ -11,7 +11,7 @@ import typer
 from ..progress import Work, working
 from .console import print_json
 from .outputs import Outputs, keeping
-from .potential import OWN, cores, system_of_network
+from .potential import OWN, OwnPotential, cores
 from .results import print_scan, print_table, result, thermal
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ __all__ = [
     "note",
     "plan_options",
     "plot_by_temperature",
-    "potential_words",
     "report",
     "sampler_of",
     "show",
@@ -73,16 +72,14 @@ def note(text: str) -> None:
     typer.echo(f"idem-md: note: {text}", err=True)
 
 
-def sampler_of(
-    source: str, calculator: str | None, xml: Path | None, workers: int | None = None, device: str = "cpu"
-) -> Sampler:
+def sampler_of(source: str, potential: OwnPotential, workers: int | None = None, device: str = "cpu") -> Sampler:
     """The sampler of a network, for its own system or for a potential of one's own."""
     from ..sampler import Sampler, load_sampler
 
     sampler = load_sampler(source, device=device)
     # Processes that draw evaluate by themselves.
-    own = system_of_network(sampler.checkpoint, calculator, xml, cores() if workers else 1)
-    return sampler if own is sampler.checkpoint.system else Sampler(sampler.checkpoint, own, device)
+    own, cheap = potential.systems(sampler.checkpoint, cores() if workers else 1)
+    return sampler if own is sampler.checkpoint.system else Sampler(sampler.checkpoint, own, device, cheap)
 
 
 def network_of(e: WeightedEnsemble) -> str:
@@ -91,11 +88,6 @@ def network_of(e: WeightedEnsemble) -> str:
     if file and Path(file).exists():
         return file
     return e.system.name.removesuffix(f"-{e.system.units.temperature_kelvin:g}K").removesuffix(OWN)
-
-
-def potential_words(calculator: str | None, xml: Path | None) -> str:
-    """The options that name a potential, to be said again."""
-    return "".join(f" --{k} {v}" for k, v in (("calculator", calculator), ("xml", xml)) if v is not None)
 
 
 def kelvins(text: str) -> list[float]:

@@ -9,9 +9,9 @@ import typer
 
 from ..progress import working
 from .console import DEVICE
-from .drawing import draw, network_of, potential_words, report, sampler_of, show
+from .drawing import draw, network_of, report, sampler_of, show
 from .outputs import PlotOption, claim_outputs
-from .potential import CalculatorOption, XmlOption, explaining_potentials
+from .potential import CalculatorOption, OwnPotential, TwinCalculatorOption, XmlOption, explaining_potentials
 
 __all__ = ["extend", "extend_file"]
 
@@ -27,6 +27,7 @@ def extend(
     sampler: Annotated[str | None, typer.Option(help="Run folder or checkpoint, if it is not found.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
+    twin_calculator: TwinCalculatorOption = None,
     seed: Annotated[int | None, typer.Option(help="By default that of the samples, continued.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw; by default this one.")] = None,
     plot: PlotOption = None,
@@ -42,7 +43,8 @@ def extend(
 
     if n is None and ess is None:
         raise UsageError("n: expected -n, how many samples more, or --ess, got neither")
-    extend_file(file, sampler, n, ess, seed, calculator, xml, workers, plot, device, as_json)
+    potential = OwnPotential(calculator, xml, twin_calculator)
+    extend_file(file, sampler, n, ess, seed, potential, workers, plot, device, as_json)
 
 
 def extend_file(
@@ -51,8 +53,7 @@ def extend_file(
     n: int | None,
     ess: float | None,
     seed: int | None,
-    calculator: str | None,
-    xml: Path | None,
+    potential: OwnPotential,
     workers: int | None,
     plot: Path | None,
     device: str,
@@ -70,11 +71,11 @@ def extend_file(
         n = check_int("n", MAX_SAMPLES if n is None else n, 1)
         outputs = claim_outputs(work, [file], True, plot, name)  # before the work, not after it
         before = load_ensemble(file)
-        sampler = sampler_of(source or network_of(before), calculator, xml, workers, device)
+        sampler = sampler_of(source or network_of(before), potential, workers, device)
         named = f" --sampler {source}" if source not in (None, network_of(before)) else ""
 
         def again(count: int) -> str:
-            return f"go on with idem-md extend{named}{potential_words(calculator, xml)} -n {n + len(before) - count}"
+            return f"go on with idem-md extend{named}{potential} -n {n + len(before) - count}"
 
         ensembles = draw(
             work, sampler, outputs, lambda _: [sampler.extend(before, n, ess, seed, executor=workers)], again, before

@@ -25,7 +25,9 @@ __all__ = [
     "OWN",
     "CalculatorOption",
     "LabelsOption",
+    "OwnPotential",
     "TrapOption",
+    "TwinCalculatorOption",
     "XmlOption",
     "atoms_of",
     "cores",
@@ -56,7 +58,11 @@ LabelsOption = Annotated[
         help="Equal numbers for interchangeable atoms.",
     ),
 ]
-
+TWIN_CALCULATOR_HELP = "The same for a cheaper potential."
+TwinCalculatorOption = Annotated[
+    str | None,
+    typer.Option("--twin-calculator", metavar="MODULE:FUNCTION", help=TWIN_CALCULATOR_HELP),
+]
 
 TrapOption = Annotated[
     float | None,
@@ -141,6 +147,40 @@ class Factory:
 
     def __call__(self) -> Any:
         return atoms_of(self.where).calc
+
+
+@dataclass(frozen=True)
+class OwnPotential:
+    """What a command that draws samples is told of a potential of the user's: an ASE calculator or an OpenMM System,
+    and a cheaper potential of the same atoms, on which paths end."""
+
+    calculator: str | None = None
+    xml: Path | None = None
+    twin_calculator: str | None = None
+
+    def __str__(self) -> str:
+        """The options, to be said again."""
+        given = ("calculator", self.calculator), ("xml", self.xml), ("twin-calculator", self.twin_calculator)
+        return "".join(f" --{name} {value}" for name, value in given if value is not None)
+
+    def systems(self, network: Checkpoint, processes: int = 1) -> tuple[System, System | None]:
+        """The system that a network shall sample, and that of the cheaper potential, if there is one.
+
+        Raises
+        ------
+        UsageError
+            A cheaper potential and none that is to be sampled.
+        """
+        from ..errors import UsageError
+
+        if self.twin_calculator is None:
+            return system_of_network(network, self.calculator, self.xml, processes), None
+        if self.calculator is None and self.xml is None:
+            raise UsageError(
+                "twin-calculator: expected --calculator or --xml beside it, the potential to sample, got neither"
+            )
+        cheap = system_of_network(network, self.twin_calculator, None, processes)
+        return system_of_network(network, self.calculator, self.xml, processes), cheap
 
 
 def system_of_network(network: Checkpoint, calculator: str | None, xml: Path | None, processes: int = 1) -> System:

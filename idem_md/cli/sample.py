@@ -17,14 +17,13 @@ from .drawing import (
     kelvins,
     note,
     plan_options,
-    potential_words,
     report,
     sampler_of,
     show,
 )
 from .extend import MAX_SAMPLES, extend_file
 from .outputs import claim_outputs
-from .potential import CalculatorOption, XmlOption, explaining_potentials
+from .potential import TWIN_CALCULATOR_HELP, CalculatorOption, OwnPotential, XmlOption, explaining_potentials
 from .scan import scan_temperatures
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ def sample(
     last_step: Annotated[str | None, typer.Option(hidden=True, help="See --plan.")] = None,
     last_step_calls: Annotated[int | None, typer.Option(hidden=True, help="See --plan.")] = None,
     moves: Annotated[int | None, typer.Option(hidden=True, help="See --plan.")] = None,
+    twin_calculator: Annotated[str | None, typer.Option(hidden=True, help=TWIN_CALCULATOR_HELP)] = None,
     unweighted: Annotated[bool, typer.Option("--unweighted", hidden=True, help="See --plan.")] = False,
     plot: HIDDEN_PLOT = None,
     append: Annotated[bool, typer.Option("--append", hidden=True, help="Now idem-md extend.")] = False,
@@ -87,12 +87,15 @@ def sample(
     The file of --plan has some of nfe, method (auto, diffusion, consistency), kernel (ddpm, analytic, elastic,
     consistency, isotropic-consistency), last_step (plain, nested, annealed), last_step_calls, moves, candidate_paths
     (with a twin), and weighted = false for raw samples in few evaluations. --method, --kernel, --last-step and
-    --last-step-calls do what the keys of these names do. On one machine the same seed gives the same samples, in
-    however many processes and jobs: --shard 0/8 to 7/8 are the parts of eight jobs, which idem-md merge puts together.
+    --last-step-calls do what the keys of these names do. --twin-calculator MODULE:FUNCTION names a cheaper potential
+    of the same atoms beside that to sample: paths end on it, and the other is called once a sample. On one machine the
+    same seed gives the same samples, in however many processes and jobs: --shard 0/8 to 7/8 are the parts of eight
+    jobs, which idem-md merge puts together.
     """
     from ..errors import UsageError
 
     temperatures = [] if temperature is None else kelvins(temperature)
+    potential = OwnPotential(calculator, xml, twin_calculator)
     options = plan_options(
         plan,
         nfe=nfe,
@@ -115,7 +118,7 @@ def sample(
         assert out is not None
         note(f"sample --append is now idem-md extend {out}")
         n = 1000 if n is None and ess is None else n
-        return extend_file(out, system, n, ess, seed, calculator, xml, workers, plot, device, as_json, "append")
+        return extend_file(out, system, n, ess, seed, potential, workers, plot, device, as_json, "append")
     if len(temperatures) > 1:
         given = {"unweighted": unweighted or None, "workers": workers, "shard": shard, "ess": ess}
         if asked := [name for name, value in given.items() if value is not None]:
@@ -123,11 +126,11 @@ def sample(
         note(f"sample with several temperatures is now idem-md scan {system} --temperatures {temperature}")
         n, seed = 1000 if n is None else n, 0 if seed is None else seed
         return scan_temperatures(
-            system, temperatures, n, seed, options, out, calculator, xml, plot, device, overwrite, as_json
+            system, temperatures, n, seed, options, out, potential, plot, device, overwrite, as_json
         )
     kelvin = temperatures[0] if temperatures else None
     _sample(
-        system, n, 0 if seed is None else seed, out, ess, kelvin, options, calculator, xml, workers, shard, plot,
+        system, n, 0 if seed is None else seed, out, ess, kelvin, options, potential, workers, shard, plot,
         device, overwrite, as_json,
     )  # fmt: skip
 
@@ -140,8 +143,7 @@ def _sample(
     ess: float | None,
     kelvin: float | None,
     options: PlanOptions,
-    calculator: str | None,
-    xml: Path | None,
+    potential: OwnPotential,
     workers: int | None,
     shard: str | None,
     plot: Path | None,
@@ -161,13 +163,13 @@ def _sample(
         if shard is not None and ess is not None:
             raise UsageError("shard: expected none beside --append and --ess, got both")
         outputs = claim_outputs(work, [out], overwrite, plot)  # before the work, not after it
-        sampler = sampler_of(system, calculator, xml, workers, device)
+        sampler = sampler_of(system, potential, workers, device)
         most = n
 
         def again(count: int) -> str:
             if shard is not None:
                 return "draw the shard again with the same command, and do not merge"
-            return f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {most - count}"
+            return f"go on with idem-md extend{potential} --sampler {system} -n {most - count}"
 
         def how(drawn: list[WeightedEnsemble]) -> list[WeightedEnsemble]:
             first = sampler.sample(

@@ -16,13 +16,12 @@ from .drawing import (
     draw,
     kelvins,
     plan_options,
-    potential_words,
     report,
     sampler_of,
     show,
 )
 from .outputs import PlotOption, claim_outputs
-from .potential import CalculatorOption, XmlOption, explaining_potentials
+from .potential import CalculatorOption, OwnPotential, TwinCalculatorOption, XmlOption, explaining_potentials
 
 if TYPE_CHECKING:
     from ..sampler import PlanOptions
@@ -44,6 +43,7 @@ def scan(
     last_step_calls: Annotated[int | None, typer.Option(help="Energy calls of the last step, per sample.")] = None,
     calculator: CalculatorOption = None,
     xml: XmlOption = None,
+    twin_calculator: TwinCalculatorOption = None,
     plot: PlotOption = None,
     device: Annotated[str, DEVICE] = "cpu",
     overwrite: Annotated[bool, OVERWRITE] = False,
@@ -55,8 +55,8 @@ def scan(
     noisy than the ensembles.
     """
     options = plan_options(plan, nfe=nfe, last_step_calls=last_step_calls)
-    kelvin = kelvins(temperatures)
-    scan_temperatures(system, kelvin, n, seed, options, out, calculator, xml, plot, device, overwrite, as_json)
+    kelvin, potential = kelvins(temperatures), OwnPotential(calculator, xml, twin_calculator)
+    scan_temperatures(system, kelvin, n, seed, options, out, potential, plot, device, overwrite, as_json)
 
 
 def scan_temperatures(
@@ -66,8 +66,7 @@ def scan_temperatures(
     seed: int,
     options: PlanOptions,
     out: Path | None,
-    calculator: str | None,
-    xml: Path | None,
+    potential: OwnPotential,
     plot: Path | None,
     device: str,
     overwrite: bool,
@@ -80,13 +79,13 @@ def scan_temperatures(
         n = check_int("n", n, 1)
         outs = [at_temperature(out, kelvin) for kelvin in temperatures]
         outputs = claim_outputs(work, outs, overwrite, plot)  # before the work, not after it
-        sampler = sampler_of(system, calculator, xml, None, device)
+        sampler = sampler_of(system, potential, None, device)
         ensembles = draw(
             work,
             sampler,
             outputs,
             lambda _: sampler.scan(n, temperatures, seed=seed, **options),
-            lambda k: f"go on with idem-md extend{potential_words(calculator, xml)} --sampler {system} -n {n - k}",
+            lambda k: f"go on with idem-md extend{potential} --sampler {system} -n {n - k}",
         )
         results = report(outputs, ensembles)
     show(ensembles, results, True, as_json)
