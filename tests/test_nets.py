@@ -5,7 +5,7 @@ import torch
 
 from idem_md import UsageError, native
 from idem_md.diffusion import Denoiser
-from idem_md.nets import EGNN, MLP, PaiNN
+from idem_md.nets import EGNN, MLP, EnergyNetwork, PaiNN
 
 
 @pytest.fixture(params=[(13, 3, 64), (5, 2, 16)], ids=["13x3", "5x2"])
@@ -42,6 +42,32 @@ def test_fused_kernel_has_the_gradient_of_positions(case):
         _, scalars, vectors = net.with_features(here, log_sigma, native_route)
         found.append(torch.autograd.grad((scalars**2).sum() + vectors.sum(), here)[0])
     assert (found[0] - found[1]).abs().max() < 2e-5 * found[1].abs().max()
+
+
+@pytest.mark.parametrize(
+    ("channels", "layers", "kinds"), [(32, 2, ()), (48, 1, (0, 1, 1)), (16, 3, (0,) * 30 + (1,) * 36)]
+)
+def test_native_energies_match_plain_torch(channels, layers, kinds):
+    torch.manual_seed(0)
+    net = PaiNN(channels, layers, 20, length=1.1, sigma_data=0.7, kinds=kinds)
+    for layer in net.film:
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    n = len(kinds) or 13
+    for message in net.messages:  # sums over so many neighbours stay numbers of an ordinary size
+        message.filter.data.mul_(3 / n)
+    network = EnergyNetwork(net, {})
+    network.scale.fill_(2.5)
+    x = (torch.randn(9, n, 3) * n ** (1 / 3) + 3).requires_grad_()  # no whole number of groups
+    u = network(x, native=False)
+    (gradient,) = torch.autograd.grad(u.sum(), x)
+    found, forces = network.with_forces(x)
+    assert (found - u).abs().max() < 1e-6 * u.abs().max() and not found.requires_grad
+    assert (forces + gradient).abs().max() < 1e-5 * gradient.abs().max()
+    broken = x.detach().clone()
+    broken[4, 0, 0] = torch.nan
+    again, _ = network.with_forces(broken)
+    assert torch.isnan(again[4]) and torch.equal(again[:2], found[:2])
+    assert network.with_forces(x[:0])[0].shape == (0,)
 
 
 def test_edge_list_matches_plain_torch(case):

@@ -120,13 +120,14 @@ class Twin(Energy):
 
     def _wall(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """WALL ((r_0 - r) / (WALL_SHARE r_0))^2 of each two atoms nearer than r_0, and forces."""
+        contacts = self.contacts.to(y.device)
+        if not bool((torch.cdist(y, y) < contacts).any()):
+            return y.new_zeros(len(y)), torch.zeros_like(y)
         i, j = torch.tril_indices(self.n_atoms, self.n_atoms, -1, device=y.device)
-        least = self.contacts.to(y.device)[i, j]
+        least = contacts[i, j]
         apart = y[:, i] - y[:, j]
         r = apart.norm(dim=-1)
         short = torch.where(least > 0, (1 - r / least.clamp(min=1e-12)) / WALL_SHARE, 0.0).clamp(min=0.0)
-        if not bool((short > 0).any()):
-            return y.new_zeros(len(y)), torch.zeros_like(y)
         pull = 2 * WALL * short / (WALL_SHARE * least.clamp(min=1e-12)) / r.clamp(min=1e-12)
         force = pull[..., None] * apart
         push = torch.zeros_like(y).index_add_(1, i, force).index_add_(1, j, -force)

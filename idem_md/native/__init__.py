@@ -7,13 +7,16 @@ parts.
 """
 
 from .chains import lj_anneal, lj_mala, lj_tempering
+from .energy_network import energy_network
 from .lennard_jones import count_flop, lj_dem_scores, lj_energy_forces, noise
-from .messages import message, pair_splines
+from .messages import SplineScale, message, pair_splines
 from .module import check_device, instruction_sets, peak_flops
 
 __all__ = [
+    "SplineScale",
     "check_device",
     "count_flop",
+    "energy_network",
     "instruction_sets",
     "lj_anneal",
     "lj_dem_scores",

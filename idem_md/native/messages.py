@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from ..checks import check_int
 from ..errors import UsageError
 from .module import check_batch, check_tensor, native
 
-__all__ = ["message", "pair_splines"]
+__all__ = ["SplineScale", "message", "pair_splines"]
+
+
+class SplineScale(NamedTuple):
+    """K cubic splines of t = (log(r / length + shift) - lo) / width, see `pair_splines`."""
+
+    n_basis: int
+    length: float
+    shift: float
+    lo: float
+    width: float
 
 
 def _check_geometry(knot, spline, unit, a, v, filter) -> None:

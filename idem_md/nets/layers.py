@@ -9,7 +9,7 @@ from torch import nn
 
 from .. import native
 
-__all__ = ["NoiseEmbedding", "RadialSplines", "dense", "perceptron", "silent_linear"]
+__all__ = ["NoiseEmbedding", "RadialSplines", "dense", "dense_layers", "perceptron", "silent_linear"]
 
 
 def dense(n_in: int, n_out: int, bias: bool = True) -> nn.Linear:
@@ -20,6 +20,11 @@ def dense(n_in: int, n_out: int, bias: bool = True) -> nn.Linear:
 def perceptron(n_in: int, n_hidden: int, n_out: int) -> nn.Sequential:
     """Two dense layers with SiLU between."""
     return nn.Sequential(dense(n_in, n_hidden), nn.SiLU(), dense(n_hidden, n_out))
+
+
+def dense_layers(layers: nn.Sequential) -> list[nn.Linear]:
+    """The dense layers of a perceptron, without what lies between."""
+    return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
 
 def silent_linear(n_in: int, n_out: int) -> nn.Linear:
@@ -86,9 +91,14 @@ class RadialSplines(nn.Module):
         outer = (2 - u).clamp(min=0) ** 3 / 6
         return torch.where(u < 1, inner, outer)
 
+    @property
+    def scale(self) -> native.SplineScale:
+        """What the native ops are to know of the splines."""
+        return native.SplineScale(self.n_basis, self.length, self.SHIFT, self.lo, self.width)
+
     def pairs(self, x: torch.Tensor):
         """The same for all pairs of (B, N, D) positions, sparse; see `native.pair_splines`."""
-        return native.pair_splines(x, self.n_basis, self.length, self.SHIFT, self.lo, self.width)
+        return native.pair_splines(x, *self.scale)
 
     def all_pairs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Basis (B, N, N, K) of all pairs of (B, N, D) positions, zero on the diagonal, and directions (B, N, N, D)."""

@@ -19,7 +19,7 @@ from torch import nn
 from .. import native as ops
 from ..errors import UsageError
 from ..systems import System
-from .layers import NoiseEmbedding, RadialSplines, dense, perceptron, silent_linear
+from .layers import NoiseEmbedding, RadialSplines, dense, dense_layers, perceptron, silent_linear
 from .message_passing import MessagePassing
 from .registry import Features, LayeredOptions, register_network
 
@@ -151,6 +151,28 @@ class PaiNN(nn.Module):
         """See `TakesTemperature`."""
         self.temperature = NoiseEmbedding(self.n_scalars, 2)
         self.temperature.mlp[-1] = silent_linear(self.n_scalars, self.n_scalars)
+
+    def has_native_energy(self, x_BND: torch.Tensor) -> bool:
+        """Whether `native.energy_network` takes this network and these positions."""
+        suits = self.cutoff is None and self.temperature is None and self.n_scalars % 16 == 0
+        return suits and x_BND.device.type == "cpu" and x_BND.shape[2] == 3 and len(self.messages) <= 16
+
+    def weights_at(self, log_sigma: float, n_atoms: int) -> tuple[torch.Tensor, ...]:
+        """The weights at one noise level, which is folded into them, but for the field; see `native.energy_network`."""
+        h = self.noise(torch.full((1,), log_sigma, dtype=torch.float32))[0]
+        start = (self.scalar_in.bias + h).expand(n_atoms, -1)
+        if self.kind is not None:
+            start = start + self.kind(self.kinds)
+        along = self.vector_in / math.sqrt(math.exp(2 * log_sigma) + self.sigma_data**2)
+        weights = [start, self.scalar_in.weight.T, along]
+        messages, updates = cast(Iterable[Message], self.messages), cast(Iterable[Update], self.updates)
+        for film, message, update in zip(self.film, messages, updates):
+            scale, shift = (1 + film(h)).chunk(2)
+            (inner, outer), (opened, closed) = dense_layers(message.node), dense_layers(update.gate)
+            weights += [inner.weight * scale, inner.bias + inner.weight @ (shift - 1), outer.weight, outer.bias]
+            weights += [message.filter, update.mix.weight]
+            weights += [opened.weight, opened.bias, closed.weight, closed.bias]
+        return tuple(weights)
 
     def forward(
         self,

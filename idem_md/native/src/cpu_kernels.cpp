@@ -292,6 +292,8 @@ void pair_splines(const SplineArgs&, int64_t, int64_t);
 void pair_splines_backward(const SplineArgs&, int64_t, int64_t);
 void message_forward(const MessageArgs&, int64_t, int64_t);
 void message_backward(const MessageArgs&, int64_t, int64_t, float*);
+int64_t energy_network_floats(const EnergyNetworkArgs&);
+void energy_network(const EnergyNetworkArgs&, int64_t, int64_t, float*);
 #endif
 
 const CpuKernels& kernels() {
@@ -299,9 +301,10 @@ const CpuKernels& kernels() {
                                 energy_forces_any<float>, energy_forces_any<double>, mala_any, tempering_any, anneal_any, dem_scores_any,
                                 noise, fma_loop,
 #if defined(IDEM_SCALAR)
-                                nullptr, nullptr, nullptr, nullptr};
+                                nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 #else
-                                pair_splines, pair_splines_backward, message_forward, message_backward};
+                                pair_splines, pair_splines_backward, message_forward, message_backward,
+                                energy_network_floats, energy_network};
 #endif
   return table;
 }

@@ -4,10 +4,16 @@
 
 namespace idem {
 
+// K splines of the distance, see splines.hpp.
+struct SplineScale {
+  int n_basis;
+  float length, shift, lo, width;
+};
+
 // Cubic-spline coordinates of all pairs i > j, in the order (1,0), (2,0), (2,1), ...
 struct SplineArgs {
-  int n_atoms, n_dims, n_basis;
-  float length, shift, lo, width;
+  int n_atoms, n_dims;
+  SplineScale scale;
   const float* x;           // (B,N,D)
   int32_t* knot;            // (B,P) first of the four basis functions that are not zero
   float* spline;            // (B,P,4) their values
@@ -30,6 +36,16 @@ struct MessageArgs {
   float *gspline, *gunit;   // backward: gradients of spline, unit, or both null
 };
 
+// Energies of an equivariant network in three dimensions, see cpu_energy_network.cpp, and their gradients.
+struct EnergyNetworkArgs {
+  int n_atoms, channels, n_layers;
+  SplineScale scale;
+  const float* weights;     // in the order of `LayerWeights` and `NetworkWeights`
+  const float* x;           // (B,N,3)
+  double* u;                // (B)
+  float* gx;                // (B,N,3)
+};
+
 // Every function works on items [begin, end); items are independent, so the caller may cut the range
 // anywhere that is a multiple of the lane width.
 struct CpuKernels {
@@ -46,7 +62,10 @@ struct CpuKernels {
   void (*pair_splines)(const SplineArgs&, int64_t, int64_t);
   void (*pair_splines_backward)(const SplineArgs&, int64_t, int64_t);
   void (*message_forward)(const MessageArgs&, int64_t, int64_t);
-  void (*message_backward)(const MessageArgs&, int64_t, int64_t, float* gfilter);  // writes gfilter (K,3C)
+  // Writes gfilter (K,3C), unless it is null.
+  void (*message_backward)(const MessageArgs&, int64_t, int64_t, float* gfilter);
+  int64_t (*energy_network_floats)(const EnergyNetworkArgs&);  // that a thread needs to work in
+  void (*energy_network)(const EnergyNetworkArgs&, int64_t, int64_t, float* work);
 };
 
 namespace scalar { const CpuKernels& kernels(); }

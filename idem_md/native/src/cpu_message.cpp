@@ -1,8 +1,6 @@
 // Equivariant message passing over all pairs of small clusters, forward and backward, fused: the filters are
 // cubic splines of the log distance, evaluated for each pair in registers and never stored.
-#include <cmath>
-
-#include "cpu_kernels.hpp"
+#include "splines.hpp"
 
 #define IDEM_RESTRICT __restrict__
 
@@ -88,7 +86,7 @@ inline void geometry_backward(const MessageArgs& m, int64_t pair, int C, const f
 template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int64_t end, float* IDEM_RESTRICT gfilter) {
   const int C = Channels<CC>::get(m.channels), n = m.n_atoms, pairs = n * (n - 1) / 2;
   alignas(64) float w[3 * kMaxChannels], gw[3 * kMaxChannels];
-  for (int k = 0; k < m.n_basis * 3 * C; ++k) gfilter[k] = 0;
+  for (int k = 0; gfilter && k < m.n_basis * 3 * C; ++k) gfilter[k] = 0;
   for (int64_t b = begin; b < end; ++b) {
     const float *a = m.a + b * n * 3 * C, *v = m.v + b * n * D * C, *spline = m.spline + b * pairs * 4;
     const float *unit = m.unit + b * pairs * D, *gs = m.gs + b * n * C, *gv = m.gv + b * n * D * C;
@@ -131,14 +129,16 @@ template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int6
           gaj[2 * C + c] += wv * qi;
           gai[2 * C + c] += wv * qj;
         }
-        float* IDEM_RESTRICT rows = gfilter + (int64_t)knot[p] * 3 * C;
-        const float b0 = spline[4 * p], b1 = spline[4 * p + 1], b2 = spline[4 * p + 2], b3 = spline[4 * p + 3];
+        if (gfilter) {
+          float* IDEM_RESTRICT rows = gfilter + (int64_t)knot[p] * 3 * C;
+          const float b0 = spline[4 * p], b1 = spline[4 * p + 1], b2 = spline[4 * p + 2], b3 = spline[4 * p + 3];
 #pragma omp simd
-        for (int c = 0; c < 3 * C; ++c) {
-          rows[c] += b0 * gw[c];
-          rows[3 * C + c] += b1 * gw[c];
-          rows[6 * C + c] += b2 * gw[c];
-          rows[9 * C + c] += b3 * gw[c];
+          for (int c = 0; c < 3 * C; ++c) {
+            rows[c] += b0 * gw[c];
+            rows[3 * C + c] += b1 * gw[c];
+            rows[6 * C + c] += b2 * gw[c];
+            rows[9 * C + c] += b3 * gw[c];
+          }
         }
         if (m.gspline)
           geometry_backward<D, CC>(m, b * pairs + p, C, m.filter + (int64_t)knot[p] * 3 * C, gw, w + C, ai + C, aj + C,
@@ -147,35 +147,28 @@ template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int6
   }
 }
 
+// The direction from x_j to x_i, and the distance.
+inline float direction(const float* xi, const float* xj, int n_dims, float* e) {
+  float r2 = 0;
+  for (int d = 0; d < n_dims; ++d) {
+    e[d] = xi[d] - xj[d];
+    r2 += e[d] * e[d];
+  }
+  const float r = regular_distance(r2);
+  for (int d = 0; d < n_dims; ++d) e[d] /= r;
+  return r;
+}
+
 }  // namespace
 
-// Distances as spline coordinates: t = (log(r/length + shift) - lo) / width, cubic B-spline weights at t.
 void pair_splines(const SplineArgs& s, int64_t begin, int64_t end) {
   const int n = s.n_atoms, D = s.n_dims, pairs = n * (n - 1) / 2;
   for (int64_t b = begin; b < end; ++b)
     for (int i = 1, p = 0; i < n; ++i)
       for (int j = 0; j < i; ++j, ++p) {
-        const float *xi = s.x + (b * n + i) * D, *xj = s.x + (b * n + j) * D;
-        float dx[3], r2 = 0;
-        for (int d = 0; d < D; ++d) {
-          dx[d] = xi[d] - xj[d];
-          r2 += dx[d] * dx[d];
-        }
-        const float r = std::sqrt(r2 + 1e-12f);
-        for (int d = 0; d < D; ++d) s.unit[(b * pairs + p) * D + d] = dx[d] / r;
-        float t = (std::log(r / s.length + s.shift) - s.lo) / s.width;
-        const float last = (float)(s.n_basis - 4);
-        // A NaN must not become an index; it travels on in the direction instead.
-        t = t > 0.0f ? (t < last + 0.999999f ? t : last + 0.999999f) : 0.0f;
-        int k = (int)t;
-        if (k > s.n_basis - 4) k = s.n_basis - 4;
-        const float q = t - (float)k, o = 1.0f - q;
-        s.knot[b * pairs + p] = k;
-        float* w = s.spline + (b * pairs + p) * 4;
-        w[0] = o * o * o / 6.0f;
-        w[1] = (3.0f * q * q * q - 6.0f * q * q + 4.0f) / 6.0f;
-        w[2] = (3.0f * o * o * o - 6.0f * o * o + 4.0f) / 6.0f;
-        w[3] = q * q * q / 6.0f;
+        const int64_t pair = b * pairs + p;
+        const float r = direction(s.x + (b * n + i) * D, s.x + (b * n + j) * D, D, s.unit + pair * D);
+        s.knot[pair] = spline_weights(s.scale, r, s.spline + 4 * pair);
       }
 }
 
@@ -187,26 +180,11 @@ void pair_splines_backward(const SplineArgs& s, int64_t begin, int64_t end) {
     for (int k = 0; k < n * D; ++k) gx[k] = 0;
     for (int i = 1, p = 0; i < n; ++i)
       for (int j = 0; j < i; ++j, ++p) {
-        const float *xi = s.x + (b * n + i) * D, *xj = s.x + (b * n + j) * D;
         const float *g = s.gspline + (b * pairs + p) * 4, *ge = s.gunit + (b * pairs + p) * D;
-        float e[3], r2 = 0, along = 0;
-        for (int d = 0; d < D; ++d) {
-          e[d] = xi[d] - xj[d];
-          r2 += e[d] * e[d];
-        }
-        const float r = std::sqrt(r2 + 1e-12f), last = (float)(s.n_basis - 4);
-        for (int d = 0; d < D; ++d) {
-          e[d] /= r;
-          along += ge[d] * e[d];
-        }
-        const float inner = r / s.length + s.shift, t = (std::log(inner) - s.lo) / s.width;
-        float slope = 0;  // of the energy with r; none where t is clamped
-        if (t > 0.0f && t < last + 0.999999f) {
-          const int k = (int)t < s.n_basis - 4 ? (int)t : s.n_basis - 4;
-          const float q = t - (float)k, o = 1.0f - q;
-          slope = 0.5f * (-o * o * g[0] + (3.0f * q * q - 4.0f * q) * g[1] + (4.0f * o - 3.0f * o * o) * g[2] + q * q * g[3]);
-          slope /= inner * s.length * s.width;
-        }
+        float e[3], along = 0;
+        const float r = direction(s.x + (b * n + i) * D, s.x + (b * n + j) * D, D, e);
+        for (int d = 0; d < D; ++d) along += ge[d] * e[d];
+        const float slope = spline_slope(s.scale, r, g);
         for (int d = 0; d < D; ++d) {
           const float pull = (ge[d] - along * e[d]) / r + slope * e[d];
           gx[i * D + d] += pull;

@@ -274,7 +274,7 @@ double peak_flops(int64_t n, const Place& place) {
 void pair_splines(In<float> x, Out<int32_t> knot, Out<float> spline, Out<float> unit, int n_basis, float length,
                   float shift, float lo, float width, int threads) {
   const CpuKernels& k = select("");
-  const idem::SplineArgs a{(int)x.shape(1), (int)x.shape(2), n_basis, length, shift, lo, width,
+  const idem::SplineArgs a{(int)x.shape(1), (int)x.shape(2), {n_basis, length, shift, lo, width},
                            x.data(), knot.data(), spline.data(), unit.data(), nullptr, nullptr, nullptr};
   spread((int64_t)x.shape(0), 16, threads, [&](int64_t b, int64_t e) { k.pair_splines(a, b, e); });
 }
@@ -282,7 +282,7 @@ void pair_splines(In<float> x, Out<int32_t> knot, Out<float> spline, Out<float> 
 void pair_splines_backward(In<float> x, In<float> gspline, In<float> gunit, Out<float> gx, int n_basis, float length,
                            float shift, float lo, float width, int threads) {
   const CpuKernels& k = select("");
-  const idem::SplineArgs a{(int)x.shape(1), (int)x.shape(2), n_basis, length, shift, lo, width, x.data(),
+  const idem::SplineArgs a{(int)x.shape(1), (int)x.shape(2), {n_basis, length, shift, lo, width}, x.data(),
                            nullptr, nullptr, nullptr, gspline.data(), gunit.data(), gx.data()};
   spread((int64_t)x.shape(0), 16, threads, [&](int64_t b, int64_t e) { k.pair_splines_backward(a, b, e); });
 }
@@ -324,6 +324,18 @@ void message_backward(In<int32_t> knot, In<float> spline, In<float> unit, In<flo
   std::fill(total, total + size, 0.0f);
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t i = 0; i < size; ++i) total[i] += partial[b * size + i];
+}
+
+void energy_network(In<float> x, In<float> weights, Out<double> u, Out<float> gx, int channels, int n_layers, int n_basis,
+                    float length, float shift, float lo, float width, int threads) {
+  const CpuKernels& k = select("");
+  const idem::EnergyNetworkArgs a{(int)x.shape(1), channels, n_layers, {n_basis, length, shift, lo, width},
+                                  weights.data(), x.data(), u.data(), gx.data()};
+  const int64_t n = (int64_t)x.shape(0), floats = k.energy_network_floats(a), t = std::max(threads, 1);
+  spread(n, std::max<int64_t>((n + t - 1) / t, 1), threads, [&](int64_t b, int64_t e) {
+    std::vector<float> work(floats);
+    k.energy_network(a, b, e, work.data());
+  });
 }
 
 }  // namespace
@@ -371,4 +383,6 @@ NB_MODULE(_native, m) {
         "threads"_a);
   m.def("message_backward", &message_backward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "gs"_a,
         "gv"_a, "ga"_a, "gvin"_a, "gfilter"_a, "gspline"_a, "gunit"_a, "threads"_a);
+  m.def("energy_network", &energy_network, "x"_a, "weights"_a, "u"_a, "gx"_a, "channels"_a, "n_layers"_a, "n_basis"_a,
+        "length"_a, "shift"_a, "lo"_a, "width"_a, "threads"_a);
 }
