@@ -71,7 +71,7 @@ EDGES = {
         "twin",
         "checkpoint",
     },
-    "ensemble": {"systems", "chains"},
+    "ensemble": {"energies", "systems", "chains"},
     "tuning": {
         "energies",
         "systems",

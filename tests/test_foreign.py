@@ -25,11 +25,10 @@ from openmm import app, unit
 import idem_md
 from idem_md.baselines import ENGINES
 from idem_md.chains import run_mala
-from idem_md.energies import ASE, GaussianMixture, LennardJones, OpenMM
+from idem_md.energies import ASE, GaussianMixture, LennardJones, OpenMM, Topology
 from idem_md.energies.ase import _apart
 from idem_md.ensemble import refuse_other_potential
 from idem_md.errors import EnergyError, UsageError
-from idem_md.systems.topology import openmm_topology
 from idem_md.testing import check_energy, loose_lattice
 
 
@@ -179,7 +178,7 @@ def periodic(system):
         (lambda s: s.setParticleMass(1, 0.0), {}, "no particles without mass"),
         (lambda s: None, dict(temperature=-3), "temperature: expected"),
         (lambda s: None, dict(platform="GPU9"), "platform: expected"),
-        (lambda s: None, dict(topology=openmm_topology(["Ar"])), "topology: expected 3"),
+        (lambda s: None, dict(topology=Topology.loose(["Ar"]).openmm(["Ar"])), "topology: expected 3"),
         (lambda s: None, dict(workers=2, executor=ThreadPoolExecutor(1)), "workers, executor: expected one"),
         (lambda s: s.removeForce(0), dict(trap=0), "trap: expected a positive"),
     ],
@@ -379,7 +378,9 @@ def test_external_fields_and_unbound_ions_are_refused():
 
 def test_force_fields_refuse_other_numbers_of_atoms():
     with pytest.raises(ValueError, match="expected 13 atoms"):
-        app.ForceField("idem_md/lj13.xml").createSystem(openmm_topology(["Ar"] * 12), nonbondedMethod=app.NoCutoff)
+        app.ForceField("idem_md/lj13.xml").createSystem(
+            Topology.loose(["Ar"] * 12).openmm(["Ar"] * 12), nonbondedMethod=app.NoCutoff
+        )
 
 
 def test_chains_of_a_single_point_keep_its_place():

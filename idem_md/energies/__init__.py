@@ -26,6 +26,7 @@ from .capabilities import (
 from .floor import Floor
 from .lennard_jones import LennardJones, lennard_jones_reference
 from .scaled import Scaled
+from .topology import COVALENT, Topology
 from .twin import Twin
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASE",
+    "COVALENT",
     "AnnealRun",
     "ChainRun",
     "DemScores",
@@ -57,6 +59,7 @@ __all__ = [
     "Scalable",
     "Scaled",
     "TemperingRun",
+    "Topology",
     "Twin",
     "fastest_platform",
     "lennard_jones_reference",

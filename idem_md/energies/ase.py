@@ -18,6 +18,7 @@ from ..checks import check_float
 from ..errors import UsageError
 from ..units import Units, in_angstrom, in_kelvin
 from .foreign import ForeignEnergy, Recipe
+from .topology import Topology
 
 __all__ = ["ASE"]
 
@@ -112,6 +113,7 @@ class ASE(ForeignEnergy):
         self.calculator_name = named if isinstance(named, str) else type(calculator).__name__
         super().__init__(len(atoms), 3, AseRecipe(bare, calculator, units), units, reference=atoms.positions, **options)
         self.elements = tuple(atoms.get_chemical_symbols())
+        self.topology = Topology.of_atoms(bare)
 
     @property
     def parameters(self) -> dict:

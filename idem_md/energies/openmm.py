@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import openmm
@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..geometry import cubic_lattice
 from ..units import Units, in_angstrom, in_kelvin
 from .foreign import ForeignEnergy, Recipe
+from .topology import COVALENT, Topology
 
 __all__ = ["OpenMM", "fastest_platform"]
 
@@ -170,6 +171,7 @@ class OpenMM(ForeignEnergy):
         recipe = OpenMMRecipe(xml, self.platform, units, check_int("n_dims", n_dims, 2, 3))
         super().__init__(n, n_dims, recipe, units, **options)
         self.elements = _elements(system, topology)
+        self.topology = _topology(system, topology, self.elements)
 
     @property
     def parameters(self) -> dict:
@@ -177,6 +179,20 @@ class OpenMM(ForeignEnergy):
         forces = openmm.XmlSerializer.deserialize(self.xml).getForces()
         names = sorted(type(f).__name__ for f in forces)
         return {"forces": names, "platform": self.platform, **super().parameters}
+
+
+def _topology(system, topology, elements: tuple[str, ...]) -> Topology | None:
+    """Names and bonds by the topology, or bonds by the force field, if there are any."""
+    found = None if topology is None else Topology.of_openmm(topology)
+    if found is not None and found.bonds:
+        return found
+    forces = (force for force in system.getForces() if isinstance(force, openmm.HarmonicBondForce))
+    bonds = [tuple(force.getBondParameters(k)[:2]) for force in forces for k in range(force.getNumBonds())]
+    if not bonds or not COVALENT.issuperset(elements):
+        return None
+    if found is not None:
+        return replace(found, bonds=tuple(bonds), source="force field")
+    return Topology.of_bonds(elements, bonds, "force field")
 
 
 def _elements(system, topology) -> tuple[str, ...]:

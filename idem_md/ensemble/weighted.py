@@ -341,7 +341,7 @@ class WeightedEnsemble:
     def to_mdtraj(self) -> mdtraj.Trajectory:
         """MDTraj trajectory (nm) of all samples, in the order of the weights, which stay with the ensemble; failed ones
         have positions of NaN."""
-        return to_trajectory(self.positions, self.system.elements, self.system.units)
+        return to_trajectory(self.positions, self.system.elements, self.system.units, self.system.named_atoms)
 
     def to_ase(self) -> list[ase.Atoms]:
         """ASE atoms (Å) with the energy in eV, ``info["log_weight"]`` and ``info["sample"]``, the number of the sample.
@@ -353,7 +353,8 @@ class WeightedEnsemble:
     def _contents(self, record: dict[str, Any]) -> Contents:
         """Samples and record as file formats take them."""
         x, u, log_w = self.positions, self.energies, self.log_weights
-        return Contents(x, u, log_w, record, self.system.elements, self.system.units)
+        system = self.system
+        return Contents(x, u, log_w, record, system.elements, system.units, system.named_atoms)
 
 
 def load_ensemble(path) -> WeightedEnsemble:

@@ -12,10 +12,9 @@ import numpy as np
 from ..errors import UsageError
 from ..units import Units, as_numbers, in_angstrom, in_kelvin, trap_stiffness
 from .exchanges import refuse_unlike
-from .topology import openmm_topology
 
 if TYPE_CHECKING:
-    from ..energies import Energy
+    from ..energies import Energy, Topology
 
 __all__ = ["Potential", "System", "nearest_neighbour_distance"]
 
@@ -85,12 +84,14 @@ class System:
         Mean of u and its standard error by long MCMC, for reports; never used in training or sampling.
     labels : tuple of int, optional
         Which atoms are alike: the network treats those of one label as interchangeable. By default atoms of one element
-        are; in a molecule whose atoms of one element are not equivalent, give them labels of their own.
+        are. `of_energy` finds them for molecules.
     n_dims : int
     parameters : mapping
         Of the energy, as in its ``parameters``.
     geometry : tuple of tuple of float, optional
-        An ordinary configuration, shape (N, D), reduced length, about its centroid; not kept in files.
+        An ordinary configuration, shape (N, D), reduced length, about its centroid; kept in files for molecules alone.
+    topology : Topology, optional
+        Names, residues and bonds of the atoms of a molecule.
     """
 
     name: str
@@ -104,6 +105,7 @@ class System:
     n_dims: int = 3
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     geometry: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False, compare=False)
+    topology: Topology | None = field(default=None, repr=False, compare=False)
 
     def energy(self) -> Energy:
         """The energy, with a call counter of its own at zero."""
@@ -173,7 +175,14 @@ class System:
 
     def openmm_topology(self):
         """The atoms as an `openmm.app.Topology`, which the force fields of this package accept."""
-        return openmm_topology(self.elements)
+        return self.named_atoms.openmm(self.elements)
+
+    @property
+    def named_atoms(self) -> Topology:
+        """The topology, or that of loose atoms."""
+        from ..energies import Topology
+
+        return Topology.loose(self.elements) if self.topology is None else self.topology
 
     def describe(self) -> dict[str, Any]:
         """What checkpoints and ensembles carry, as JSON: all but the energy, and that too if it is native
@@ -185,7 +194,9 @@ class System:
         potential = None
         if isinstance(energy, LennardJones) and type(energy).evaluate is LennardJones.evaluate:
             potential = {"lennard_jones": energy.parameters}
+        molecule = {} if self.topology is None else {"topology": self.topology.table(), "geometry": self.geometry}
         return {
+            **molecule,
             "name": self.name,
             "potential": potential,
             "description": self.description,
@@ -206,6 +217,8 @@ class System:
         KeyError, TypeError, ValueError
             Not such a table.
         """
+        from ..energies import Topology
+
         name, elements, n_dims = str(table["name"]), tuple(map(str, table["elements"])), int(table.get("n_dims", 3))
         make: Callable[[], Energy] = _Unknown(name)
         parameters: Mapping[str, Any] = {}
@@ -217,6 +230,7 @@ class System:
                 parameters = make().parameters
             except UsageError as error:
                 raise ValueError(str(error)) from None
+        topology, geometry = table.get("topology"), table.get("geometry")
         return cls(
             name,
             str(table["description"]),
@@ -227,6 +241,8 @@ class System:
             labels=None if table["labels"] is None else tuple(map(int, table["labels"])),
             n_dims=n_dims,
             parameters=parameters,
+            geometry=None if geometry is None else tuple(tuple(map(float, row)) for row in geometry),
+            topology=None if topology is None else Topology.of_table(topology, len(elements)),
         )
 
     @classmethod
@@ -238,11 +254,13 @@ class System:
         energy : Energy with the attributes ``units`` (Units) and ``elements`` (a symbol an atom)
             An `energies.ASE`, an `energies.OpenMM`, or one of your own. Its ``length_angstrom`` had best be near the
             distance of nearest neighbours, which is what the presets are written for; see `nearest_neighbour_distance`.
+            With an attribute ``topology`` (Topology) that has bonds it is a molecule.
         positions : array, shape (N, 3), in Å, or an OpenMM quantity
         name : str
             May not be that of a built-in system.
         labels : sequence of int, optional
-            See the class.
+            See the class. By default those of a molecule's bonds, if exchanges of such atoms leave the energy as it is,
+            and else one for each atom: two atoms are alike if exchanging just these two changes no bond.
 
         Raises
         ------
@@ -273,8 +291,12 @@ class System:
         centred = (x - x.mean(0)) / energy.units.length_angstrom
         if not centred.any():
             raise UsageError("positions: expected an ordinary geometry, got all atoms in one place")
-        labels = None if labels is None else tuple(check_int("labels", k) for k in labels)
-        lowest = refuse_unlike(energy, centred, _kinds(labels or energy.elements), energy.elements)
+        topology: Topology | None = getattr(energy, "topology", None)
+        if labels is not None:
+            labels = tuple(check_int("labels", k) for k in labels)
+            lowest = refuse_unlike(energy, centred, _kinds(labels), energy.elements)
+        else:
+            labels, lowest = _alike(energy, centred, topology)
         if energy.users_code:
             energy = copy.copy(energy)
             energy.floor = Floor.of(lowest, tuple(energy.elements), energy.units.length_angstrom)
@@ -289,7 +311,23 @@ class System:
             n_dims=energy.n_dims,
             parameters=energy.parameters,
             geometry=tuple(map(tuple, centred.tolist())),
+            topology=topology,
         )
+
+
+def _alike(energy: Any, x: np.ndarray, topology: Topology | None) -> tuple[tuple[int, ...] | None, float]:
+    """Labels by the bonds of a molecule, or None where elements say the same; and the energy of the geometry."""
+    elements = energy.elements
+    if topology is None or not topology.bonds:
+        return None, refuse_unlike(energy, x, _kinds(elements), elements)
+    labels = topology.labels(elements)
+    pairs = set(zip(labels, elements))
+    if len(pairs) == len(set(elements)):
+        return None, refuse_unlike(energy, x, _kinds(elements), elements)
+    try:
+        return labels, refuse_unlike(energy, x, labels, elements)
+    except UsageError:  # bonded alike, and yet told apart by the potential: each atom for itself
+        return tuple(range(len(x))), refuse_unlike(energy, x, range(len(x)), elements)
 
 
 def _kinds(labels: Sequence) -> tuple[int, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from ..energies import COVALENT
 from ..errors import UsageError
 from ..systems import System
 from .config import TrainingConfig
-from .elements import COVALENT
 from .ladder import Ladder, first_ladder
 from .ranks import Ranks
 

@@ -10,13 +10,12 @@ from importlib.resources import files
 from typing import Any
 
 from ..checks import check_int, check_range
-from ..energies import NativeChains
+from ..energies import COVALENT, NativeChains
 from ..errors import UsageError
 from ..registry import Registry
 from ..systems import SYSTEMS, System, get_system
 from ..tables import tomllib
 from .config import TrainingConfig
-from .elements import COVALENT
 from .first_buffer import FirstBuffer, calls_an_iteration
 from .ranks import ALONE
 

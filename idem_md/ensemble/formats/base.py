@@ -18,7 +18,9 @@ from ...units import Units
 if TYPE_CHECKING:
     import mdtraj
 
-__all__ = ["FORMATS", "WEIGHTS_ARE", "Contents", "Format", "register_format", "save_whole", "to_trajectory", "topology"]
+    from ...energies import Topology
+
+__all__ = ["FORMATS", "WEIGHTS_ARE", "Contents", "Format", "register_format", "save_whole", "to_trajectory"]
 
 # What files say of their log weights, by kind of ensemble.
 WEIGHTS_ARE = {
@@ -40,6 +42,8 @@ class Contents:
         Provenance, system and kind of weights; JSON.
     elements : tuple of str
     units : Units
+    topology : Topology
+        Names, residues and bonds; that of loose atoms if there are no others.
     """
 
     positions: np.ndarray
@@ -48,16 +52,17 @@ class Contents:
     record: Mapping[str, Any]
     elements: tuple[str, ...]
     units: Units
+    topology: Topology
 
     @cached_property
     def trajectory(self) -> mdtraj.Trajectory:
         """In nm, float32."""
-        return to_trajectory(self.positions, self.elements, self.units)
+        return to_trajectory(self.positions, self.elements, self.units, self.topology)
 
     def trajectories(self) -> Iterator[mdtraj.Trajectory]:
         """The same in blocks, for files that are written one after the other."""
         for rows in blocks_of(self.positions):
-            yield to_trajectory(self.positions[rows], self.elements, self.units)
+            yield to_trajectory(self.positions[rows], self.elements, self.units, self.topology)
 
     @property
     def angstrom(self) -> np.ndarray:
@@ -112,21 +117,11 @@ def spatial(positions: np.ndarray) -> np.ndarray:
     return np.pad(positions, [(0, 0), (0, 0), (0, 3 - positions.shape[2])])
 
 
-def topology(elements: tuple[str, ...]) -> mdtraj.Topology:
-    """One chain, one residue an atom, as OpenMM and MDTraj describe noble gases."""
-    import mdtraj
-
-    top = mdtraj.Topology()
-    chain = top.add_chain()
-    for symbol in elements:
-        kind = mdtraj.element.virtual if symbol == "X" else mdtraj.element.get_by_symbol(symbol)
-        top.add_atom(symbol, kind, top.add_residue(symbol.upper(), chain))
-    return top
-
-
-def to_trajectory(positions: np.ndarray, elements: tuple[str, ...], units: Units) -> mdtraj.Trajectory:
+def to_trajectory(
+    positions: np.ndarray, elements: tuple[str, ...], units: Units, topology: Topology
+) -> mdtraj.Trajectory:
     """MDTraj trajectory (nm, float32) of reduced positions (n, N, D); two dimensions get z = 0."""
     import mdtraj
 
     xyz = spatial(units.to_angstrom(np.asarray(positions, dtype=np.float64)) / 10.0)
-    return mdtraj.Trajectory(xyz.astype(np.float32), topology(elements))
+    return mdtraj.Trajectory(xyz.astype(np.float32), topology.mdtraj(elements))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .base import Contents, register_format
 
 if TYPE_CHECKING:
@@ -21,12 +23,26 @@ def write_extxyz(path: Path, contents: Contents) -> None:
     ase.io.write(path, to_atoms(contents), format="extxyz")
 
 
+def _names(contents: Contents) -> dict[str, np.ndarray]:
+    """Names and residues of a molecule's atoms, as ASE calls them when it reads a PDB."""
+    top = contents.topology
+    if not top.bonds:
+        return {}
+    residues = [top.residues[k] for k in top.residue_of]
+    numbers = [int(number) if number.isdigit() else k + 1 for (_, number, _), k in zip(residues, top.residue_of)]
+    return {
+        "atomtypes": np.array(top.names),
+        "residuenames": np.array([name for name, _, _ in residues]),
+        "residuenumbers": np.array(numbers),
+    }
+
+
 def to_atoms(contents: Contents) -> list[ase.Atoms]:
     """What `write_extxyz` writes; ``info["sample"]`` is the number of the sample among all, failed ones included."""
     import ase
     from ase.calculators.singlepoint import SinglePointCalculator
 
-    x, kT, frames = contents.angstrom, contents.units.kT_eV, []
+    x, kT, frames, names = contents.angstrom, contents.units.kT_eV, [], _names(contents)
     for k in contents.alive.nonzero()[0].tolist():
         info = {
             "log_weight": float(contents.log_weights[k]),
@@ -34,6 +50,7 @@ def to_atoms(contents: Contents) -> list[ase.Atoms]:
             "sample": k,
         }
         atoms = ase.Atoms(contents.elements, positions=x[k], info=info)
+        atoms.arrays.update({key: column.copy() for key, column in names.items()})
         atoms.calc = SinglePointCalculator(atoms, energy=float(contents.energies[k]) * kT)
         frames.append(atoms)
     return frames

@@ -32,6 +32,11 @@ def write_h5md(path: Path, contents: Contents) -> None:
         box.attrs["dimension"], box.attrs["boundary"] = 3, np.array([b"none"] * 3)
         atoms["species"] = np.array(contents.elements, dtype="S")
 
+        if contents.topology.bonds:
+            bonds = file.create_dataset("connectivity/bonds", data=np.array(contents.topology.bonds, dtype=np.int32))
+            bonds.attrs["particles_group"] = atoms.ref
+            atoms["name"] = np.array(contents.topology.names, dtype="S")
+
         def series(name: str, values: np.ndarray, unit: str) -> None:
             group = file.create_group(name)
             group["step"], group["time"], group["value"] = steps, steps.astype(float), values
