@@ -86,7 +86,7 @@ EDGES = {
     "distillation": {"nets", "diffusion", "tensor_files", "checkpoint", "training"},
     "sampler": {"native", "energies", "systems", "chains", "diffusion", "twin", "checkpoint", "ensemble", "training"},
     "baselines": {"energies", "systems", "chains", "ensemble"},
-    "analysis": {"energies", "chains", "ensemble"},
+    "analysis": {"energies", "systems", "chains", "ensemble"},
     "report": {"ensemble", "analysis"},
     "measurements": {
         "native",

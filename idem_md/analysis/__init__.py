@@ -1,7 +1,9 @@
 """What can be measured on ensembles: observables, distributions, distances, and the protocols of published numbers."""
 
 from .bootstrap import bootstrap
+from .chemistry import Departure, departures
 from .coverage import Coverage, Minima, coverage, minima
+from .dihedrals import is_torsion, torsion_values, torsions_of
 from .distances import (
     aligned_distance,
     aligned_w2,
@@ -21,6 +23,7 @@ from .distributions import (
     require_ess,
 )
 from .findings import ANALYSES, Finding, analyse, register_analysis
+from .maps import FreeEnergyMap, free_energy_map
 from .observables import OBSERVABLES, Observable, radius_of_gyration, register_observable
 from .protocols import Reference, exploded, raw_metrics, weighted_metrics
 from .steinhardt import steinhardt
@@ -30,7 +33,9 @@ __all__ = [
     "ANALYSES",
     "Coverage",
     "Curve",
+    "Departure",
     "Finding",
+    "FreeEnergyMap",
     "Minima",
     "OBSERVABLES",
     "Observable",
@@ -40,12 +45,15 @@ __all__ = [
     "analyse",
     "bootstrap",
     "coverage",
+    "departures",
     "distribution",
     "energy_distribution",
     "energy_w2",
     "exploded",
+    "free_energy_map",
     "free_energy_profile",
     "heat_capacity",
+    "is_torsion",
     "minima",
     "mode_weights",
     "negative_log_likelihood",
@@ -60,6 +68,8 @@ __all__ = [
     "require_ess",
     "reweighted",
     "steinhardt",
+    "torsion_values",
+    "torsions_of",
     "trap_energies",
     "total_variation",
     "weighted_metrics",

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+
 from ..ensemble import WeightedEnsemble
 from ..errors import IdemError, MissingPackage, ResultError, UsageError
 from ..registry import Registry
+from .basins import FULL_TURN, Basin, basins
+from .dihedrals import TORSIONS, is_torsion, torsion_values
 from .distributions import (
     MIN_ESS_FOR_SHAPES,
     Curve,
@@ -37,6 +41,8 @@ class Finding:
         A weighted mean with its standard error, if there is one.
     curve : Curve or None
         A distribution or a profile.
+    basins : tuple of Basin
+        Of a profile along a torsion.
     refused : str
         Why there is nothing; empty otherwise.
     """
@@ -46,6 +52,7 @@ class Finding:
     value: float | None = None
     error: float | None = None
     curve: Curve | None = None
+    basins: tuple[Basin, ...] = ()
     refused: str = ""
 
 
@@ -89,6 +96,8 @@ def _rdf(e: WeightedEnsemble) -> Finding:
 
 def _values(e: WeightedEnsemble, name: str):
     """Values of an observable of positions, in Å, and their unit."""
+    if is_torsion(name):
+        return torsion_values(e, name), "°"
     power = POWERS.get(name)
     values = OBSERVABLES[name](e.positions[e.alive])
     if not power:
@@ -97,8 +106,10 @@ def _values(e: WeightedEnsemble, name: str):
 
 
 def _of_observable(name: str, e: WeightedEnsemble) -> Finding:
-    """Mean and distribution; of several values a sample, those of all."""
+    """Mean and distribution; of several values a sample, those of all. An angle has no mean."""
     values, unit = _values(e, name)
+    if is_torsion(name):
+        return Finding(name, unit, curve=distribution(e, values, FULL_TURN, f"{name} (°)", "probability density (1/°)"))
     value, error = mean_of(e, values.reshape(len(values), -1).mean(1), name)
     label = f"{name} ({unit})" if unit else name
     of = f"probability density (1/{unit})" if unit else "probability density"
@@ -116,9 +127,26 @@ def find(name: str) -> Analysis:
     """
     if name in ANALYSES:
         return ANALYSES[name]
-    if name in OBSERVABLES:
+    if name in OBSERVABLES or is_torsion(name):
         return partial(_of_observable, name)
-    raise UsageError(f"observable: expected some of {', '.join([*ANALYSES, *OBSERVABLES])}, got {name!r}")
+    known = ", ".join([*ANALYSES, *OBSERVABLES, "dihedral:i,j,k,l", *TORSIONS])
+    raise UsageError(f"observable: expected some of {known}, got {name!r}")
+
+
+def observed(e: WeightedEnsemble, name: str) -> tuple[np.ndarray, str]:
+    """Values of an observable, or the energy, of the samples of some weight, and what to call them.
+
+    Raises
+    ------
+    UsageError
+        There is none of that name.
+    """
+    if name == "energy":
+        return e.energies[e.alive], "energy (kT)"
+    if not is_torsion(name):
+        OBSERVABLES.find(name)
+    values, unit = _values(e, name)
+    return values, f"{name} ({unit})" if unit else name
 
 
 def profile(e: WeightedEnsemble, name: str) -> Finding:
@@ -131,14 +159,12 @@ def profile(e: WeightedEnsemble, name: str) -> Finding:
     ResultError
         Too few effective samples.
     """
-    if name == "energy":
-        values, unit = e.energies[e.alive], "kT"
-    else:
-        OBSERVABLES.find(name)
-        values, unit = _values(e, name)
+    values, label = observed(e, name)
     if values.ndim != 1:
         raise UsageError(f"profile: expected an observable of one value a sample, got {name!r}")
-    label = f"{name} ({unit})" if unit else name
+    if is_torsion(name):
+        curve = free_energy_profile(e, values, FULL_TURN, label)
+        return Finding(f"free energy along {name}", curve=curve, basins=basins(e, values, curve))
     return Finding(f"free energy along {name}", curve=free_energy_profile(e, values, variable=label))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..progress import working
+from ..rounding import with_error
 from .console import check_png, picture, print_json
 from .drawing import network_of
 from .potential import CalculatorOption, XmlOption, explaining_potentials, system_of_network
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ..sampler import Sampler
 
 __all__ = ["check"]
+
+# Ways in which samples have left the molecule that are listed.
+MOST_DEPARTURES = 10
 
 
 @explaining_potentials
@@ -43,7 +47,7 @@ def check(
     calls for each of N samples and as many points of noise.
     """
     with working() as work:
-        from ..analysis import coverage
+        from ..analysis import coverage, departures
         from ..ensemble import load_ensemble
         from ..errors import UsageError
         from ..files import claimed
@@ -67,6 +71,10 @@ def check(
             "advice": e.advice,
         }
         facts |= {f"twin_{key}": value for key, value in e.provenance.get("twin_error", {}).items()}
+        if e.system.chemistry is not None:
+            facts["departures"] = [
+                one._asdict() | {"error": finite_or_none(one.error)} for one in departures(e)[:MOST_DEPARTURES]
+            ]
         if plot is not None:
             from ..report.figures import plot_weights
 
@@ -147,6 +155,11 @@ def _print(e: WeightedEnsemble, facts: dict[str, Any]) -> None:
     grid.add_row("Pareto k", shown("pareto_k") + " (up to 0.7 errors can be trusted)")
     grid.add_row("log Z", shown("log_z"))
     grid.add_row("log Z is at least", shown("log_z_lower"))
+    for one in facts.get("departures", []):
+        share = with_error(100 * one["share"], None if one["error"] is None else 100 * one["error"])
+        grid.add_row(one["what"], f"{one['samples']} samples, {share} percent of the weight")
+    if facts.get("departures") == []:
+        grid.add_row("chemistry", "that of the molecule in all samples: bonds, stereocentres, amides, double bonds")
     if "twin_spread" in facts:
         grid.add_row("u_twin - u", f"spread {facts['twin_spread']:.2f} kT, at most {facts['twin_largest']:.1f} kT")
         grid.add_row("effective by the twin alone", f"{100 * facts['twin_ess_fraction']:.1f}%")

@@ -12,7 +12,7 @@ HOW, HELP = "How", "Help"
 # Names of parameters mean the same in every command; those that are not here say how.
 GROUPS = {
     "What to sample": "system temperature temperatures calculator xml labels trap twin twin_calculator sampler "
-    "reference observable profile",
+    "reference observable profile free_energy_map",
     "How much": "n ess nfe minutes max_energy_calls energy_calls steps candidates pilot minima repeats batch samples",
     HOW: "",
     "Where to": "out overwrite resume plot as_json",

@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..analysis import Curve, distribution, heat_capacity, pair_distances
+from ..analysis import Curve, FreeEnergyMap, distribution, heat_capacity, pair_distances
 from ..ensemble import WeightedEnsemble
 from ..ensemble.estimators import MIN_ESS_FOR_ERRORS, log_mean_weight
 
@@ -20,6 +20,7 @@ __all__ = [
     "plot_energies",
     "plot_heat_capacity",
     "plot_histograms",
+    "plot_map",
     "plot_weights",
     "save_png",
     "span",
@@ -146,6 +147,18 @@ def plot_energies(ensembles: Mapping[str, WeightedEnsemble], file) -> None:
     axis.set_title(f"{name}: energies of raw samples over those of {next(iter(ensembles))} ones", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
+    save_png(figure, file)
+
+
+def plot_map(found: FreeEnergyMap, file) -> None:
+    """Write a free energy along two observables as PNG, with its standard errors beside it."""
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, values, title in ((left, found.values, "free energy (kT)"), (right, found.errors, "standard error (kT)")):
+        top = float(np.nanquantile(values, 0.98))
+        shown = axes.pcolormesh(found.x_edges, found.y_edges, values.T, vmin=0.0, vmax=top, cmap="viridis")
+        figure.colorbar(shown, ax=axes, label=title, extend="max")
+        axes.set(xlabel=found.x, ylabel=found.y, title=title)
     save_png(figure, file)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
-from ..analysis import OBSERVABLES, Curve
+from ..analysis import OBSERVABLES, Curve, torsion_values, torsions_of
 from ..ensemble import WeightedEnsemble
 from ..ensemble.estimators import log_mean_weight
 from .figures import COLOURS, densities, density_edges, named
@@ -17,6 +18,8 @@ __all__ = ["Plot", "plots", "structures"]
 
 # Structures to look at, of each ensemble; points of a plane that are drawn.
 HEAVIEST, POINTS = 6, 2000
+# Torsions of a molecule that are drawn.
+MOST_TORSIONS = 4
 # Atoms nearer than so many times the median distance of nearest neighbours are joined.
 REACH = 1.35
 
@@ -143,6 +146,9 @@ def plots(ensembles: Mapping[str, WeightedEnsemble]) -> list[Plot]:
         ):
             spec = _densities(ensembles, observed(name), x, "probability density (1/Å)")
             found.append(Plot(key, title, captions[name], spec))
+        for name in torsions_of(first.system)[:MOST_TORSIONS]:
+            spec = _densities(ensembles, partial(torsion_values, name=name), f"{name} (°)", "probability density (1/°)")
+            found.append(Plot(name, f"Torsion {name}", "From −180 to 180 degrees, by weight.", spec))
     else:
         caption = f"Up to {POINTS} samples of each, drawn by weight."
         found.append(Plot("plane", "Where the particle is", caption, _plane(ensembles)))
@@ -163,11 +169,11 @@ def structures(ensembles: Mapping[str, WeightedEnsemble]) -> dict[str, list[dict
         if e.positions.shape[1] < 2:
             return {}
         chosen = np.argsort(-e.log_weights, kind="stable")[:HEAVIEST]
-        w = None if e.kind == "raw" else e.weights
+        w, bonds = None if e.kind == "raw" else e.weights, e.system.named_atoms.bonds
         out[label] = [
             {
                 "name": f"{k}: {e.energies[k]:.1f} kT" + ("" if w is None else f", {100 * w[k]:.2g}%"),
-                "data": _atoms(e.system.units.to_angstrom(e.positions[k]), e.system.elements),
+                "data": _atoms(e.system.units.to_angstrom(e.positions[k]), e.system.elements, bonds),
             }
             for k in chosen
             if np.isfinite(e.positions[k]).all()
@@ -175,12 +181,16 @@ def structures(ensembles: Mapping[str, WeightedEnsemble]) -> dict[str, list[dict
     return out
 
 
-def _atoms(x: np.ndarray, elements: tuple[str, ...]) -> list[dict[str, Any]]:
+def _atoms(x: np.ndarray, elements: tuple[str, ...], known: tuple[tuple[int, int], ...]) -> list[dict[str, Any]]:
+    """Atoms and bonds; those of a molecule, or between nearest neighbours."""
     x = x - x.mean(0)
     flat = x.shape[1] == 2
     kind = {"type": "scatter" if flat else "scatter3d"}
     d = np.linalg.norm(x[:, None] - x[None], axis=-1) + np.diag(np.full(len(x), np.inf))
-    i, j = np.nonzero(np.triu(d < REACH * np.median(d.min(1))))
+    if known:
+        i, j = np.array(known).T
+    else:
+        i, j = np.nonzero(np.triu(d < REACH * np.median(d.min(1))))
     bonds = np.stack([x[i], x[j], np.full((len(i), x.shape[1]), np.nan)], axis=1).reshape(-1, x.shape[1])
     axes = "xy" if flat else "xyz"
 

@@ -68,9 +68,8 @@ class Assembly:
                 if samples.twin_calls:
                     facts["twin_calls"] = samples.twin_calls
                 record = provenance(system.name, parameters, calls, self.start, failed=samples.failed, **facts)
-                new = WeightedEnsemble(
-                    *(samples.arrays() if whole else samples.copies(count)), system, record, self.kind
-                )
+                x, u, log_w = samples.arrays() if whole else samples.copies(count)
+                new = WeightedEnsemble(system.of_one_hand(x), u, log_w, system, record, self.kind)
                 new = new if self.after is None else WeightedEnsemble.concatenate([self.after, new])
                 ensembles.append(judged(new, self.twin))
         return ensembles

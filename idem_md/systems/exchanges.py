@@ -12,7 +12,7 @@ from ..errors import EnergyError, UsageError
 if TYPE_CHECKING:
     from ..energies import Energy
 
-__all__ = ["refuse_unlike"]
+__all__ = ["refuse_unlike", "same_energy"]
 
 # How far atoms are moved before exchanges are tried, in parts of the distance of nearest neighbours: in a symmetric
 # geometry an exchange of unlike atoms may be one of the symmetries.
@@ -83,6 +83,16 @@ def refuse_unlike(
             f"atom; labels=range({len(x)}) tells all of them apart, and a network keeps those it was trained with"
         )
     return u
+
+
+def same_energy(energy: Energy, x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether two configurations (N, D) have the same energy, by two energy calls."""
+    import torch
+
+    from ..checks import energies_agree
+
+    u, _ = energy(torch.from_numpy(np.stack([x, y])))
+    return bool(energies_agree(float(u[0]), float(u[1]), RELATIVE, LEAST))
 
 
 def _refuse_rounded(u: float, there: float, expected: float) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UsageError
 from ..units import Units, as_numbers, in_angstrom, in_kelvin, trap_stiffness
-from .exchanges import refuse_unlike
+from .chemistry import Chemistry
+from .exchanges import refuse_unlike, same_energy
 
 if TYPE_CHECKING:
     from ..energies import Energy, Topology
@@ -92,6 +94,8 @@ class System:
         An ordinary configuration, shape (N, D), reduced length, about its centroid; kept in files for molecules alone.
     topology : Topology, optional
         Names, residues and bonds of the atoms of a molecule.
+    mirror_images : bool
+        Whether samples that are mirror images of the molecule are reflected back, which have the same energy.
     """
 
     name: str
@@ -106,6 +110,7 @@ class System:
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     geometry: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False, compare=False)
     topology: Topology | None = field(default=None, repr=False, compare=False)
+    mirror_images: bool = field(default=False, repr=False, compare=False)
 
     def energy(self) -> Energy:
         """The energy, with a call counter of its own at zero."""
@@ -163,6 +168,17 @@ class System:
         physical = {"eV": self.units.kT_eV, "kJ/mol": self.units.kT_kJ_per_mol} if self.n_dims == 3 else {}
         return {"kT": 1.0, **physical}
 
+    @cached_property
+    def chemistry(self) -> Chemistry | None:
+        """What makes a configuration one of the molecule; None for clusters of atoms."""
+        if self.topology is None or not self.topology.bonds or self.geometry is None:
+            return None
+        return Chemistry.of(self.topology, self.elements, self.geometry, self.units.length_angstrom)
+
+    def of_one_hand(self, positions: np.ndarray) -> np.ndarray:
+        """Positions (n, N, D), with mirror images reflected back if the molecule has one hand; exact by symmetry."""
+        return self.chemistry.of_one_hand(positions) if self.mirror_images and self.chemistry else positions
+
     @property
     def n_atoms(self) -> int:
         """Number of atoms."""
@@ -194,7 +210,13 @@ class System:
         potential = None
         if isinstance(energy, LennardJones) and type(energy).evaluate is LennardJones.evaluate:
             potential = {"lennard_jones": energy.parameters}
-        molecule = {} if self.topology is None else {"topology": self.topology.table(), "geometry": self.geometry}
+        molecule: dict[str, Any] = {}
+        if self.topology is not None:
+            molecule = {
+                "topology": self.topology.table(),
+                "geometry": self.geometry,
+                "mirror_images": self.mirror_images,
+            }
         return {
             **molecule,
             "name": self.name,
@@ -243,6 +265,7 @@ class System:
             parameters=parameters,
             geometry=None if geometry is None else tuple(tuple(map(float, row)) for row in geometry),
             topology=None if topology is None else Topology.of_table(topology, len(elements)),
+            mirror_images=bool(table.get("mirror_images", False)),
         )
 
     @classmethod
@@ -300,7 +323,7 @@ class System:
         if energy.users_code:
             energy = copy.copy(energy)
             energy.floor = Floor.of(lowest, tuple(energy.elements), energy.units.length_angstrom)
-        return cls(
+        system = cls(
             name,
             f"{type(energy).__name__} potential",
             _Given(energy),
@@ -313,6 +336,9 @@ class System:
             geometry=tuple(map(tuple, centred.tolist())),
             topology=topology,
         )
+        if system.chemistry is None or not system.chemistry.centres:
+            return system
+        return replace(system, mirror_images=same_energy(energy, centred, -centred))
 
 
 def _alike(energy: Any, x: np.ndarray, topology: Topology | None) -> tuple[tuple[int, ...] | None, float]:

@@ -1,0 +1,99 @@
+"""Torsions by name: dihedral:i,j,k,l of any four atoms, phi, psi and omega of residues."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..checks import check_int
+from ..ensemble import WeightedEnsemble
+from ..errors import UsageError
+from ..systems import System, in_ring, torsions
+
+__all__ = ["TORSIONS", "is_torsion", "torsion_values", "torsions_of"]
+
+PREFIX = "dihedral:"
+# The names of the four atoms, for the backbone; those of a neighbouring residue have its offset.
+TORSIONS = {
+    "phi": (("C", -1), ("N", 0), ("CA", 0), ("C", 0)),
+    "psi": (("N", 0), ("CA", 0), ("C", 0), ("N", 1)),
+    "omega": (("CA", 0), ("C", 0), ("N", 1), ("CA", 1)),
+}
+
+
+def is_torsion(name: str) -> bool:
+    """Whether an observable is a torsion: ``dihedral:0,1,2,3``, ``phi``, or ``phi2`` of the residue with number 2."""
+    return name.startswith(PREFIX) or name.rstrip("0123456789") in TORSIONS
+
+
+def torsion_values(e: WeightedEnsemble, name: str) -> np.ndarray:
+    """Degrees from -180 to 180, shape (n,), of the samples of some weight.
+
+    Raises
+    ------
+    UsageError
+        No such atoms, or not one residue that has such a torsion.
+    """
+    return torsions(e.positions[e.alive], _atoms(e.system, name))
+
+
+def torsions_of(system: System) -> list[str]:
+    """Names of the torsions to look at: those of the backbone, phi and psi, or else about each bond that turns, with
+    the chain's first atom on either side; none of groups such as methyl, whose other atoms are all alike."""
+    top, molecule = system.named_atoms, system.chemistry
+    if molecule is None:
+        return []
+    backbone = []
+    for kind in ("phi", "psi"):
+        numbers = _residues_with(system, kind)
+        backbone += [kind] if len(numbers) == 1 else [f"{kind}{number}" for number in numbers]
+    if backbone:
+        return backbone
+    near, labels = top.neighbours(), system.kinds
+    stiff = {frozenset(atoms[1:3]) for atoms in molecule.rigid}
+    found = []
+    for b, c in top.bonds:
+        ends = [
+            sorted(near[k] - {other}, key=lambda j: (system.elements[j] == "H", j)) for k, other in ((b, c), (c, b))
+        ]
+        spins = any(len(others) > 1 and len({labels[j] for j in others}) == 1 for others in ends)
+        if all(ends) and not spins and frozenset((b, c)) not in stiff and not in_ring(b, c, near):
+            found.append(f"{PREFIX}{ends[0][0]},{b},{c},{ends[1][0]}")
+    return found
+
+
+def _residues_with(system: System, kind: str) -> dict[str, tuple[int, ...]]:
+    """The four atoms of such a torsion of the backbone, by the number of the residue."""
+    top = system.named_atoms
+    at = {(top.residue_of[k], own): k for k, own in reversed(list(enumerate(top.names)))}
+    found: dict[str, tuple[int, ...]] = {}
+    for r, (_, number, _) in enumerate(top.residues):
+        atoms = [at.get((r + offset, own)) for own, offset in TORSIONS[kind]]
+        if None not in atoms:
+            found[number or str(r + 1)] = tuple(k for k in atoms if k is not None)
+    return found
+
+
+def _atoms(system: System, name: str) -> tuple[int, ...]:
+    """The four atoms."""
+    if system.n_dims != 3:
+        raise UsageError(f"observable: expected none of torsions in the plane, got {name!r}")
+    if not name.startswith(PREFIX):
+        return _backbone(system, name)
+    parts = name.removeprefix(PREFIX).split(",")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        raise UsageError(f"observable: expected dihedral:i,j,k,l with the numbers of four atoms, from 0, got {name!r}")
+    atoms = tuple(check_int("dihedral", int(part), 0, system.n_atoms - 1) for part in parts)
+    if len(set(atoms)) != 4:
+        raise UsageError(f"observable: expected four different atoms, got {name!r}")
+    return atoms
+
+
+def _backbone(system: System, name: str) -> tuple[int, ...]:
+    kind = name.rstrip("0123456789")
+    wanted, found = name[len(kind) :], _residues_with(system, kind)
+    if wanted and wanted in found:
+        return found[wanted]
+    if wanted or len(found) != 1:
+        there = ", ".join(f"{kind}{number}" for number in found) or "none"
+        raise UsageError(f"observable: expected a residue with such a torsion, there are {there}; got {name!r}")
+    return next(iter(found.values()))

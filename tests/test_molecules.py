@@ -1,0 +1,214 @@
+"""Molecules: which atoms are alike, files with the user's names, torsions, and samples that have left the molecule."""
+
+import json
+from pathlib import Path
+
+import ase.io
+import h5py
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+from ase.build import molecule
+from ase.calculators.calculator import Calculator, all_changes
+from command import run
+from openmm import app
+
+import idem_md
+from idem_md import UsageError
+from idem_md.analysis import analyse, departures, free_energy_map, torsions_of
+from idem_md.energies import ASE, OpenMM, Topology
+from idem_md.ensemble import WeightedEnsemble
+from idem_md.systems import torsions
+
+ALANINE = Path(__file__).parent.parent / "examples" / "alanine_dipeptide.pdb"
+PHI, PSI = (4, 6, 8, 14), (6, 8, 14, 16)
+
+
+class Springs(Calculator):
+    """Springs between all atoms: any two of one element may be exchanged, as nuclei may be."""
+
+    implemented_properties = ("energy", "forces")
+    weak: int | None = None  # an atom that is held by weaker ones
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        x = atoms.positions - atoms.positions.mean(0)
+        k = np.where(np.arange(len(x)) == self.weak, 1.0, 2.0)[:, None]
+        self.results = {"energy": float(0.5 * (k * x**2).sum()), "forces": -k * x + (k * x).mean(0)}
+
+
+def of_ase(name, weak=None):
+    atoms = molecule(name)
+    atoms.calc = Springs()
+    atoms.calc.weak = weak
+    return idem_md.System.of_energy(ASE(atoms, temperature_K=300.0), atoms.positions, "m")
+
+
+@pytest.fixture(scope="module")
+def alanine():
+    pdb = app.PDBFile(str(ALANINE))
+    system = app.ForceField("amber14-all.xml").createSystem(pdb.topology)
+    energy = OpenMM(system, pdb.topology, temperature=300.0, platform="Reference")
+    return idem_md.System.of_energy(energy, pdb.positions, "alanine")
+
+
+def ensemble_of(system, x, log_w=None):
+    x = np.asarray(x)
+    log_w = np.zeros(len(x)) if log_w is None else log_w
+    return WeightedEnsemble(x, np.zeros(len(x)), log_w, system, {}, kind="importance")
+
+
+def turned(system, phi, psi):
+    """Positions (n, N, 3) with these torsions of the backbone, all else as in the geometry."""
+    x = np.repeat(np.array(system.geometry)[None], len(phi), 0)
+    for atoms, angles in ((PHI, phi), (PSI, psi)):
+        near, (_, b, c, _) = system.topology.neighbours(), atoms
+        side, stack = set(), [c]
+        while stack:
+            k = stack.pop()
+            side.add(k)
+            stack += [j for j in near[k] if j not in side and (k, j) != (c, b)]
+        moved = sorted(side - {c})
+        axis = x[:, c] - x[:, b]
+        axis /= np.linalg.norm(axis, axis=1)[:, None]
+        angle = np.radians(angles - torsions(x, atoms))[:, None, None]
+        r = x[:, moved] - x[:, c][:, None]
+        along = (r * axis[:, None]).sum(-1, keepdims=True) * axis[:, None]
+        spun = np.cos(angle) * (r - along) + np.sin(angle) * np.cross(axis[:, None], r) + along
+        x[:, moved] = x[:, c][:, None] + spun
+    return x
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("CH3CH2OH", (0, 1, 2, 3, 4, 4, 5, 5, 5)),
+        ("C2H6", (0, 1, 2, 2, 2, 3, 3, 3)),  # two groups, exchanged by two exchanges at once at least
+        ("H2O", None),  # what elements say as well
+        ("C60", None),  # a cluster of atoms
+        ("LiF", None),
+    ],
+)
+def test_atoms_are_alike_that_may_be_exchanged_alone(name, labels):
+    assert of_ase(name).labels == labels
+
+
+def test_a_potential_has_the_last_word_on_which_atoms_are_alike():
+    assert of_ase("C2H6", weak=3).labels == tuple(range(8))
+
+
+def test_bonds_of_a_force_field_without_a_topology():
+    system, bonds = openmm.System(), openmm.HarmonicBondForce()
+    for _ in range(4):
+        system.addParticle(12.011)
+    for i in range(3):
+        bonds.addBond(i, i + 1, 0.153, 2.5e5)
+    system.addForce(bonds)
+    x = np.array([[0, 0, 0], [1.5, 0, 0.1], [2.3, 1.3, 0], [3.7, 1.2, 0.4]])
+    butane = idem_md.System.of_energy(OpenMM(system, temperature=300.0, platform="Reference"), x, "b")
+    assert butane.labels == (0, 1, 2, 3) and butane.topology.source == "force field"
+    assert torsions_of(butane) == ["dihedral:0,1,2,3"]
+    with pytest.raises(UsageError, match="exchanging atoms 0 and 3"):
+        idem_md.System.of_energy(OpenMM(system, temperature=300.0, platform="Reference"), x, "b", labels=(0, 1, 1, 0))
+
+
+def test_files_have_the_names_residues_and_bonds_of_the_topology(alanine, tmp_path):
+    e = ensemble_of(alanine, turned(alanine, np.array([-80.0, 60.0]), np.array([70.0, -40.0])))
+    for suffix in (".dcd", ".h5md", ".extxyz"):
+        e.save(tmp_path / f"a{suffix}")
+    trajectory = mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb"))
+    assert [residue.name for residue in trajectory.topology.residues] == ["ACE", "ALA", "NME"]
+    assert trajectory.topology.n_bonds == len(alanine.topology.bonds) == 21
+    assert np.allclose(np.degrees(mdtraj.compute_phi(trajectory)[1][:, 0]), [-80, 60], atol=0.1)
+    assert [trajectory.topology.atom(k).name for k in trajectory.topology.select("backbone")][-2:] == ["N", "C"]
+    again = app.PDBFile(str(tmp_path / "a.pdb"))
+    app.ForceField("amber14-all.xml").createSystem(again.topology)
+    known = idem_md.load_ensemble(tmp_path / "a.dcd").system
+    assert known.topology == alanine.topology and known.chemistry.centres == alanine.chemistry.centres
+    with h5py.File(tmp_path / "a.h5md") as file:
+        assert file["connectivity/bonds"].shape == (21, 2)
+    frame = ase.io.read(tmp_path / "a.extxyz", index=0)
+    assert frame.arrays["residuenames"].tolist()[6] == "ALA" and frame.arrays["atomtypes"].tolist()[8] == "CA"
+    assert Topology.of_atoms(frame).labels(frame.get_chemical_symbols()) == alanine.labels
+
+
+def test_torsions_are_those_of_mdtraj(alanine):
+    x = np.random.default_rng(0).normal(size=(200, 22, 3))
+    trajectory = ensemble_of(alanine, x).to_mdtraj()
+    assert np.allclose(torsions(x, PHI), np.degrees(mdtraj.compute_phi(trajectory)[1][:, 0]), atol=1e-2)
+
+
+def test_observables_of_torsions_with_basins_and_a_map(alanine, tmp_path):
+    """Two thirds near (-80, 70), a third near (60, -40), by weights as by numbers."""
+    rng, n = np.random.default_rng(1), 6000
+    left = rng.random(n) < 0.5
+    phi = np.where(left, -80.0, 60.0) + 12 * rng.standard_normal(n)
+    psi = np.where(left, 70.0, -40.0) + 12 * rng.standard_normal(n)
+    e = ensemble_of(alanine, turned(alanine, phi, psi), np.where(left, np.log(2.0), 0.0))
+    (found,) = (f for f in analyse(e, ["phi"], ["phi"]) if f.basins)
+    shares = sorted((basin.share, basin.error) for basin in found.basins)
+    assert len(shares) == 2 and all(abs(s - want) < 4.5 * d for (s, d), want in zip(shares, (1 / 3, 2 / 3)))
+    for name in ("phi", "phi2", "dihedral:4,6,8,14"):
+        (mean,) = analyse(e, [name])
+        assert mean.value is None and np.isclose((mean.curve.values * np.diff(mean.curve.edges)).sum(), 1.0)
+    plane = free_energy_map(e, "phi", "psi")
+    i, j = np.unravel_index(np.nanargmin(plane.values), plane.values.shape)
+    assert plane.x_edges[i] <= -74 <= plane.x_edges[i + 1] + 12 and plane.y_edges[j] - 12 <= 70
+    e.save(tmp_path / "a.dcd")
+    out = run("analyse", "a.dcd", "--observable", "dihedral:4,6,8,14,rg", "--profile", "psi", "--map", "phi,psi",
+              "--plot", "m.png", "--json", cwd=tmp_path).stdout  # fmt: skip
+    table = json.loads(out)
+    assert [f["name"] for f in table["findings"]] == ["dihedral:4,6,8,14", "rg", "free energy along psi"]
+    assert len(table["findings"][2]["basins"]) == 2 and len(table["map"]["values"]) == 30
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "name", ["phi3", "dihedral:0,1,2", "dihedral:0,1,2,99", "dihedral:0,1,1,2", "dihedral:a,b,c,d"]
+)
+def test_torsions_that_are_not_there(alanine, name):
+    e = ensemble_of(alanine, np.array(alanine.geometry)[None])
+    with pytest.raises(UsageError, match="observable|dihedral"):
+        analyse(e, [name])
+
+
+def test_samples_that_have_left_the_molecule_are_named(alanine, tmp_path):
+    x = np.array(alanine.geometry)
+    broken, cis = x.copy(), turned(alanine, np.array([-80.0]), np.array([70.0]))[0]
+    broken[9] += broken[9] - broken[8]
+    hydrogen, nitrogen = x[17] - x[16], x[14] - x[16]
+    cis = x.copy()  # the last methyl group in the place of the hydrogen atom, and that in its
+    cis[17] = x[16] + (x[18] - x[16]) / np.linalg.norm(x[18] - x[16]) * np.linalg.norm(hydrogen)
+    shift = x[16] + hydrogen / np.linalg.norm(hydrogen) * np.linalg.norm(x[18] - x[16]) - x[18]
+    cis[18:22] += shift
+    assert abs(nitrogen).max() > 0
+    found = {one.what: one for one in departures(ensemble_of(alanine, [x, x, -x, broken, cis]))}
+    assert {what: one.samples for what, one in found.items()} == {
+        "bond ALA2-CA ALA2-HA broken": 1,
+        "stereocentre ALA2-CA inverted": 1,
+        "torsion about ALA2-C NME3-N turned": 1,
+    }
+    assert all(np.isclose(one.share, 0.2) for one in found.values())
+    assert not departures(ensemble_of(idem_md.get_system("lj13"), np.zeros((2, 13, 3))))
+    ensemble_of(alanine, [x] * 40 + [broken]).save(tmp_path / "a.dcd")
+    (only,) = json.loads(run("check", "a.dcd", "--json", cwd=tmp_path).stdout)["departures"]
+    assert only["what"] == "bond ALA2-CA ALA2-HA broken" and only["samples"] == 1
+    assert "bond ALA2-CA ALA2-HA broken" in run("check", "a.dcd", cwd=tmp_path).stdout
+
+
+def test_mirror_images_are_reflected_back(alanine):
+    x = np.array(alanine.geometry, dtype=np.float32)
+    assert alanine.mirror_images and not of_ase("CH3CH2OH").mirror_images
+    folded = alanine.of_one_hand(np.stack([x, -x, np.full_like(x, np.nan)]))
+    assert np.array_equal(folded[0], x) and np.array_equal(folded[1], x) and np.isnan(folded[2]).all()
+    assert folded.dtype == np.float32
+
+
+def test_a_molecule_from_training_to_samples_of_one_hand(alanine, tiny_presets, tmp_path):
+    checkpoint = idem_md.train(idem_md.preset(alanine, "frugal"), tmp_path / "run", system=alanine)
+    assert checkpoint.system.labels == alanine.labels
+    e = idem_md.load_sampler(tmp_path / "run", alanine).sample(24, nfe=4, kernel="ddpm", last_step="plain", seed=0)
+    assert not alanine.chemistry.inverted(e.positions).any()  # half of them, without
+    e.save(tmp_path / "a.dcd")
+    assert mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb")).topology.n_bonds == 21
