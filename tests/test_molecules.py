@@ -17,6 +17,7 @@ from openmm import app
 import idem_md
 from idem_md import UsageError
 from idem_md.analysis import analyse, departures, free_energy_map, torsions_of
+from idem_md.baselines import ENGINES
 from idem_md.energies import ASE, OpenMM, Topology
 from idem_md.ensemble import WeightedEnsemble
 from idem_md.systems import torsions
@@ -96,6 +97,18 @@ def test_atoms_are_alike_that_may_be_exchanged_alone(name, labels):
 
 def test_a_potential_has_the_last_word_on_which_atoms_are_alike():
     assert of_ase("C2H6", weak=3).labels == tuple(range(8))
+
+
+def test_what_had_best_be_looked_at_is_said(alanine):
+    assert [note.split()[0] for note in alanine.notes] == ["21", "mirror"] and "16 kinds of 22" in alanine.notes[0]
+    assert not idem_md.get_system("lj13").notes and not of_ase("C60").notes
+    (bonds, radical) = of_ase("CH3").notes
+    assert "by the distances" in bonds and "odd number of electrons" in radical
+    pair = molecule("H2O") + molecule("CH4")
+    pair.positions[3:] += 4.0
+    pair.calc = Springs()
+    notes = idem_md.System.of_energy(ASE(pair, temperature_K=300.0), pair.positions, "m").notes
+    assert len(notes) == 2 and notes[1].startswith("2 molecules")
 
 
 def test_bonds_of_a_force_field_without_a_topology():
@@ -203,6 +216,19 @@ def test_mirror_images_are_reflected_back(alanine):
     folded = alanine.of_one_hand(np.stack([x, -x, np.full_like(x, np.nan)]))
     assert np.array_equal(folded[0], x) and np.array_equal(folded[1], x) and np.isnan(folded[2]).all()
     assert folded.dtype == np.float32
+
+
+def test_chains_of_a_molecule_begin_at_its_geometry(alanine):
+    e = ENGINES["mala"].configured().run(alanine, 8, 250, seed=0)
+    assert not departures(e)
+
+
+def test_molecules_get_a_ladder(alanine):
+    ladder = idem_md.preset(alanine, "frugal").ladder
+    assert (ladder.coldest, ladder.hottest) == (300.0, 900.0)
+    assert idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder.hottest == 500
+    assert idem_md.preset(alanine, "twin").ladder is None and idem_md.preset(of_ase("H2O"), "frugal").ladder is None
+    assert idem_md.preset(of_ase("C60"), "frugal").ladder is None
 
 
 def test_a_molecule_from_training_to_samples_of_one_hand(alanine, tiny_presets, tmp_path):

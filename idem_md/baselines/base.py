@@ -351,15 +351,20 @@ def tuned_chains(
     system: System, energy: Energy, n: int, n_steps: int, generator: torch.Generator
 ) -> tuple[ChainState, float]:
     """``n`` chains from relaxed noise after ``n_steps`` of MALA in rounds, and the step tuned in between; from near the
-    geometry of the system where its potential fails on noise, as quantum chemistry may, and it has one."""
+    geometry of the system if it is a molecule, or if its potential fails on noise, as quantum chemistry may."""
+
+    def near_geometry() -> ChainState:
+        geometry = torch.tensor(system.geometry, dtype=torch.float64)
+        return geometry_start(energy, geometry, NEAR * system.sigma_data, n, generator)
+
     try:
-        start = noise_start(energy, system.sigma_data, n, RELAX_STEPS, generator)
+        molecule = system.chemistry is not None
+        start = near_geometry() if molecule else noise_start(energy, system.sigma_data, n, RELAX_STEPS, generator)
     except EnergyError as error:
-        if system.geometry is None or isinstance(error, FloorError):
+        if system.chemistry is not None or system.geometry is None or isinstance(error, FloorError):
             raise
         warn_caller(f"chains start near the geometry, as the potential fails on noise: {error}", WeightWarning)
-        geometry = torch.tensor(system.geometry, dtype=torch.float64)
-        start = geometry_start(energy, geometry, NEAR * system.sigma_data, n, generator)
+        start = near_geometry()
     return equilibrate(
         energy, start, first_step(system.sigma_data), ROUNDS, max(n_steps // ROUNDS, 1), lambda: draw_seed(generator)
     )

@@ -128,7 +128,8 @@ def _chains(recipe: Recipe, state: ChainState, seeds: Sequence[int]) -> Iterator
 
 
 class DynamicsEngine(Engine):
-    """Langevin dynamics: a chain a worker, from relaxed noise; frames at equal distances.
+    """Langevin dynamics: a chain a worker, from relaxed noise, or of a molecule from near its geometry; frames at equal
+    distances.
 
     The start of each chain is left out as far as energies say that it has not equilibrated, and what remains counts for
     n/g independent samples, g the larger of the statistical inefficiencies of the energy and of the spread of the

@@ -35,8 +35,9 @@ BUDGET_SHARE, TIMED = 0.85, 16
 class TemperingEngine(Engine):
     """Samples from the coldest rungs of up to 1000 ladders of replicas; see `chains.run_tempering`.
 
-    Each ladder runs ``n_steps`` MALA steps a replica, ten between swaps, from relaxed noise. Its first half is let go;
-    from the second come its samples, equally spaced. Samples of one ladder may be correlated: more steps, or fewer
+    Each ladder runs ``n_steps`` MALA steps a replica, ten between swaps, from relaxed noise or, of a molecule, from
+    near its geometry. Its first half is let go; from the second come its samples, equally spaced. Samples of one ladder
+    may be correlated: more steps, or fewer
     samples, set them further apart. They count for n/g, g the statistical inefficiency of the energies over the draws
     of a ladder. The provenance has the acceptance of the chains, that of the swaps, and round trips
     a ladder between the coldest and the hottest rung, of those that one draw saw whole.

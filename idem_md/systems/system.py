@@ -175,6 +175,24 @@ class System:
             return None
         return Chemistry.of(self.topology, self.elements, self.geometry, self.units.length_angstrom)
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what is known of a molecule and had best be looked at; none for clusters of atoms."""
+        top = self.topology
+        if top is None or not top.bonds:
+            return []
+        notes = [
+            f"{len(top.bonds)} bonds by the {top.source} say which atoms are alike, {len(set(self.kinds))} kinds of "
+            f"{self.n_atoms}; labels= (--labels) says otherwise"
+        ]
+        if (parts := len(top.fragments())) > 1:
+            notes.append(f"{parts} molecules, which nothing but their potential and the trap keep together")
+        if top.source == "distances" and _electrons(self.elements) % 2:
+            notes.append("an odd number of electrons: a radical or an ion, of which the calculator has to be told")
+        if self.mirror_images:
+            notes.append("mirror images are reflected back: the molecule has one hand, and both have the same energy")
+        return notes
+
     def of_one_hand(self, positions: np.ndarray) -> np.ndarray:
         """Positions (n, N, D), with mirror images reflected back if the molecule has one hand; exact by symmetry."""
         return self.chemistry.of_one_hand(positions) if self.mirror_images and self.chemistry else positions
@@ -339,6 +357,13 @@ class System:
         if system.chemistry is None or not system.chemistry.centres:
             return system
         return replace(system, mirror_images=same_energy(energy, centred, -centred))
+
+
+def _electrons(elements: Sequence[str]) -> int:
+    """How many neutral atoms have."""
+    from ase.data import atomic_numbers
+
+    return sum(atomic_numbers[symbol] for symbol in elements)
 
 
 def _alike(energy: Any, x: np.ndarray, topology: Topology | None) -> tuple[tuple[int, ...] | None, float]:

@@ -23,6 +23,9 @@ __all__ = ["PRESETS", "default_preset", "preset"]
 
 # How many times as many iterations a network for a range of temperatures takes.
 RANGE_ITERATIONS = 2
+# Presets in which molecules get a ladder; up to how many atoms they do without, as noise relaxes to the molecule; and
+# how many times as hot its other end is.
+LADDERS, SMALL_MOLECULE, HOT = ("refined", "frugal"), 6, 3.0
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
 EXCHANGES = 2
 
@@ -63,7 +66,8 @@ def preset(
     name, seed
     temperatures : tuple of float, optional
         The lowest and the highest one (K), for a network of all temperatures between, which takes twice as many
-        iterations; see `LadderConfig`. By default one network for the system's own.
+        iterations; see `LadderConfig`. By default one network for the system's own; for a molecule of more than six
+        atoms from there to three times as hot (``refined`` and ``frugal``), as walkers have to begin at its geometry.
     max_energy_calls : int, optional
         Budget of the training, for which ``frugal`` makes fewer walkers with fewer steps.
 
@@ -90,6 +94,9 @@ def preset(
     elements = set(system.elements)
     if name in ("frugal", "twin") and system.labels is None and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
+    if temperatures is None and name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
+        kelvin = system.units.temperature_kelvin
+        temperatures = kelvin, HOT * kelvin
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)
         table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}

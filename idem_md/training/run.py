@@ -221,6 +221,8 @@ def train(
         silent = not ranks.first or on_step is not None or on_iteration is not None
         work = stack.enter_context(reporting("training", silent=silent))
         try:
+            for note in [] if resume else system.notes:
+                work.say(note)
             if twin:
                 made = twin_first(system, folder, twin, begun, config.seed, max_energy_calls, stop)
                 on = system.with_energy(made.twin)

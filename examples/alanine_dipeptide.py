@@ -1,0 +1,74 @@
+"""Alanine dipeptide in vacuum (amber14, 22 atoms, 300 K), from energies alone: phi and psi beside replica exchange.
+
+    python examples/alanine_dipeptide.py [folder] [minutes]
+
+Training begins at the geometry of the PDB beside this file, with a ladder of temperatures up to 900 K. A call that was
+interrupted goes on when it is made again.
+"""
+
+import sys
+from pathlib import Path
+
+from openmm import app, unit
+
+import idem_md
+from idem_md.analysis import departures, free_energy_map
+from idem_md.baselines import ENGINES
+from idem_md.energies import OpenMM
+from idem_md.report import plot_map
+from idem_md.systems import nearest_neighbour_distance, torsions
+from idem_md.training import run_samples
+from idem_md.tuning import HeadTraining, tune
+
+TEMPERATURE, HOTTEST = 300.0, 900.0  # K
+PHI = (4, 6, 8, 14)
+
+
+def alanine():
+    """Potential, names, labels by the bonds, and a unit of length."""
+    pdb = app.PDBFile(str(Path(__file__).with_suffix(".pdb")))
+    forces = app.ForceField("amber14-all.xml").createSystem(pdb.topology, nonbondedMethod=app.NoCutoff)
+    x = pdb.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+    energy = OpenMM(forces, pdb.topology, temperature=TEMPERATURE, length_angstrom=nearest_neighbour_distance(x))
+    return idem_md.System.of_energy(energy, x, name="alanine")
+
+
+def is_axial(x):
+    """C7ax and what is beside it, phi between 0 and 120 degrees, in positions (n, 22, 3)."""
+    phi = torsions(x, PHI)
+    return ((phi > 0) & (phi < 120)).astype(float)
+
+
+def main(folder="runs/alanine", minutes=20, n=10_000, steps=4000, seed=0, config=None):
+    """Train, tune, sample; returns the samples."""
+    own, path = alanine(), Path(folder)
+    config = config or idem_md.preset(own, "frugal", seed, temperatures=(TEMPERATURE, HOTTEST))
+    resume = (path / "state.safetensors").exists()
+    checkpoint = idem_md.train(config, path, system=own, resume=resume, minutes=float(minutes))
+    p = checkpoint.provenance
+    print(f"trained in {p['seconds']:.0f} s with {p['energy_calls']:,} energy calls")
+    heads = HeadTraining(steps=int(steps))
+    tune(checkpoint, run_samples(path), path / "model.safetensors", system=own, heads=heads, nfes={})
+    e = idem_md.load_sampler(folder, own).sample(int(n), nfe=100, seed=100 + seed)
+    e.save(path / "alanine.dcd")
+    share, error = e.expectation(is_axial)
+    print(f"{e.ess_fraction:.1%} effective of {n} (Pareto k {e.pareto_k:.2f}), mean {e.mean_energy[0]:.2f} kT")
+    print(f"C7ax: {is_axial(e.positions).mean():.4f} without weights, {share:.4f} +- {error:.4f} with them")
+    for one in departures(e)[:5]:
+        print(f"{one.what}: {one.samples} samples, {one.share:.2%} of the weight")
+    with open(path / "map.png", "wb") as file:
+        plot_map(free_energy_map(e, "phi", "psi"), file)
+    return e
+
+
+def reference(folder="runs/alanine", chains=200, steps=20_000, seed=1):
+    """Replica exchange by the same energies, from the geometry."""
+    e = ENGINES["pt"].configured().run(alanine(), int(chains), int(steps), seed=int(seed))
+    e.save(Path(folder) / "pt.dcd")
+    share, error = e.expectation(is_axial)
+    print(f"replica exchange: C7ax {share:.4f} +- {error:.4f}, {e.provenance['energy_calls']:,} energy calls")
+    return e
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
