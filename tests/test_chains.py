@@ -1,15 +1,27 @@
 """Chains sample exactly: closed forms, published means from different starts, whole distributions."""
 
+import numpy as np
 import pytest
 import torch
 from ase.cluster import Icosahedron
 from scipy import stats
 
 from idem_md import native
-from idem_md.chains import MALA, Exchange, Restraint, WithExchanges, posterior_mean, relax, run_mala, run_tempering
+from idem_md.chains import (
+    MALA,
+    Exchange,
+    Restraint,
+    Torsion,
+    WithTrials,
+    posterior_mean,
+    relax,
+    run_mala,
+    run_tempering,
+)
 from idem_md.energies import Energy, Harmonic, LennardJones
 from idem_md.errors import EnergyError, UsageError
 from idem_md.geometry import centred, standard_normal
+from idem_md.systems import torsions
 
 PARAMETERS = dict(epsilon=2.0, r_min=1.0, trap=1.0)
 
@@ -272,9 +284,41 @@ def test_exchanges_find_the_shares_of_all_arrangements():
         assert ((seen - exact).abs() / (exact * (1 - exact) / 4000).sqrt()).max() < 4.5
 
 
+class Turn(Energy):
+    """Two kT times 1 + cos phi + cos 2 phi of the torsion of four atoms; without forces, which trials do not use."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+
+    def evaluate(self, x):
+        phi = torch.deg2rad(torch.from_numpy(torsions(x.numpy(), range(4))))
+        return 2 * (1 + torch.cos(phi) + torch.cos(2 * phi)), torch.zeros_like(x)
+
+
+def test_rotations_about_a_bond_find_the_distribution_of_its_torsion():
+    """From trans alone, at two temperatures at once; bonds and angles stay as they are."""
+    x = torch.tensor([[0.0, 1, 0], [0, 0, 0], [1.1, 0, 0], [1.3, -0.9, 0]], dtype=torch.float64).repeat(6000, 1, 1)
+    x = x - x.mean(1, keepdim=True)
+    beta = torch.tensor([0.4, 1.5], dtype=torch.float64).repeat_interleave(3000)
+    move, energy = Torsion([(1, 2, [3])], beta), Turn()
+    state, run = move.step(energy, move.init(energy, x), 25, seed=1)
+    assert 0.2 < run.acceptance.mean() < 0.95 and state.x.mean(1).abs().max() < 1e-12
+    near, far = (torch.cdist(y, y)[:, [0, 1, 2, 0, 1], [1, 2, 3, 2, 3]] for y in (x, state.x))
+    assert (near - far).abs().max() < 1e-12
+    phi = np.linspace(-180, 180, 20_001)
+    for half, b in ((slice(0, 3000), 0.4), (slice(3000, 6000), 1.5)):
+        r = np.radians(phi)
+        weight = np.exp(-2 * b * (1 + np.cos(r) + np.cos(2 * r)))
+        exact = weight[np.abs(phi) > 120].sum() / weight.sum()
+        share = (np.abs(torsions(state.x[half].numpy(), range(4))) > 120).mean()
+        assert abs(share - exact) < 4.5 * (exact * (1 - exact) / 3000) ** 0.5
+    with pytest.raises(UsageError, match="rotations: expected at least one bond"):
+        Torsion([])
+
+
 def test_exchanges_go_before_other_moves():
     energy, x = LennardJones(13, 2.0), Icosahedron("Ar", 2, 1.6).positions[None].repeat(5, 0)
-    both = WithExchanges(MALA(1e-4), Exchange((0,) * 6 + (1,) * 7), 3)
+    both = WithTrials(MALA(1e-4), Exchange((0,) * 6 + (1,) * 7), 3)
     state, run = both.step(energy, both.init(energy, torch.from_numpy(x)), 4, seed=0)
     assert energy.calls == 5 * (1 + 4 + 5) and run.acceptance.shape == (5,)
     for kinds in ((0, 0), ()):

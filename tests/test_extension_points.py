@@ -14,7 +14,7 @@ import idem_md
 from idem_md import UsageError
 from idem_md.analysis import OBSERVABLES, register_observable
 from idem_md.baselines import ENGINES, Engine, EngineSamples, register_engine
-from idem_md.chains import MALA, ChainState, Exchange, Schedule, Tempering, noise_start, posterior_mala
+from idem_md.chains import MALA, ChainState, Exchange, Schedule, Tempering, Torsion, noise_start, posterior_mala
 from idem_md.diffusion import (
     KERNELS,
     LAST_STEPS,
@@ -96,6 +96,7 @@ MOVES = {
     "mala": lambda x: (MALA(0.01), x),
     "posterior": lambda x: (posterior_mala(x, torch.full((len(x),), 0.3), 0.01), x),
     "exchange": lambda x: (Exchange((0, 0, 1, 1)), x),
+    "torsion": lambda x: (Torsion([(0, 1, [2]), (1, 2, [3])]), x),
     "tempering": lambda x: (Tempering(torch.tensor([0.01, 0.02]), torch.tensor([1.0, 0.5]), 3), x.reshape(-1, 2, 4, 3)),
 }
 

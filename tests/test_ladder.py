@@ -24,7 +24,8 @@ from idem_md.training import preset, run_samples, train
 from idem_md.training.config import LadderConfig
 from idem_md.training.first_buffer import FirstBuffer, starts_at_geometry
 from idem_md.training.ladder import Ladder, first_ladder, respaced
-from idem_md.training.loop import init, refinement
+from idem_md.training.loop import init
+from idem_md.training.moves import refinement
 from idem_md.training.ranks import ALONE
 from idem_md.training.resampling import renewed_by_weight, weighted_paths
 from idem_md.tuning import HeadTraining, tune

@@ -7,7 +7,7 @@ import numpy as np
 from ..checks import check_int
 from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
-from ..systems import System, in_ring, torsions
+from ..systems import System, torsions
 
 __all__ = ["TORSIONS", "is_torsion", "torsion_values", "torsions_of"]
 
@@ -37,9 +37,9 @@ def torsion_values(e: WeightedEnsemble, name: str) -> np.ndarray:
 
 
 def torsions_of(system: System) -> list[str]:
-    """Names of the torsions to look at: those of the backbone, phi and psi, or else about each bond that turns, with
-    the chain's first atom on either side; none of groups such as methyl, whose other atoms are all alike."""
-    top, molecule = system.named_atoms, system.chemistry
+    """Names of the torsions to look at: those of the backbone, phi and psi, or else about each bond that turns,
+    see `systems.Chemistry`; none of clusters."""
+    molecule = system.chemistry
     if molecule is None:
         return []
     backbone = []
@@ -48,17 +48,7 @@ def torsions_of(system: System) -> list[str]:
         backbone += [kind] if len(numbers) == 1 else [f"{kind}{number}" for number in numbers]
     if backbone:
         return backbone
-    near, labels = top.neighbours(), system.kinds
-    stiff = {frozenset(atoms[1:3]) for atoms in molecule.rigid}
-    found = []
-    for b, c in top.bonds:
-        ends = [
-            sorted(near[k] - {other}, key=lambda j: (system.elements[j] == "H", j)) for k, other in ((b, c), (c, b))
-        ]
-        spins = any(len(others) > 1 and len({labels[j] for j in others}) == 1 for others in ends)
-        if all(ends) and not spins and frozenset((b, c)) not in stiff and not in_ring(b, c, near):
-            found.append(f"{PREFIX}{ends[0][0]},{b},{c},{ends[1][0]}")
-    return found
+    return [PREFIX + ",".join(map(str, atoms)) for atoms in molecule.turning]
 
 
 def _residues_with(system: System, kind: str) -> dict[str, tuple[int, ...]]:

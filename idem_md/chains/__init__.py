@@ -7,13 +7,15 @@ changed since); all are asked of the budget before the first is made.
 
 from .adaptation import equilibrate, first_step, tune_step
 from .annealing import Schedule, paced_schedule, run_annealing, tuned_schedule
-from .exchange import Exchange, WithExchanges
+from .exchange import Exchange
 from .mala import MALA, Restraint, run_mala
 from .move import ChainState, Move
 from .posterior import PosteriorMean, posterior_mala, posterior_mean
 from .relaxation import quench, relax
 from .starts import finite_start, geometry_start, noise_start
 from .tempering import Tempering, run_tempering
+from .torsion import Torsion
+from .trial import TrialMove, WithTrials
 
 __all__ = [
     "MALA",
@@ -24,7 +26,9 @@ __all__ = [
     "Restraint",
     "Schedule",
     "Tempering",
-    "WithExchanges",
+    "Torsion",
+    "TrialMove",
+    "WithTrials",
     "equilibrate",
     "finite_start",
     "first_step",

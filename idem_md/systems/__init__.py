@@ -1,7 +1,7 @@
 """Named targets of sampling: an energy, its physical scale, and what is known exactly about it."""
 
 from .builtin import SYSTEMS, built_in_name, get_system, system_described
-from .chemistry import in_ring, torsions
+from .chemistry import torsions
 from .system import System, nearest_neighbour_distance
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "System",
     "built_in_name",
     "get_system",
-    "in_ring",
     "nearest_neighbour_distance",
     "system_described",
     "torsions",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ..energies import Topology
 
-__all__ = ["Chemistry", "in_ring", "torsions"]
+__all__ = ["Chemistry", "torsions"]
 
 # A bond is broken if it is so many times as long as in the geometry of the system.
 STRETCH = 1.5
@@ -44,6 +44,9 @@ class Chemistry:
         Torsions about amide and double bonds.
     trans : array, shape (r,)
         Whether these are beyond 90 degrees in the geometry.
+    turning : tuple of (int, int, int, int)
+        Torsions about bonds that turn: in no ring, not rigid, with more on either side than atoms that are all alike,
+        as those of a methyl group. The outer atoms are the first neighbours, hydrogen last.
     """
 
     bonds: np.ndarray
@@ -51,6 +54,7 @@ class Chemistry:
     centres: tuple[tuple[int, int, int, int], ...]
     rigid: tuple[tuple[int, int, int, int], ...]
     trans: np.ndarray
+    turning: tuple[tuple[int, int, int, int], ...] = ()
 
     @classmethod
     def of(cls, topology: Topology, elements: Sequence[str], geometry, length_angstrom: float) -> Chemistry:
@@ -69,7 +73,20 @@ class Chemistry:
             if amide or _is_double(a, b, near, elements, r):
                 rigid.append((min(near[a] - {b}), a, b, min(near[b] - {a})))
         trans = np.array([abs(torsions(x[None], atoms)[0]) > 90 for atoms in rigid], dtype=bool)
-        return cls(bonds, lengths, tuple(centres), tuple(rigid), trans)
+        turning = _turning(topology, elements, near, {frozenset(atoms[1:3]) for atoms in rigid})
+        return cls(bonds, lengths, tuple(centres), tuple(rigid), trans, turning)
+
+    def rotations(self) -> list[tuple[int, int, list[int]]]:
+        """Of each bond that turns its two atoms, and those on its smaller side, which turn with the second."""
+        near: list[set[int]] = [set() for _ in range(int(self.bonds.max()) + 1)]
+        for a, b in self.bonds.tolist():
+            near[a].add(b)
+            near[b].add(a)
+        found = []
+        for _, b, c, _ in self.turning:
+            sides = [(b, c, _beyond(b, c, near)), (c, b, _beyond(c, b, near))]
+            found.append(min(sides, key=lambda side: len(side[2])))
+        return found
 
     def broken(self, x) -> np.ndarray:
         """Which bonds of positions (n, N, 3) are broken, shape (n, b)."""
@@ -111,6 +128,30 @@ def _colours(near: Sequence[frozenset[int]], elements: Sequence[str]) -> list[in
     return colours
 
 
+def _beyond(b: int, c: int, near: Sequence[Collection[int]]) -> list[int]:
+    """Atoms that hang on c, seen from its neighbour b."""
+    seen, stack = {b, c}, [k for k in near[c] if k != b]
+    while stack:
+        atom = stack.pop()
+        if atom not in seen:
+            seen.add(atom)
+            stack.extend(near[atom])
+    return sorted(seen - {b, c})
+
+
+def _turning(
+    topology: Topology, elements: Sequence[str], near: Sequence[frozenset[int]], rigid: Collection[frozenset[int]]
+) -> tuple[tuple[int, int, int, int], ...]:
+    """See `Chemistry`."""
+    labels, found = topology.labels(elements), []
+    for b, c in topology.bonds:
+        ends = [sorted(near[k] - {other}, key=lambda j: (elements[j] == "H", j)) for k, other in ((b, c), (c, b))]
+        spins = any(len(others) > 1 and len({labels[j] for j in others}) == 1 for others in ends)
+        if all(ends) and not spins and frozenset((b, c)) not in rigid and not _in_ring(b, c, near):
+            found.append((ends[0][0], b, c, ends[1][0]))
+    return tuple(found)
+
+
 def _is_amide(n: int, c: int, near: Sequence[frozenset[int]], elements: Sequence[str]) -> bool:
     """A nitrogen atom of three neighbours beside a carbon atom of three, one of which is a lone oxygen atom."""
     if elements[n] != "N" or elements[c] != "C" or len(near[n]) != 3 or len(near[c]) != 3:
@@ -120,17 +161,9 @@ def _is_amide(n: int, c: int, near: Sequence[frozenset[int]], elements: Sequence
 
 def _is_double(a: int, b: int, near: Sequence[frozenset[int]], elements: Sequence[str], angstrom: float) -> bool:
     flat = len(near[a]) == 3 and len(near[b]) == 3 and elements[a] == elements[b] == "C"
-    return flat and angstrom < DOUBLE and not in_ring(a, b, near)
+    return flat and angstrom < DOUBLE and not _in_ring(a, b, near)
 
 
-def in_ring(a: int, b: int, near: Sequence[frozenset[int]]) -> bool:
+def _in_ring(a: int, b: int, near: Sequence[frozenset[int]]) -> bool:
     """Whether there is another way from one atom to the other than their bond."""
-    seen, stack = {a}, [k for k in near[a] if k != b]
-    while stack:
-        atom = stack.pop()
-        if atom == b:
-            return True
-        if atom not in seen:
-            seen.add(atom)
-            stack.extend(near[atom])
-    return False
+    return any(b in near[k] for k in _beyond(b, a, near)) if len(near[a]) > 1 else False

@@ -52,6 +52,9 @@ class BufferConfig(Table):
     With ``exchanges`` so many pairs of unlike atoms are tried in each other's place before every refinement of a
     walker, for an energy call each and one more. Solid alloys need that; in molecules no such exchange is accepted.
 
+    With ``torsions`` so many rotations of one side of a molecule about a bond are tried before every refinement and
+    every round of the first buffer, for an energy call each and one more.
+
     Walkers start at noise of the extent of the system, relaxed, or at its geometry. By default (``auto``) molecules,
     known by their elements, start at their geometry if there is a ladder, whose hot rungs take them elsewhere.
 
@@ -70,6 +73,7 @@ class BufferConfig(Table):
     refine_steps: int = Field(1000, ge=0, le=MANY)
     mala_step: float = Field(5e-4, gt=0)
     exchanges: int = Field(0, ge=0, le=MANY)
+    torsions: int = Field(0, ge=0, le=MANY)
     start: Literal["auto", "noise", "geometry"] = "auto"
 
 
@@ -148,8 +152,9 @@ class TrainingConfig(Table):
             )
         if buffer.weighted and buffer.weighted < (least := max(8 * buffer.fresh, 128)):
             raise ValueError(f"buffer.weighted: expected 0 or at least {least}, got {buffer.weighted}")
-        if buffer.exchanges and not buffer.refine_steps:
-            raise ValueError(f"buffer.exchanges: expected 0 without refine_steps, got {buffer.exchanges}")
+        for trials in ("exchanges", "torsions"):
+            if (n := getattr(buffer, trials)) and not buffer.refine_steps:
+                raise ValueError(f"buffer.{trials}: expected 0 without refine_steps, got {n}")
         if buffer.fresh > buffer.size:
             raise ValueError(f"buffer.fresh: expected at most buffer.size = {buffer.size}, got {buffer.fresh}")
         if not buffer.fresh <= (buffer.walkers or buffer.size) <= buffer.size:

@@ -74,6 +74,7 @@ class FirstBuffer(NamedTuple):
             legs = (rounds // 3, rounds // 3, rounds - 2 * (rounds // 3))
             walkers = ladder.whole(walkers)
             steps = math.prod(ladder.rounds(steps_a_round))  # that are made of those that are asked for
+        steps += b.torsions + (b.torsions > 0)
         calls = walkers * ((0 if at_geometry else b.relax_steps) + 1 + rounds * (steps + 1))
         return cls(size, walkers, ladder, at_geometry, legs, steps_a_round, calls)
 
@@ -84,4 +85,5 @@ def calls_an_iteration(config: TrainingConfig, walkers: int) -> int:
     refinement = walkers * (b.refine_steps + beyond if b.refine_steps else 0)
     relaxed = b.fresh * (b.relax_steps + 2)
     fresh = b.weighted + max(walkers if b.walkers else b.fresh, relaxed) if b.weighted else relaxed
-    return refinement + fresh + walkers * (b.exchanges + (b.exchanges > 0))
+    trials = b.exchanges + (b.exchanges > 0) + b.torsions + (b.torsions > 0)
+    return refinement + fresh + walkers * trials

@@ -7,15 +7,12 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from ..chains import (
-    MALA,
     ChainState,
-    Exchange,
-    Move,
-    WithExchanges,
     equilibrate,
     geometry_start,
     noise_start,
@@ -36,6 +33,7 @@ from .config import TrainingConfig
 from .first_buffer import FirstBuffer, calls_an_iteration
 from .gain import Gain
 from .ladder import respaced
+from .moves import langevin, refinement, rotations_of
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
 from .resampling import renewed_by_weight, weighted_paths
@@ -99,7 +97,7 @@ def init(
     ------
     UsageError
         The temperatures of the ladder do not have the system's own among them, the system lacks the geometry that
-        walkers are to start at, or has no unlike atoms to exchange.
+        walkers are to start at, or has no unlike atoms to exchange or bonds to turn.
     EnergyError
         No configuration of the buffer reached a finite energy.
     BudgetExhausted
@@ -113,6 +111,8 @@ def init(
     size, walkers, ladder, at_geometry, legs, steps_a_round, needed = plan
     if b.exchanges and len(set(system.kinds)) < 2:
         raise UsageError(f"buffer.exchanges: expected 0 for {system.name!r}, all of one kind, got {b.exchanges}")
+    if b.torsions and not rotations_of(system):
+        raise UsageError(f"buffer.torsions: expected 0 for {system.name!r}, no bond of which turns, got {b.torsions}")
     least = needed + calls_an_iteration(config, walkers)
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:
         raise BudgetExhausted(
@@ -142,7 +142,7 @@ def init(
         if ladder is not None and last is not start:
             ladder, last = respaced(ladder, last, ranks)
             seen.clear()
-        move = MALA if ladder is None else ladder.move
+        move = partial(langevin, b.torsions, system, ladder, len(last.u), device)
         last, step = equilibrate(
             energy, last, step, leg, steps_a_round, lambda: draw_seed(generator), on_round=on_round, move=move
         )
@@ -166,16 +166,6 @@ def init(
         system,
         ladder=ladder,
     )
-
-
-def refinement(config: TrainingConfig, state: TrainingState) -> Move:
-    """What carries the walkers of the buffer on between two iterations."""
-    ladder, n = state.ladder, state.buffer.walkers
-    move = MALA(state.mala_step) if ladder is None else ladder.move(state.mala_step)
-    if not config.buffer.exchanges:
-        return move
-    beta = 1.0 if ladder is None else ladder.beta(torch.arange(n, device=state.device))
-    return WithExchanges(move, Exchange(state.system.kinds, beta), config.buffer.exchanges)
 
 
 def _flat_prior(sigma: float) -> float:

@@ -26,6 +26,8 @@ RANGE_ITERATIONS = 2
 # Presets in which molecules get a ladder; up to how many atoms they do without, as noise relaxes to the molecule; and
 # how many times as hot its other end is.
 LADDERS, SMALL_MOLECULE, HOT = ("refined", "frugal"), 6, 3.0
+# Rotations about bonds of a molecule that are tried, of each walker before each refinement.
+TORSIONS = 3
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
 EXCHANGES = 2
 
@@ -97,6 +99,8 @@ def preset(
     if temperatures is None and name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
         kelvin = system.units.temperature_kelvin
         temperatures = kelvin, HOT * kelvin
+    if name in (*LADDERS, "twin") and system.chemistry is not None and system.chemistry.turning:
+        table = {**table, "buffer": {**table.get("buffer", {}), "torsions": TORSIONS}}
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)
         table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}
