@@ -9,6 +9,7 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
+import torch
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 from command import run
@@ -18,9 +19,11 @@ import idem_md
 from idem_md import UsageError
 from idem_md.analysis import analyse, departures, free_energy_map, torsions_of
 from idem_md.baselines import ENGINES
-from idem_md.energies import ASE, OpenMM, Topology
+from idem_md.baselines.base import RELAX_STEPS
+from idem_md.energies import ASE, Energy, OpenMM, Topology
 from idem_md.ensemble import WeightedEnsemble
 from idem_md.systems import torsions
+from idem_md.units import Units
 
 ALANINE = Path(__file__).parent.parent / "examples" / "alanine_dipeptide.pdb"
 PHI, PSI = (4, 6, 8, 14), (6, 8, 14, 16)
@@ -221,6 +224,46 @@ def test_mirror_images_are_reflected_back(alanine):
 def test_chains_of_a_molecule_begin_at_its_geometry(alanine):
     e = ENGINES["mala"].configured().run(alanine, 8, 250, seed=0)
     assert not departures(e)
+
+
+class Chain(Energy):
+    """Four carbon atoms in a chain of springs, with a torsion: 8 (1 + cos 3 phi) + 0.6 (1 + cos phi), kT."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.units, self.elements = Units(1.53, 300.0), ("C",) * 4
+        self.topology = Topology.of_bonds(self.elements, ((0, 1), (1, 2), (2, 3)), "topology")
+
+    def evaluate(self, x):
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            a, b, c = y[:, 1] - y[:, 0], y[:, 2] - y[:, 1], y[:, 3] - y[:, 2]
+            u, v, cosine = torch.linalg.cross(a, b), torch.linalg.cross(b, c), torch.nn.functional.cosine_similarity
+            t = cosine(u, v)
+            lengths = torch.stack([w.norm(dim=-1) for w in (a, b, c)])
+            bends = torch.stack([cosine(a, b), cosine(b, c)])
+            torsion = 8 * (1 + 4 * t**3 - 3 * t) + 0.6 * (1 + t)
+            energy = 100 * ((lengths - 1) ** 2).sum(0) + 60 * ((bends - 0.4) ** 2).sum(0) + torsion
+            (gradient,) = torch.autograd.grad(energy.sum(), y)
+        return energy.detach(), -gradient
+
+
+def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
+    """From trans alone over barriers of 16 kT; the calls that are counted are those that are made."""
+    monkeypatch.setattr("idem_md.baselines.pt.TUNING_STEPS", 100)
+    x = np.array([[-0.6, 1.4, 0], [0, 0, 0], [1.53, 0, 0], [2.1, -1.4, 0.1]])
+    butane = idem_md.System.of_energy(Chain(), x, "b")
+    engine = ENGINES["pt"].configured()
+    e = engine.run(butane, 150, 1000, seed=0)
+    spared = 150 * 8 * RELAX_STEPS  # which noise takes
+    assert e.provenance["energy_calls"] == engine.calls(150, 1000) - spared and len(e.provenance["betas"]) == 8
+    phi = np.linspace(-np.pi, np.pi, 20_001)
+    weight = np.exp(-8 * (1 + np.cos(3 * phi)) - 0.6 * (1 + np.cos(phi)))
+    exact = weight[np.abs(phi) > 2 * np.pi / 3].sum() / weight.sum()
+    share = (np.abs(torsions(e.positions, range(4))) > 120).mean()
+    assert abs(share - exact) < 4.5 * (exact * (1 - exact) / 150) ** 0.5
+    budget = ENGINES["pt"].configured().run(butane, 5, energy_calls=60_000, seed=0)
+    assert budget.provenance["energy_calls"] <= 60_000
 
 
 def test_molecules_get_a_ladder(alanine):

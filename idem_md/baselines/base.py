@@ -371,5 +371,5 @@ def tuned_chains(
 
 
 def tuning_calls(n_steps: int) -> int:
-    """Energy calls a chain of `tuned_chains`."""
+    """Energy calls a chain of `tuned_chains`, at most: molecules are not relaxed."""
     return RELAX_STEPS + 1 + ROUNDS * (max(n_steps // ROUNDS, 1) + 1)

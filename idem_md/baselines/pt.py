@@ -10,9 +10,9 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from ..chains import ChainState, Tempering, noise_start
+from ..chains import ChainState, Tempering, Torsion, noise_start
 from ..checks import check_float
-from ..energies import Energy, HasWorkers, NativeChains
+from ..energies import Energy, HasWorkers, NativeChains, TemperingRun
 from ..errors import UsageError
 from ..seeds import draw_seed
 from ..systems import System
@@ -24,6 +24,10 @@ __all__ = ["TemperingEngine"]
 # Inverse temperatures of the rungs: neighbours of LJ-55 swap about every fourth time, those of smaller systems more
 # often.
 BETAS = (1.0, 0.92, 0.85, 0.78, 0.72)
+# For molecules, whose barriers are higher.
+MOLECULE_BETAS = tuple((1 / 3) ** (k / 7) for k in range(8))
+# Rotations about bonds that are tried of each replica, before so many rounds.
+TRIALS, EVERY = 3, 10
 MOVES = 10
 LADDERS = 1000
 TUNING_STEPS = 2000
@@ -36,33 +40,38 @@ class TemperingEngine(Engine):
     """Samples from the coldest rungs of up to 1000 ladders of replicas; see `chains.run_tempering`.
 
     Each ladder runs ``n_steps`` MALA steps a replica, ten between swaps, from relaxed noise or, of a molecule, from
-    near its geometry. Its first half is let go; from the second come its samples, equally spaced. Samples of one ladder
-    may be correlated: more steps, or fewer
-    samples, set them further apart. They count for n/g, g the statistical inefficiency of the energies over the draws
-    of a ladder. The provenance has the acceptance of the chains, that of the swaps, and round trips
-    a ladder between the coldest and the hottest rung, of those that one draw saw whole.
+    near its geometry, whose bonds that turn are turned by trial every hundred steps. Its first half is let go; from the
+    second come its samples, equally spaced. Samples of one ladder may be correlated: more steps, or fewer samples, set
+    them further apart. They count for n/g, g the statistical inefficiency of the energies over the draws of a ladder.
+    The provenance has the acceptance of the chains, that of the swaps, and round trips a ladder between the coldest and
+    the hottest rung, of those that one call of `chains.run_tempering` saw whole.
 
     Parameters
     ----------
-    betas : sequence of float
-        Inverse temperatures of the rungs, relative to the system's; they fall from one. By default five down to 0.72;
-        barriers want hotter ones.
+    betas : sequence of float, optional
+        Inverse temperatures of the rungs, relative to the system's; they fall from one. By default five down to 0.72,
+        for molecules eight down to a third; barriers want hotter ones.
     """
 
     minimum_steps: ClassVar[int] = 1000
     counts_calls: ClassVar[bool] = True
-    # Ladders of the run that is under way; see `planned`.
+    # Ladders of the run that is under way, and bonds that turn; see `planned`.
     _ladders: int | None = None
+    _rotations: Sequence[tuple[int, int, Sequence[int]]] = ()
 
-    def __init__(self, betas: Sequence[float] = BETAS):
-        self.betas = tuple(check_float("betas", beta, above=0.0) for beta in betas)
+    def __init__(self, betas: Sequence[float] | None = None):
+        self._given = betas is not None
+        self.betas = tuple(check_float("betas", beta, above=0.0) for beta in (BETAS if betas is None else betas))
         if len(self.betas) < 2 or self.betas[0] != 1.0:
-            raise UsageError(f"betas: expected two or more that fall from one, got {list(betas)}")
+            raise UsageError(f"betas: expected two or more that fall from one, got {list(self.betas)}")
 
     def planned(self, system: System, n: int, budget: Budget, seed: int) -> Budget:
         """See `Engine`; a budget of a potential without native chains makes fewer ladders before it makes shorter
         ones."""
         self._ladders, energy = None, system.energy()
+        if not self._given:
+            self.betas = BETAS if system.chemistry is None else MOLECULE_BETAS
+        self._rotations = () if system.chemistry is None else system.chemistry.rotations()
         if budget.steps is not None or budget == Budget() or isinstance(energy, NativeChains):
             return super().planned(system, n, budget, seed)
         calls = budget.energy_calls
@@ -88,15 +97,24 @@ class TemperingEngine(Engine):
     def _steps(self, n: int, calls: int, ladders: int) -> int:
         """Steps a replica of so many ladders for so many energy calls, without more than there are calls for."""
         spare = calls - self._calls(n, 0, ladders)
-        return max(2 * (spare // (2 * ladders * len(self.betas) * MOVES)) * MOVES, 0)
+        steps = max(2 * (spare // (2 * ladders * len(self.betas) * MOVES)) * MOVES, 0)
+        while steps and self._calls(n, steps, ladders) > calls:  # of trials
+            steps = 19 * steps // 20
+        return steps
 
     def calls(self, n: int, n_steps: int) -> int:
         """See `Engine`."""
         return self._calls(n, n_steps, self._ladders or min(n, LADDERS))
 
     def _calls(self, n: int, n_steps: int, ladders: int) -> int:
-        steps = n_steps // 2 // MOVES * MOVES
-        return ladders * len(self.betas) * (tuning_calls(TUNING_STEPS) + 1 + 2 * steps + -(-n // ladders)) + n
+        rounds, draws = n_steps // 2 // MOVES, -(-n // ladders)
+        legs = [leg for part in _parts(rounds, draws) for leg in self._legs(part)]
+        trials = (TRIALS + 1) * len(legs) if self._rotations else 0
+        return ladders * len(self.betas) * (tuning_calls(TUNING_STEPS) + MOVES * sum(legs) + len(legs) + trials) + n
+
+    def _legs(self, rounds: int) -> list[int]:
+        """Rounds that are made at a time: all, or so many that bonds are turned often enough."""
+        return [rounds] if not self._rotations else [min(EVERY, rounds - k) for k in range(0, rounds, EVERY)]
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
@@ -114,18 +132,32 @@ class TemperingEngine(Engine):
         chains, step = tuned_chains(system, energy, ladders * len(self.betas), TUNING_STEPS, generator)
         beta = torch.tensor(self.betas, dtype=torch.float32)
         move = Tempering(step / beta, beta, MOVES)
+        turn = Torsion(self._rotations, beta.repeat(ladders)) if self._rotations else None
         shape = (ladders, len(self.betas))
-        state = ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (chains.x, chains.u, chains.f)))
-        state, run = move.step(energy, state, rounds, draw_seed(generator))
+
+        def shaped(state: ChainState) -> ChainState:
+            return ChainState(*(a.reshape(*shape, *a.shape[1:]) for a in (state.x, state.u, state.f)))
+
+        def advanced(state: ChainState, rounds: int) -> tuple[ChainState, list[tuple[int, TemperingRun]]]:
+            runs = []
+            for leg in self._legs(rounds):
+                if turn is not None:
+                    flat = ChainState(*(a.flatten(0, 1) for a in (state.x, state.u, state.f)))
+                    state = shaped(turn.step(energy, flat, TRIALS, draw_seed(generator))[0])
+                state, run = move.step(energy, state, leg, draw_seed(generator))
+                runs.append((leg, run))
+            return state, runs
+
+        first, *parts = _parts(rounds, draws)
+        state, _ = advanced(shaped(chains), first)
         progress(0.5, f"{ladders} ladders equilibrated")
         samples, trips, accepted, swaps = [], beta.new_zeros(ladders), 0.0, beta.new_zeros(len(self.betas) - 1)
-        for k in range(draws):
-            # Whole rounds that add up to the second half.
-            part = rounds * (k + 1) // draws - rounds * k // draws
-            state, run = move.step(energy, state, part, draw_seed(generator))
-            trips += run.round_trips
-            accepted += float(run.acceptance.mean()) * part / rounds
-            swaps += run.swaps.mean(0) * (part / rounds)
+        for k, part in enumerate(parts):
+            state, runs = advanced(state, part)
+            for leg, run in runs:
+                trips += run.round_trips
+                accepted += float(run.acceptance.mean()) * leg / rounds
+                swaps += run.swaps.mean(0) * (leg / rounds)
             samples.append(ChainState(*(a[:, 0].clone() for a in (state.x, state.u, state.f))))
             self._so_far = partial(self._draws, list(samples), n, {"betas": list(self.betas), "ladders": ladders})
             progress(0.5 + 0.5 * (k + 1) / draws, f"{min((k + 1) * ladders, n)} samples")
@@ -149,6 +181,11 @@ class TemperingEngine(Engine):
             return EngineSamples(x, facts, None, energies)
         g = statistical_inefficiency(list(u.numpy().T))
         return EngineSamples(x, facts | {"draw_inefficiency": g}, len(x) / g, energies)
+
+
+def _parts(rounds: int, draws: int) -> list[int]:
+    """Rounds of the first half, and those before each draw of the second."""
+    return [rounds, *(rounds * (k + 1) // draws - rounds * k // draws for k in range(draws))]
 
 
 def _seconds_a_call(system: System, energy: Energy, seed: int) -> float:
