@@ -72,6 +72,31 @@ def test_butane(tmp_path, capsys):
     assert example.is_trans(example.all_trans()[None]).tolist() == [1.0]
 
 
+def test_butane_all_atoms(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("idem_md.baselines.pt.TUNING_STEPS", 20)
+    monkeypatch.setattr(sys.modules["idem_md.baselines.pt"].TemperingEngine, "minimum_steps", 40)
+    monkeypatch.setitem(inspect.unwrap(idem_md.tuning.tune).__globals__, "LEVEL_SAMPLES", 8)
+    example = load("butane_all_atoms")
+    config = idem_md.TrainingConfig.parse({"system": "butane14", **LITTLE}, "test")
+    raw, (share, _), exact = example.main(tmp_path, n=12, steps=3, config=config, reference_calls=9000)
+    assert 0 <= raw <= 1 and 0 <= share <= 1 and 0 <= exact[0] <= 1 and "replica exchange" in capsys.readouterr().out
+    assert example.system().labels == (0, 1, 2, 3, 4, 5, 4, 4, 5, 5, 6, 6, 7, 7)
+
+
+def test_alanine_dipeptide(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("idem_md.baselines.pt.TUNING_STEPS", 20)
+    monkeypatch.setattr(sys.modules["idem_md.baselines.pt"].TemperingEngine, "minimum_steps", 40)
+    monkeypatch.setattr("idem_md.analysis.maps.MIN_ESS_FOR_SHAPES", 0.0)
+    monkeypatch.setitem(inspect.unwrap(idem_md.tuning.tune).__globals__, "LEVEL_SAMPLES", 8)
+    example = load("alanine_dipeptide")
+    config = idem_md.TrainingConfig.parse({"system": "alanine", **LITTLE}, "test")
+    e = example.main(tmp_path, n=12, steps=3, config=config)
+    assert len(e) == 12 and e.system.topology.residues[1][0] == "ALA"
+    assert len(example.reference(tmp_path, 12, 9000)) == 12
+    example.compare(tmp_path)
+    assert "of two halves of the reference" in capsys.readouterr().out and (tmp_path / "pt.png").exists()
+
+
 def test_cu13_emt(tmp_path, monkeypatch, capsys):
     """The whole of it with small numbers; what it gives with its own is in README."""
     monkeypatch.setitem(inspect.unwrap(idem_md.tuning.tune).__globals__, "LEVEL_SAMPLES", 8)

@@ -62,8 +62,8 @@ def free_energy_map(e: WeightedEnsemble, x: str, y: str) -> FreeEnergyMap:
     values, errors = np.full(shape, np.nan), np.full(shape, np.nan)
     for i, j in product(*map(range, shape)):
         there = (i_of == i) & (j_of == j)
-        if there.any():
-            share, error = weighted_mean(there.astype(float), w, e.ess)
+        if (share := float(w[there].sum())) > 0:
+            _, error = weighted_mean(there.astype(float), w, e.ess)
             values[i, j], errors[i, j] = -np.log(share), error / share
     return FreeEnergyMap(s_label, t_label, x_edges, y_edges, values - np.nanmin(values), errors)
 

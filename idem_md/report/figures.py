@@ -155,7 +155,8 @@ def plot_map(found: FreeEnergyMap, file) -> None:
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, values, title in ((left, found.values, "free energy (kT)"), (right, found.errors, "standard error (kT)")):
-        top = float(np.nanquantile(values, 0.98))
+        known = values[np.isfinite(values)]
+        top = float(np.quantile(known, 0.98)) if len(known) else 1.0
         shown = axes.pcolormesh(found.x_edges, found.y_edges, values.T, vmin=0.0, vmax=top, cmap="viridis")
         figure.colorbar(shown, ax=axes, label=title, extend="max")
         axes.set(xlabel=found.x, ylabel=found.y, title=title)
