@@ -1,6 +1,8 @@
 """Molecules: which atoms are alike, files with the user's names, torsions, and samples that have left the molecule."""
 
+import inspect
 import json
+import warnings
 from pathlib import Path
 
 import ase.io
@@ -12,17 +14,22 @@ import pytest
 import torch
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
 from command import run
 from openmm import app
 
 import idem_md
 from idem_md import UsageError
 from idem_md.analysis import analyse, departures, free_energy_map, torsions_of
+from idem_md.ase import BoltzmannSampler
 from idem_md.baselines import ENGINES
 from idem_md.baselines.base import RELAX_STEPS
 from idem_md.energies import ASE, Energy, OpenMM, Topology
 from idem_md.ensemble import WeightedEnsemble
+from idem_md.errors import WeightWarning
 from idem_md.systems import torsions
+from idem_md.tensor_files import read_tensors
+from idem_md.training import run_config, run_samples
 from idem_md.units import Units
 
 ALANINE = Path(__file__).parent.parent / "examples" / "alanine_dipeptide.pdb"
@@ -268,16 +275,36 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
 
 def test_molecules_get_a_ladder(alanine):
     ladder = idem_md.preset(alanine, "frugal").ladder
-    assert (ladder.coldest, ladder.hottest) == (300.0, 900.0)
-    assert idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder.hottest == 500
+    assert (ladder.coldest, ladder.hottest, ladder.learns) == (300.0, 900.0, "own")
+    asked = idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder
+    assert (asked.hottest, asked.learns) == (500, "all")
     assert idem_md.preset(alanine, "twin").ladder is None and idem_md.preset(of_ase("H2O"), "frugal").ladder is None
     assert idem_md.preset(of_ase("C60"), "frugal").ladder is None
 
 
 def test_a_molecule_from_training_to_samples_of_one_hand(alanine, tiny_presets, tmp_path):
     checkpoint = idem_md.train(idem_md.preset(alanine, "frugal"), tmp_path / "run", system=alanine)
-    assert checkpoint.system.labels == alanine.labels
+    assert checkpoint.system.labels == alanine.labels and not checkpoint.rungs
+    samples = run_samples(tmp_path / "run")  # of the coldest of several rungs
+    tensors, header = read_tensors(tmp_path / "run" / "state.safetensors", "state")
+    assert len(header["betas"]) >= 2 and torch.equal(samples, tensors["buffer.x"][:: len(header["betas"])])
+    again = idem_md.train(run_config(tmp_path / "run"), tmp_path / "run", system=alanine, resume=True)
+    assert again.digest == checkpoint.digest
     e = idem_md.load_sampler(tmp_path / "run", alanine).sample(24, nfe=4, kernel="ddpm", last_step="plain", seed=0)
     assert not alanine.chemistry.inverted(e.positions).any()  # half of them, without
     e.save(tmp_path / "a.dcd")
     assert mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb")).topology.n_bonds == 21
+
+
+def test_boltzmann_sampler_of_a_molecule(tiny_presets, tmp_path, monkeypatch):
+    """Its arrays stay, its labels are by its bonds, its walkers are in a ladder."""
+    monkeypatch.setitem(inspect.unwrap(idem_md.tuning.tune).__globals__, "LEVEL_SAMPLES", 8)
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = EMT()
+    atoms.set_array("names", np.array([f"a{k}" for k in range(9)]))
+    dyn = BoltzmannSampler(atoms, 300.0, cache=tmp_path / "cache", max_energy_calls=20_000, nfe=4, batch=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WeightWarning)  # of a network that has learnt nothing
+        dyn.run(3)
+    assert dyn.system.labels == (0, 1, 2, 3, 4, 4, 5, 5, 5) and dyn.sampler.temperatures_K is None
+    assert atoms.arrays["names"][8] == "a8" and dyn.ensemble.to_ase()[0].arrays["atomtypes"][2] == "O1"

@@ -31,6 +31,9 @@ __all__ = ["SavedRun", "TrainingState", "load_state", "run_config", "run_samples
 # Key of headers and provenances for the stiffness of the trap: descriptions of foreign systems do not have it.
 TRAP = "trap_kT_per_angstrom2"
 
+# What descriptions of systems may differ in: prose, and names and a geometry of a molecule.
+NOT_COMPARED = ("description", "topology", "geometry", "mirror_images")
+
 
 @dataclass
 class TrainingState:
@@ -79,7 +82,9 @@ class TrainingState:
 
     def average_at(self, rung: int) -> Denoiser:
         """The averaged network at the temperature of a rung; without a ladder there is one rung, number 0."""
-        return self.ema if self.ladder is None else self.ema.at(math.log(self.ladder.betas[rung]))
+        if self.ladder is None or not self.ladder.learnt:
+            return self.ema
+        return self.ema.at(math.log(self.ladder.betas[rung]))
 
     def drawn(self, n: int, rung: int, generator: torch.Generator) -> torch.Tensor:
         """``n`` indices of samples of a rung, each drawn from all."""
@@ -209,7 +214,7 @@ def load_state(
     tensors, header = read_tensors(path, "state")
     try:
         _refuse_another(path, "", TrainingConfig.parse(header["config"], str(path)).model_dump(), config.model_dump())
-        named = {k: v for k, v in system.describe().items() if k != "description"}  # that is prose
+        named = {k: v for k, v in system.describe().items() if k not in NOT_COMPARED}
         _refuse_another(path, "the system's ", header["system"], named)
         was, now = header.get(TRAP), system.trap
         if was is not None and now is not None and not math.isclose(was, now, rel_tol=1e-9):
@@ -218,8 +223,7 @@ def load_state(
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
-        several = config.ladder is not None
-        denoiser, ema = (build_denoiser(config.network, system, several).to(device) for _ in range(2))
+        denoiser, ema = (build_denoiser(config.network, system, config.several).to(device) for _ in range(2))
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
         optimizers = make_optimizers(config.optimizer, denoiser)
@@ -234,7 +238,9 @@ def load_state(
             raise UsageError(f"generator: expected one for each of {len(rings)} processes")
         if len(rings) == ranks.size:
             generator.set_state(generators[ranks.rank].clone())  # it ignores where in its storage a tensor begins
-        ladder = None if config.ladder is None else Ladder(tuple(header["betas"]), config.ladder.moves)
+        ladder = None
+        if config.ladder is not None:
+            ladder = Ladder(tuple(header["betas"]), config.ladder.moves, config.several)
         own, next = _own_part(samples, rings, ranks, 1 if ladder is None else len(ladder))
         size, walkers = (ranks.part(n) for n in (config.buffer.size, config.buffer.walkers or config.buffer.size))
         if ladder is not None:
@@ -292,9 +298,13 @@ def run_config(folder: Path) -> TrainingConfig:
 
 def run_samples(folder: Path) -> torch.Tensor:
     """The replay buffer of a run: samples of its system as far as the run has got, shape (n, N, D), float32; with a
-    ladder of temperatures those of all rungs in turn, the coldest first."""
+    ladder of temperatures those of all rungs that the network learns in turn, the coldest first."""
     path = Path(folder) / "state.safetensors"
-    tensors, _ = read_tensors(path, "state")
+    tensors, header = read_tensors(path, "state")
     if "buffer.x" not in tensors:
         raise FileFormatError(f"{path}: expected the tensor buffer.x, there is none")
-    return tensors["buffer.x"]
+    config = run_config(folder)
+    if config.ladder is None or config.several:
+        return tensors["buffer.x"]
+    ladder = Ladder(tuple(header["betas"]), config.ladder.moves)
+    return tensors["buffer.x"][ladder.own :: len(ladder)].clone()
