@@ -312,7 +312,7 @@ class System:
         Notes
         -----
         Exchanges of atoms that count as alike are tried on the geometry, for two energy calls and up to three more
-        a kind. From there on energies that run away below that of the geometry, as two atoms fall into each other,
+        a kind, and two more for a mirror image if there is a stereocentre. From there on energies that run away below that of the geometry, as two atoms fall into each other,
         raise `EnergyError`, which names them.
         """
         from ..checks import check_int
