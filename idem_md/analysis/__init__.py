@@ -1,9 +1,10 @@
 """What can be measured on ensembles: observables, distributions, distances, and the protocols of published numbers."""
 
+from .basins import FULL_TURN
 from .bootstrap import bootstrap
 from .chemistry import Departure, departures
 from .coverage import Coverage, Minima, coverage, minima
-from .dihedrals import is_torsion, torsion_values, torsions_of
+from .dihedrals import is_torsion, torsion_atoms, torsion_values, torsions_of
 from .distances import (
     aligned_distance,
     aligned_w2,
@@ -34,6 +35,7 @@ __all__ = [
     "Coverage",
     "Curve",
     "Departure",
+    "FULL_TURN",
     "Finding",
     "FreeEnergyMap",
     "Minima",
@@ -68,6 +70,7 @@ __all__ = [
     "require_ess",
     "reweighted",
     "steinhardt",
+    "torsion_atoms",
     "torsion_values",
     "torsions_of",
     "trap_energies",

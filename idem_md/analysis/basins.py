@@ -7,16 +7,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ensemble import WeightedEnsemble
-from .distributions import Curve, mean_of
+from ..ensemble.estimators import weighted_mean
+from .distributions import mean_of
 
 __all__ = ["FULL_TURN", "Basin", "basins"]
 
 # Edges of the bins of a torsion, in degrees.
 FULL_TURN = np.linspace(-180.0, 180.0, 61)
-# kT by which a barrier is higher than both minima beside it, at least, to part two basins.
-BARRIER = 1.0
-# kT of a bin without samples.
-UNSEEN = 1e6
+# kT, and standard errors, by which a barrier is higher than both minima beside it, at least, to part two basins.
+BARRIER, ERRORS = 1.0, 2.0
+# Effective samples for each of the bins in which basins are sought, of which there are some at least and at most.
+SAMPLES_A_BIN, BINS = 15, (12, 60)
 
 
 class Basin(NamedTuple):
@@ -36,36 +37,43 @@ class Basin(NamedTuple):
     error: float
 
 
-def basins(e: WeightedEnsemble, degrees: np.ndarray, profile: Curve) -> tuple[Basin, ...]:
-    """Shares of the basins of a torsion: arcs between barriers that are a kT higher than the minima on either side.
+def basins(e: WeightedEnsemble, degrees: np.ndarray) -> tuple[Basin, ...]:
+    """Shares of the basins of a torsion: arcs between barriers that are a kT higher than the minima on either side, and
+    two standard errors.
 
     Parameters
     ----------
     degrees : array, shape (n,)
         Of the samples of some weight.
-    profile : Curve
-        The free energy along it over a full turn; where no sample is it counts as high.
     """
-    of_bin = _basin_of_bins(np.nan_to_num(profile.values, nan=UNSEEN))
-    starts = np.flatnonzero(of_bin != np.roll(of_bin, 1))
-    of_sample = of_bin[np.clip(np.searchsorted(profile.edges, degrees, side="right") - 1, 0, len(of_bin) - 1)]
+    k = int(np.clip(e.ess / SAMPLES_A_BIN, *BINS))
+    of_sample = np.clip(((degrees + 180.0) / 360.0 * k).astype(int), 0, k - 1)
+    w = e.weights[e.alive]
+    share, error = weighted_mean(np.eye(k)[of_sample], w, e.ess)
+    least = 1 / e.ess  # what no sample is in counts as little more than one might be
+    f = -np.log(np.maximum(share, least))
+    of_bin = _basin_of_bins(f, np.where(share > least, error / np.maximum(share, least), 1.0))
+    edges, starts = np.linspace(-180.0, 180.0, k + 1), np.flatnonzero(of_bin != np.roll(of_bin, 1))
     found = []
     for first, after in zip(starts, np.roll(starts, -1)):
-        share, error = mean_of(e, (of_sample == of_bin[first]).astype(float), "basins")
-        found.append(Basin(float(profile.edges[first]), float(profile.edges[after]), share, error))
+        value, its_error = mean_of(e, (of_bin[of_sample] == of_bin[first]).astype(float), "basins")
+        found.append(Basin(float(edges[first]), float(edges[after]), value, its_error))
     return tuple(found)
 
 
-def _basin_of_bins(f: np.ndarray) -> np.ndarray:
+def _basin_of_bins(f: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """The number of the basin of each bin of a periodic free energy, by filling it from below: two that meet are one if
-    the shallower is less deep than `BARRIER`."""
-    basin, depth = np.full(len(f), -1), list[float]()
+    the shallower is less deep than `BARRIER` or than `ERRORS` standard errors."""
+    basin, bottom = np.full(len(f), -1), list[int]()
     for k in np.argsort(f, kind="stable").tolist():
-        sides = sorted({int(basin[k - 1]), int(basin[(k + 1) % len(f)])} - {-1}, key=depth.__getitem__)
+        sides = sorted({int(basin[k - 1]), int(basin[(k + 1) % len(f)])} - {-1}, key=lambda side: f[bottom[side]])
         if not sides:
-            sides = [len(depth)]
-            depth.append(float(f[k]))
+            sides = [len(bottom)]
+            bottom.append(k)
         basin[k] = sides[0]
-        if len(sides) == 2 and not f[k] - depth[sides[1]] >= BARRIER:
-            basin[basin == sides[1]] = sides[0]
+        if len(sides) == 2:
+            low = bottom[sides[1]]
+            needed = max(BARRIER, ERRORS * float(np.hypot(errors[k], errors[low])))
+            if f[k] - f[low] < needed:
+                basin[basin == sides[1]] = sides[0]
     return basin

@@ -18,7 +18,7 @@ class Departure(NamedTuple):
     Attributes
     ----------
     what : str
-        Such as ``bond CA-HA broken``; names are those of the topology.
+        Such as ``bond ALA2-CA ALA2-HA broken``; names are those of the topology.
     samples : int
         How many, failed ones not counted.
     share, error : float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from ..checks import check_int
@@ -9,9 +11,11 @@ from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
 from ..systems import System, torsions
 
-__all__ = ["TORSIONS", "is_torsion", "torsion_values", "torsions_of"]
+__all__ = ["TORSIONS", "is_torsion", "torsion_atoms", "torsion_values", "torsions_of"]
 
 PREFIX = "dihedral:"
+# Torsion, and the number of its residue, after its chain if several have that number.
+OF_RESIDUE = re.compile(r"(phi|psi|omega)([A-Za-z]?-?\d+)?")
 # The names of the four atoms, for the backbone; those of a neighbouring residue have its offset.
 TORSIONS = {
     "phi": (("C", -1), ("N", 0), ("CA", 0), ("C", 0)),
@@ -22,7 +26,7 @@ TORSIONS = {
 
 def is_torsion(name: str) -> bool:
     """Whether an observable is a torsion: ``dihedral:0,1,2,3``, ``phi``, or ``phi2`` of the residue with number 2."""
-    return name.startswith(PREFIX) or name.rstrip("0123456789") in TORSIONS
+    return name.startswith(PREFIX) or OF_RESIDUE.fullmatch(name) is not None
 
 
 def torsion_values(e: WeightedEnsemble, name: str) -> np.ndarray:
@@ -33,7 +37,7 @@ def torsion_values(e: WeightedEnsemble, name: str) -> np.ndarray:
     UsageError
         No such atoms, or not one residue that has such a torsion.
     """
-    return torsions(e.positions[e.alive], _atoms(e.system, name))
+    return torsions(e.positions[e.alive], torsion_atoms(e.system, name))
 
 
 def torsions_of(system: System) -> list[str]:
@@ -52,19 +56,28 @@ def torsions_of(system: System) -> list[str]:
 
 
 def _residues_with(system: System, kind: str) -> dict[str, tuple[int, ...]]:
-    """The four atoms of such a torsion of the backbone, by the number of the residue."""
+    """The four atoms of such a torsion of the backbone, by the number of the residue, after its chain if others have
+    the same; neighbouring residues are bonded."""
     top = system.named_atoms
     at = {(top.residue_of[k], own): k for k, own in reversed(list(enumerate(top.names)))}
-    found: dict[str, tuple[int, ...]] = {}
-    for r, (_, number, _) in enumerate(top.residues):
+    bonds, found = {frozenset(bond) for bond in top.bonds}, list[tuple[str, str, tuple[int, ...]]]()
+    for r, (_, number, chain) in enumerate(top.residues):
         atoms = [at.get((r + offset, own)) for own, offset in TORSIONS[kind]]
-        if None not in atoms:
-            found[number or str(r + 1)] = tuple(k for k in atoms if k is not None)
-    return found
+        known = tuple(k for k in atoms if k is not None)
+        if len(known) == 4 and all(frozenset(pair) in bonds for pair in zip(known, known[1:])):
+            found.append((number or str(r + 1), chain, known))
+    numbers = [number for number, _, _ in found]
+    return {number if numbers.count(number) == 1 else f"{chain}{number}": atoms for number, chain, atoms in found}
 
 
-def _atoms(system: System, name: str) -> tuple[int, ...]:
-    """The four atoms."""
+def torsion_atoms(system: System, name: str) -> tuple[int, ...]:
+    """The numbers of its four atoms.
+
+    Raises
+    ------
+    UsageError
+        See `torsion_values`.
+    """
     if system.n_dims != 3:
         raise UsageError(f"observable: expected none of torsions in the plane, got {name!r}")
     if not name.startswith(PREFIX):
@@ -79,8 +92,10 @@ def _atoms(system: System, name: str) -> tuple[int, ...]:
 
 
 def _backbone(system: System, name: str) -> tuple[int, ...]:
-    kind = name.rstrip("0123456789")
-    wanted, found = name[len(kind) :], _residues_with(system, kind)
+    match = OF_RESIDUE.fullmatch(name)
+    assert match is not None  # as `is_torsion` said
+    kind, wanted = match[1], match[2] or ""
+    found = _residues_with(system, kind)
     if wanted and wanted in found:
         return found[wanted]
     if wanted or len(found) != 1:

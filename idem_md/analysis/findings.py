@@ -164,7 +164,7 @@ def profile(e: WeightedEnsemble, name: str) -> Finding:
         raise UsageError(f"profile: expected an observable of one value a sample, got {name!r}")
     if is_torsion(name):
         curve = free_energy_profile(e, values, FULL_TURN, label)
-        return Finding(f"free energy along {name}", curve=curve, basins=basins(e, values, curve))
+        return Finding(f"free energy along {name}", curve=curve, basins=basins(e, values))
     return Finding(f"free energy along {name}", curve=free_energy_profile(e, values, variable=label))
 
 

@@ -67,8 +67,8 @@ class BoltzmannSampler(Dynamics):
         without which a cluster evaporates, added to the calculator's potential. By default 0.05, or none for a
         `LennardJonesCluster` that has a trap; 0 only for what confines by itself.
     labels : sequence of int, optional
-        One number an atom, the same for atoms that are interchangeable; by default for those of one element. A molecule
-        needs them: see `System`. By default those of the sampler that is found or given.
+        One number an atom, the same for atoms that are interchangeable. By default those of the sampler that is found
+        or given, else by the bonds of a molecule, or the elements of a cluster; see `System.of_energy`.
     checkpoint : str or path, optional
         A built-in system (``"lj13"``), a run folder or a checkpoint to sample with, instead of training. It may have
         been trained for a similar potential: the weights correct for that.

@@ -43,8 +43,8 @@ class TemperingEngine(Engine):
     near its geometry, whose bonds that turn are turned by trial every hundred steps. Its first half is let go; from the
     second come its samples, equally spaced. Samples of one ladder may be correlated: more steps, or fewer samples, set
     them further apart. They count for n/g, g the statistical inefficiency of the energies over the draws of a ladder.
-    The provenance has the acceptance of the chains, that of the swaps, and round trips a ladder between the coldest and
-    the hottest rung, of those that one call of `chains.run_tempering` saw whole.
+    The provenance has the acceptance of the chains, that of the swaps, and, but for molecules, round trips a ladder
+    between the coldest and the hottest rung, of those that one draw saw whole.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class TemperingEngine(Engine):
         self._ladders, energy = None, system.energy()
         if not self._given:
             self.betas = BETAS if system.chemistry is None else MOLECULE_BETAS
-        self._rotations = () if system.chemistry is None else system.chemistry.rotations()
+        self._rotations = system.rotations.bonds
         if budget.steps is not None or budget == Budget() or isinstance(energy, NativeChains):
             return super().planned(system, n, budget, seed)
         calls = budget.energy_calls
@@ -132,7 +132,7 @@ class TemperingEngine(Engine):
         chains, step = tuned_chains(system, energy, ladders * len(self.betas), TUNING_STEPS, generator)
         beta = torch.tensor(self.betas, dtype=torch.float32)
         move = Tempering(step / beta, beta, MOVES)
-        turn = Torsion(self._rotations, beta.repeat(ladders)) if self._rotations else None
+        turn = Torsion(self._rotations, beta.repeat(ladders), system.rotations.contacts) if self._rotations else None
         shape = (ladders, len(self.betas))
 
         def shaped(state: ChainState) -> ChainState:
@@ -168,8 +168,9 @@ class TemperingEngine(Engine):
             "step": move.step_size.tolist(),
             "acceptance": accepted,
             "swaps": swaps.tolist(),
-            "round_trips": float(trips.mean()),
         }
+        if turn is None:  # else no call of `run_tempering` is long enough to see one
+            facts["round_trips"] = float(trips.mean())
         return self._draws(samples, n, facts)._replace(energies=None)  # to be evaluated in double precision
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -17,13 +18,15 @@ __all__ = ["Torsion"]
 
 @dataclass(frozen=True)
 class Torsion(TrialMove):
-    """The move that turns one side of a bond about it by any angle, each as often: one bond of several, each as often;
-    see `TrialMove`. It keeps volumes, as a rotation of some atoms by an angle that does not depend on them.
+    """The move that turns one side of a bond about it by any angle, each as often, of one bond of several; see
+    `TrialMove`. The proposal is symmetric and preserves volume.
 
     Parameters
     ----------
     rotations : sequence of (int, int, sequence of int)
         The two atoms of each bond, and the atoms that turn.
+    contacts : array, shape (N, N), optional
+        Proposals in which two atoms are nearer to each other are rejected without an evaluation, on which codes fail.
     beta : float or torch.Tensor broadcastable to (C,)
         Inverse temperature relative to kT = 1.
 
@@ -35,6 +38,7 @@ class Torsion(TrialMove):
 
     rotations: Sequence[tuple[int, int, Sequence[int]]]
     beta: float | torch.Tensor = 1.0
+    contacts: Any = None
 
     def __post_init__(self):
         if not self.rotations:
@@ -53,4 +57,8 @@ class Torsion(TrialMove):
             sine, cosine = torch.sin(angle[rows])[:, None, None], torch.cos(angle[rows])[:, None, None]
             turned = along + cosine * (r - along) + sine * torch.linalg.cross(axis.expand_as(r), r)
             y[rows[:, None], torch.tensor(list(atoms), device=x.device)] = turned + x[rows, b][:, None]
+        if self.contacts is not None:
+            least = torch.as_tensor(self.contacts, dtype=x.dtype, device=x.device)
+            overlap = (torch.cdist(y, y) < least).flatten(1).any(1)
+            y = torch.where(overlap[:, None, None], x, y)  # the way back would be rejected as well
         return centred(y)

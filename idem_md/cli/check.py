@@ -72,9 +72,7 @@ def check(
         }
         facts |= {f"twin_{key}": value for key, value in e.provenance.get("twin_error", {}).items()}
         if e.system.chemistry is not None:
-            facts["departures"] = [
-                one._asdict() | {"error": finite_or_none(one.error)} for one in departures(e)[:MOST_DEPARTURES]
-            ]
+            facts["departures"] = [one._asdict() | {"error": finite_or_none(one.error)} for one in departures(e)]
         if plot is not None:
             from ..report.figures import plot_weights
 
@@ -155,9 +153,12 @@ def _print(e: WeightedEnsemble, facts: dict[str, Any]) -> None:
     grid.add_row("Pareto k", shown("pareto_k") + " (up to 0.7 errors can be trusted)")
     grid.add_row("log Z", shown("log_z"))
     grid.add_row("log Z is at least", shown("log_z_lower"))
-    for one in facts.get("departures", []):
+    left = facts.get("departures", [])
+    for one in left[:MOST_DEPARTURES]:
         share = with_error(100 * one["share"], None if one["error"] is None else 100 * one["error"])
         grid.add_row(one["what"], f"{one['samples']} samples, {share} percent of the weight")
+    if len(left) > MOST_DEPARTURES:
+        grid.add_row("", f"and {len(left) - MOST_DEPARTURES} more, see --json")
     if facts.get("departures") == []:
         grid.add_row("chemistry", "that of the molecule in all samples: bonds, stereocentres, amides, double bonds")
     if "twin_spread" in facts:

@@ -8,7 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -58,7 +58,7 @@ LabelsOption = Annotated[
         help="Equal numbers for interchangeable atoms.",
     ),
 ]
-TWIN_CALCULATOR_HELP = "The same for a cheaper potential."
+TWIN_CALCULATOR_HELP = "A cheaper potential, on which paths end."
 TwinCalculatorOption = Annotated[
     str | None,
     typer.Option("--twin-calculator", metavar="MODULE:FUNCTION", help=TWIN_CALCULATOR_HELP),
@@ -257,7 +257,7 @@ def own_system(
             energy = ASE(
                 atoms, Factory(calculator), temperature_K=kelvin, length_angstrom=length, trap=trap, workers=workers
             )
-        return System.of_energy(energy, atoms.positions, name, alike)
+        return _with_labels_of(known, System.of_energy(energy, atoms.positions, name, alike))
     assert xml is not None
     from openmm import app, unit
 
@@ -271,7 +271,12 @@ def own_system(
     length = units.length_angstrom if units is not None else nearest_neighbour_distance(positions)
     options = {"length_angstrom": length, "trap": trap, "workers": workers, "reference": positions}
     energy = OpenMM(text, pdb.topology, temperature=kelvin, **options)
-    return System.of_energy(energy, positions, name, alike)
+    return _with_labels_of(known, System.of_energy(energy, positions, name, alike))
+
+
+def _with_labels_of(known: System | None, system: System) -> System:
+    """The system with the labels of a network's, which may be of a version that did not know them by the bonds."""
+    return system if known is None or known.labels is not None else replace(system, labels=None)
 
 
 def _added(atoms: ase.Atoms, kelvin: float, trap: float | None) -> float:

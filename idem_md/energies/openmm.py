@@ -14,13 +14,15 @@ from ..errors import UsageError
 from ..geometry import cubic_lattice
 from ..units import Units, in_angstrom, in_kelvin
 from .foreign import ForeignEnergy, Recipe
-from .topology import COVALENT, Topology
+from .topology import COVALENT, Topology, reach
 
 __all__ = ["OpenMM", "fastest_platform"]
 
 
 # In dalton; atomic masses are quoted to two digits at least.
 MASS_TOLERANCE = 0.02
+# Springs that are no longer than so many times what two bonded atoms may be apart are bonds.
+LONGEST = 1.1
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,14 @@ def _topology(system, topology, elements: tuple[str, ...]) -> Topology | None:
     found = None if topology is None else Topology.of_openmm(topology)
     if found is not None and found.bonds:
         return found
-    forces = (force for force in system.getForces() if isinstance(force, openmm.HarmonicBondForce))
-    bonds = [tuple(force.getBondParameters(k)[:2]) for force in forces for k in range(force.getNumBonds())]
+    bonds = []
+    for force in system.getForces():
+        for k in range(force.getNumBonds() if isinstance(force, openmm.HarmonicBondForce) else 0):
+            i, j, length, _ = force.getBondParameters(k)
+            if length.value_in_unit(unit.angstrom) < LONGEST * reach(elements[i], elements[j]):
+                bonds.append((i, j))  # and no term between next neighbours, as some force fields have
     if not bonds or not COVALENT.issuperset(elements):
-        return None
+        return found
     if found is not None:
         return replace(found, bonds=tuple(bonds), source="force field")
     return Topology.of_bonds(elements, bonds, "force field")

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import ase
 
-__all__ = ["COVALENT", "Topology"]
+__all__ = ["COVALENT", "Topology", "reach"]
 
 # Elements of molecules, whose atoms keep their neighbours.
 COVALENT = frozenset("H B C N O F Si P S Cl Ge As Se Br Te I".split())
@@ -19,6 +19,13 @@ COVALENT = frozenset("H B C N O F Si P S Cl Ge As Se Br Te I".split())
 REACH = 1.2
 # The name that the Protein Data Bank has for a residue of which nothing is known.
 UNKNOWN = "UNL"
+
+
+def reach(one: str, other: str) -> float:
+    """Å that two atoms may be apart and bonded."""
+    from ase.data import atomic_numbers, covalent_radii
+
+    return REACH * float(covalent_radii[atomic_numbers.get(one, 0)] + covalent_radii[atomic_numbers.get(other, 0)])
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,11 @@ class Topology:
 
         Names and residues are those that ASE reads from PDB files, if it has read one.
         """
-        from ase.data import atomic_numbers, covalent_radii
-
         elements = atoms.get_chemical_symbols()
         if not COVALENT.issuperset(elements) or (len(set(elements)) == 1 and len(elements) > 2):
             return None
-        radii = np.array([covalent_radii[atomic_numbers[symbol]] for symbol in elements])
         apart = np.linalg.norm(atoms.positions[:, None] - atoms.positions[None], axis=-1)
-        i, j = np.nonzero(np.tril(apart <= REACH * (radii[:, None] + radii), -1))
+        i, j = np.nonzero(np.tril(apart <= np.array([[reach(a, b) for a in elements] for b in elements]), -1))
         bonds = tuple(zip(map(int, j), map(int, i)))
         found = cls.of_bonds(elements, bonds, "distances" if bonds else "")
         kept = [atoms.arrays.get(key) for key in ("atomtypes", "residuenames", "residuenumbers")]

@@ -7,7 +7,7 @@ parts.
 """
 
 from .chains import lj_anneal, lj_mala, lj_tempering
-from .energy_network import energy_network
+from .energy_network import energy_network, takes_energy_network
 from .lennard_jones import count_flop, lj_dem_scores, lj_energy_forces, noise
 from .messages import SplineScale, message, pair_splines
 from .module import check_device, instruction_sets, peak_flops
@@ -27,4 +27,5 @@ __all__ = [
     "noise",
     "pair_splines",
     "peak_flops",
+    "takes_energy_network",
 ]

@@ -11,11 +11,15 @@ from ..errors import UsageError
 from .messages import SplineScale
 from .module import check_tensor, native
 
-__all__ = ["energy_network"]
+__all__ = ["energy_network", "takes_energy_network"]
 
-# Channels are a multiple of it.
-LANES = 16
-MAX_LAYERS = 16
+# Channels are a multiple of the one, up to the other.
+LANES, MAX_CHANNELS, MAX_LAYERS = 16, 512, 16
+
+
+def takes_energy_network(channels: int, layers: int) -> bool:
+    """Whether `energy_network` serves networks of this size."""
+    return channels % LANES == 0 and LANES <= channels <= MAX_CHANNELS and 1 <= layers <= MAX_LAYERS
 
 
 def energy_network(
@@ -48,8 +52,11 @@ def energy_network(
     """
     check_tensor("x", x, (None, None, 3))
     n, c, k = x.shape[1], check_int("channels", channels, LANES), check_int("n_basis", splines.n_basis, 4)
-    if c % LANES or n < 2 or not 1 <= layers <= MAX_LAYERS:
-        raise UsageError(f"channels: expected a multiple of {LANES}, two atoms and 1 to {MAX_LAYERS} layers, got {c}")
+    if not takes_energy_network(c, layers) or n < 2:
+        raise UsageError(
+            f"channels: expected a multiple of {LANES} up to {MAX_CHANNELS}, two atoms or more and 1 to {MAX_LAYERS} "
+            f"layers, got {c}, {n} and {layers}"
+        )
     each = (c, c), (c,), (3 * c, c), (3 * c,), (k, 3 * c), (2 * c, c), (c, 2 * c), (c,), (3 * c, c), (3 * c,)
     shapes = [(n, c), (k, c), (c,), *each * layers, (c, c), (c,), (c,)]
     if len(weights) != len(shapes):

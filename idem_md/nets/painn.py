@@ -154,8 +154,8 @@ class PaiNN(nn.Module):
 
     def has_native_energy(self, x_BND: torch.Tensor) -> bool:
         """Whether `native.energy_network` takes this network and these positions."""
-        suits = self.cutoff is None and self.temperature is None and self.n_scalars % 16 == 0
-        return suits and x_BND.device.type == "cpu" and x_BND.shape[2] == 3 and len(self.messages) <= 16
+        suits = self.cutoff is None and self.temperature is None and x_BND.device.type == "cpu" and x_BND.shape[2] == 3
+        return suits and ops.takes_energy_network(self.n_scalars, len(self.messages))
 
     def weights_at(self, log_sigma: float, n_atoms: int) -> tuple[torch.Tensor, ...]:
         """The weights at one noise level, which is folded into them, but for the field; see `native.energy_network`."""

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from ..analysis import OBSERVABLES, Curve, torsion_values, torsions_of
+from ..analysis import FULL_TURN, OBSERVABLES, Curve, torsion_atoms, torsions_of
 from ..ensemble import WeightedEnsemble
 from ..ensemble.estimators import log_mean_weight
+from ..systems import torsions
 from .figures import COLOURS, densities, density_edges, named
 
 __all__ = ["Plot", "plots", "structures"]
@@ -75,10 +76,16 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
     )
 
 
-def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str) -> dict[str, Any]:
-    """Densities of values (ensemble -> array of its samples of some weight), by weight; raw ones dotted."""
+def _torsion(e: WeightedEnsemble, atoms: tuple[int, ...]) -> np.ndarray:
+    """Degrees, of the samples of some weight."""
+    return torsions(e.positions[e.alive], atoms)
+
+
+def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str, edges=None) -> dict[str, Any]:
+    """Densities of values (ensemble -> array of its samples of some weight), by weight; raw ones dotted. By default
+    edges are where the values are."""
     found = {label: values(e) for label, e in ensembles.items()}
-    edges = density_edges(ensembles, found, 0.001)
+    edges = density_edges(ensembles, found, 0.001) if edges is None else edges
     figure = go.Figure()
     for (label, e), colour in zip(ensembles.items(), COLOURS):
         curve, density = densities(e, found[label], edges)
@@ -146,9 +153,12 @@ def plots(ensembles: Mapping[str, WeightedEnsemble]) -> list[Plot]:
         ):
             spec = _densities(ensembles, observed(name), x, "probability density (1/Å)")
             found.append(Plot(key, title, captions[name], spec))
-        for name in torsions_of(first.system)[:MOST_TORSIONS]:
-            spec = _densities(ensembles, partial(torsion_values, name=name), f"{name} (°)", "probability density (1/°)")
-            found.append(Plot(name, f"Torsion {name}", "From −180 to 180 degrees, by weight.", spec))
+        named_by = next((e.system for e in ensembles.values() if e.system.chemistry is not None), first.system)
+        for name in torsions_of(named_by)[:MOST_TORSIONS]:
+            atoms = torsion_atoms(named_by, name)  # by which files without names have it as well
+            values = partial(_torsion, atoms=atoms)
+            spec = _densities(ensembles, values, f"{name} (°)", "probability density (1/°)", FULL_TURN[::2])
+            found.append(Plot(name, f"Torsion {name}", "A full turn, by weight.", spec))
     else:
         caption = f"Up to {POINTS} samples of each, drawn by weight."
         found.append(Plot("plane", "Where the particle is", caption, _plane(ensembles)))

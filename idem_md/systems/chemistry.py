@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from ..energies import Topology
 
-__all__ = ["Chemistry", "torsions"]
+__all__ = ["Chemistry", "Rotations", "torsions"]
 
 # A bond is broken if it is so many times as long as in the geometry of the system.
 STRETCH = 1.5
 # Å: carbon atoms with three neighbours each that are no farther apart share a double bond.
 DOUBLE = 1.40
+
+
+class Rotations(NamedTuple):
+    """Bonds of a molecule that turn.
+
+    Attributes
+    ----------
+    bonds : list of (int, int, list of int)
+        The two atoms of each, and those that turn with the second.
+    contacts : array, shape (N, N)
+        See `Chemistry.contacts`.
+    """
+
+    bonds: list[tuple[int, int, list[int]]]
+    contacts: np.ndarray
 
 
 def torsions(x, atoms: Sequence[int]) -> np.ndarray:
@@ -60,6 +75,7 @@ class Chemistry:
     def of(cls, topology: Topology, elements: Sequence[str], geometry, length_angstrom: float) -> Chemistry:
         """The molecule of a topology with bonds, in its geometry (N, 3), reduced length."""
         x, bonds = np.asarray(geometry, dtype=np.float64), np.array(topology.bonds, dtype=int).reshape(-1, 2)
+        labels = topology.labels(elements)
         near, lengths = topology.neighbours(), np.linalg.norm(x[bonds[:, 0]] - x[bonds[:, 1]], axis=-1)
         colours, centres = _colours(near, elements), []
         for atom, others in enumerate(map(sorted, near)):
@@ -70,14 +86,27 @@ class Chemistry:
         rigid = []
         for (a, b), r in zip(bonds.tolist(), lengths * length_angstrom):
             amide = _is_amide(a, b, near, elements) or _is_amide(b, a, near, elements)
-            if amide or _is_double(a, b, near, elements, r):
+            stiff = amide or _is_double(a, b, near, elements, r)
+            # Two atoms that are alike, as at the end of CONH2, may change places.
+            if stiff and not any(_are_alike(near[k] - {j}, labels) for k, j in ((a, b), (b, a))):
                 rigid.append((min(near[a] - {b}), a, b, min(near[b] - {a})))
         trans = np.array([abs(torsions(x[None], atoms)[0]) > 90 for atoms in rigid], dtype=bool)
         turning = _turning(topology, elements, near, {frozenset(atoms[1:3]) for atoms in rigid})
         return cls(bonds, lengths, tuple(centres), tuple(rigid), trans, turning)
 
+    def contacts(self, elements: Sequence[str], length_angstrom: float) -> np.ndarray:
+        """Distances (N, N) in reduced length below which two atoms that are not bonded overlap: half the sum of their
+        covalent radii; zero for others."""
+        from ase.data import atomic_numbers, covalent_radii
+
+        radii = np.array([covalent_radii[atomic_numbers.get(symbol, 0)] for symbol in elements]) / length_angstrom
+        least = 0.5 * (radii[:, None] + radii)
+        least[self.bonds[:, 0], self.bonds[:, 1]] = least[self.bonds[:, 1], self.bonds[:, 0]] = 0.0
+        np.fill_diagonal(least, 0.0)
+        return least
+
     def rotations(self) -> list[tuple[int, int, list[int]]]:
-        """Of each bond that turns its two atoms, and those on its smaller side, which turn with the second."""
+        """For each bond that turns its two atoms, and those on its smaller side, which turn with the second."""
         near: list[set[int]] = [set() for _ in range(int(self.bonds.max()) + 1)]
         for a, b in self.bonds.tolist():
             near[a].add(b)
@@ -146,10 +175,15 @@ def _turning(
     labels, found = topology.labels(elements), []
     for b, c in topology.bonds:
         ends = [sorted(near[k] - {other}, key=lambda j: (elements[j] == "H", j)) for k, other in ((b, c), (c, b))]
-        spins = any(len(others) > 1 and len({labels[j] for j in others}) == 1 for others in ends)
+        spins = any(_are_alike(others, labels) for others in ends)
         if all(ends) and not spins and frozenset((b, c)) not in rigid and not _in_ring(b, c, near):
             found.append((ends[0][0], b, c, ends[1][0]))
     return tuple(found)
+
+
+def _are_alike(atoms: Collection[int], labels: Sequence[int]) -> bool:
+    """Whether these are several, all of one label."""
+    return len(atoms) > 1 and len({labels[k] for k in atoms}) == 1
 
 
 def _is_amide(n: int, c: int, near: Sequence[frozenset[int]], elements: Sequence[str]) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..errors import UsageError
 from ..units import Units, as_numbers, in_angstrom, in_kelvin, trap_stiffness
-from .chemistry import Chemistry
-from .exchanges import refuse_unlike, same_energy
+from .chemistry import Chemistry, Rotations
+from .exchanges import mirrored_alike, refuse_unlike
+from .notes import notes_on
 
 if TYPE_CHECKING:
     from ..energies import Energy, Topology
@@ -150,7 +151,7 @@ class System:
 
     def with_energy(self, energy: Energy) -> System:
         """The same atoms with another potential."""
-        return replace(self, make_energy=_Given(energy), parameters=energy.parameters)
+        return replace(self, make_energy=_Given(energy), parameters=energy.parameters, mirror_images=False)
 
     @property
     def has_energy(self) -> bool:
@@ -171,30 +172,25 @@ class System:
     @cached_property
     def chemistry(self) -> Chemistry | None:
         """What makes a configuration one of the molecule; None for clusters of atoms."""
-        if self.topology is None or not self.topology.bonds or self.geometry is None:
+        if self.topology is None or not self.topology.bonds or self.geometry is None or self.n_dims != 3:
             return None
         return Chemistry.of(self.topology, self.elements, self.geometry, self.units.length_angstrom)
 
     @property
     def notes(self) -> list[str]:
         """Sentences on what is known of a molecule and had best be looked at; none for clusters of atoms."""
-        top = self.topology
-        if top is None or not top.bonds:
-            return []
-        notes = [
-            f"{len(top.bonds)} bonds by the {top.source} say which atoms are alike, {len(set(self.kinds))} kinds of "
-            f"{self.n_atoms}; labels= (--labels) says otherwise"
-        ]
-        if (parts := len(top.fragments())) > 1:
-            notes.append(f"{parts} molecules, which nothing but their potential and the trap keep together")
-        if top.source == "distances" and _electrons(self.elements) % 2:
-            notes.append("an odd number of electrons: a radical or an ion, of which the calculator has to be told")
-        if self.mirror_images:
-            notes.append("mirror images are reflected back: the molecule has one hand, and both have the same energy")
-        return notes
+        return notes_on(self)
+
+    @property
+    def rotations(self) -> Rotations:
+        """What turns about the bonds of a molecule; nothing in clusters."""
+        molecule = self.chemistry
+        if molecule is None:
+            return Rotations([], np.zeros((self.n_atoms, self.n_atoms)))
+        return Rotations(molecule.rotations(), molecule.contacts(self.elements, self.units.length_angstrom))
 
     def of_one_hand(self, positions: np.ndarray) -> np.ndarray:
-        """Positions (n, N, D), with mirror images reflected back if the molecule has one hand; exact by symmetry."""
+        """Positions (n, N, D), with those of the other enantiomer reflected back, if both have the same energy."""
         return self.chemistry.of_one_hand(positions) if self.mirror_images and self.chemistry else positions
 
     @property
@@ -312,8 +308,8 @@ class System:
         Notes
         -----
         Exchanges of atoms that count as alike are tried on the geometry, for two energy calls and up to three more
-        a kind, and two more for a mirror image if there is a stereocentre. From there on energies that run away below that of the geometry, as two atoms fall into each other,
-        raise `EnergyError`, which names them.
+        a kind, and eight more for mirror images if there is a stereocentre. From there on energies that run away below
+        that of the geometry, as two atoms fall into each other, raise `EnergyError`, which names them.
         """
         from ..checks import check_int
         from ..energies import Floor, Physical
@@ -356,14 +352,7 @@ class System:
         )
         if system.chemistry is None or not system.chemistry.centres:
             return system
-        return replace(system, mirror_images=same_energy(energy, centred, -centred))
-
-
-def _electrons(elements: Sequence[str]) -> int:
-    """How many neutral atoms have."""
-    from ase.data import atomic_numbers
-
-    return sum(atomic_numbers[symbol] for symbol in elements)
+        return replace(system, mirror_images=mirrored_alike(energy, centred))
 
 
 def _alike(energy: Any, x: np.ndarray, topology: Topology | None) -> tuple[tuple[int, ...] | None, float]:
@@ -377,7 +366,10 @@ def _alike(energy: Any, x: np.ndarray, topology: Topology | None) -> tuple[tuple
         return None, refuse_unlike(energy, x, _kinds(elements), elements)
     try:
         return labels, refuse_unlike(energy, x, labels, elements)
-    except UsageError:  # bonded alike, and yet told apart by the potential: each atom for itself
+    except UsageError as error:
+        if not str(error).startswith("labels:"):
+            raise
+        # Bonded alike, and yet told apart by the potential: each atom for itself.
         return tuple(range(len(x))), refuse_unlike(energy, x, range(len(x)), elements)
 
 

@@ -110,6 +110,10 @@ def first_ladder(config: TrainingConfig, system: System, walkers: int) -> Ladder
         raise UsageError(
             f"temperatures: expected a range that has the system's own {own:g} K in it, got {low:g} to {high:g}"
         )
+    if not config.several and not math.isclose(low, own, rel_tol=1e-9):
+        raise UsageError(
+            f'ladder.coldest: expected the system\'s own {own:g} K with learns = "own", which is learnt, got {low:g}'
+        )
     rungs = max(min(FIRST_RUNGS, walkers // LEAST_LADDERS), 2)
     return Ladder(tuple(np.geomspace(own / low, own / high, rungs).tolist()), config.ladder.moves, config.several)
 

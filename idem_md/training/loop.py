@@ -33,7 +33,7 @@ from .config import TrainingConfig
 from .first_buffer import FirstBuffer, calls_an_iteration
 from .gain import Gain
 from .ladder import respaced
-from .moves import langevin, refinement, rotations_of
+from .moves import langevin, refinement
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
 from .resampling import renewed_by_weight, weighted_paths
@@ -111,7 +111,7 @@ def init(
     size, walkers, ladder, at_geometry, legs, steps_a_round, needed = plan
     if b.exchanges and len(set(system.kinds)) < 2:
         raise UsageError(f"buffer.exchanges: expected 0 for {system.name!r}, all of one kind, got {b.exchanges}")
-    if b.torsions and not rotations_of(system):
+    if b.torsions and not system.rotations.bonds:
         raise UsageError(f"buffer.torsions: expected 0 for {system.name!r}, no bond of which turns, got {b.torsions}")
     least = needed + calls_an_iteration(config, walkers)
     if energy.max_calls is not None and energy.calls + needed > energy.max_calls:

@@ -10,12 +10,7 @@ from .config import TrainingConfig
 from .ladder import Ladder
 from .state import TrainingState
 
-__all__ = ["langevin", "refinement", "rotations_of"]
-
-
-def rotations_of(system: System) -> list[tuple[int, int, list[int]]]:
-    """What turns about the bonds of a molecule; nothing in clusters."""
-    return [] if system.chemistry is None else system.chemistry.rotations()
+__all__ = ["langevin", "refinement"]
 
 
 def langevin(
@@ -23,7 +18,10 @@ def langevin(
 ) -> Move:
     """Langevin steps or replica exchange of ``n`` walkers, after so many rotations about bonds."""
     move = MALA(step) if ladder is None else ladder.move(step)
-    return WithTrials(move, Torsion(rotations_of(system), _betas(ladder, n, device)), torsions) if torsions else move
+    if not torsions:
+        return move
+    rotations, contacts = system.rotations
+    return WithTrials(move, Torsion(rotations, _betas(ladder, n, device), contacts), torsions)
 
 
 def refinement(config: TrainingConfig, state: TrainingState) -> Move:

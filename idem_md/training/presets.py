@@ -103,7 +103,7 @@ def preset(
         ladder = {"coldest": kelvin, "hottest": HOT * kelvin, "learns": "own"}
         buffer = table.get("buffer", {})
         table = {**table, "ladder": ladder, "buffer": {**buffer, **({"size": BUFFER} if "walkers" in buffer else {})}}
-    if name in (*LADDERS, "twin") and system.chemistry is not None and system.chemistry.turning:
+    if name in LADDERS and system.rotations.bonds:
         table = {**table, "buffer": {**table.get("buffer", {}), "torsions": TORSIONS}}
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)

@@ -328,6 +328,7 @@ void message_backward(In<int32_t> knot, In<float> spline, In<float> unit, In<flo
 
 void energy_network(In<float> x, In<float> weights, Out<double> u, Out<float> gx, int channels, int n_layers, int n_basis,
                     float length, float shift, float lo, float width, int threads) {
+  if (channels > idem::kMaxChannels || n_layers > 16) throw std::invalid_argument("channels: expected at most 512");
   const CpuKernels& k = select("");
   const idem::EnergyNetworkArgs a{(int)x.shape(1), channels, n_layers, {n_basis, length, shift, lo, width},
                                   weights.data(), x.data(), u.data(), gx.data()};
