@@ -3,6 +3,7 @@
 import inspect
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -21,13 +22,15 @@ from openmm import app
 
 import idem_md
 from idem_md import UsageError
-from idem_md.analysis import analyse, departures, free_energy_map, torsions_of
+from idem_md.analysis import analyse, departures, free_energy_map, torsion_values, torsions_of
+from idem_md.analysis.basins import basins
 from idem_md.ase import BoltzmannSampler
 from idem_md.baselines import ENGINES
 from idem_md.baselines.base import RELAX_STEPS
 from idem_md.energies import ASE, Energy, OpenMM, Topology
 from idem_md.ensemble import WeightedEnsemble
 from idem_md.errors import WeightWarning
+from idem_md.report.plots import plots
 from idem_md.systems import torsions
 from idem_md.tensor_files import read_tensors
 from idem_md.training import run_config, run_samples
