@@ -4,7 +4,7 @@ from .basins import FULL_TURN
 from .bootstrap import bootstrap
 from .chemistry import Departure, departures
 from .coverage import Coverage, Minima, coverage, minima
-from .dihedrals import is_torsion, torsion_atoms, torsion_values, torsions_of
+from .dihedrals import is_torsion, torsion_atoms, torsion_values, torsions_of, turned
 from .distances import (
     aligned_distance,
     aligned_w2,
@@ -75,5 +75,6 @@ __all__ = [
     "torsions_of",
     "trap_energies",
     "total_variation",
+    "turned",
     "weighted_metrics",
 ]

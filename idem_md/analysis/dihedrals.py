@@ -11,7 +11,7 @@ from ..ensemble import WeightedEnsemble
 from ..errors import UsageError
 from ..systems import System, torsions
 
-__all__ = ["TORSIONS", "is_torsion", "torsion_atoms", "torsion_values", "torsions_of"]
+__all__ = ["TORSIONS", "is_torsion", "torsion_atoms", "torsion_values", "torsions_of", "turned"]
 
 PREFIX = "dihedral:"
 # Torsion, and the number of its residue, after its chain if several have that number.
@@ -37,7 +37,12 @@ def torsion_values(e: WeightedEnsemble, name: str) -> np.ndarray:
     UsageError
         No such atoms, or not one residue that has such a torsion.
     """
-    return torsions(e.positions[e.alive], torsion_atoms(e.system, name))
+    return turned(e, torsion_atoms(e.system, name))
+
+
+def turned(e: WeightedEnsemble, atoms: tuple[int, ...]) -> np.ndarray:
+    """The same for four atoms by their numbers, whatever the file knows of names."""
+    return torsions(e.positions[e.alive], atoms)
 
 
 def torsions_of(system: System) -> list[str]:

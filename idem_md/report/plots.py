@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from ..analysis import FULL_TURN, OBSERVABLES, Curve, torsion_atoms, torsions_of
+from ..analysis import FULL_TURN, OBSERVABLES, Curve, torsion_atoms, torsions_of, turned
 from ..ensemble import WeightedEnsemble
 from ..ensemble.estimators import log_mean_weight
-from ..systems import torsions
 from .figures import COLOURS, densities, density_edges, named
 
 __all__ = ["Plot", "plots", "structures"]
@@ -74,11 +73,6 @@ def _band(figure: go.Figure, curve: Curve, label: str, colour: str) -> None:
         customdata=error.tolist(),
         hovertemplate=f"%{{x:.4g}}: %{{y:.4g}} ± %{{customdata:.2g}}<extra>{label}</extra>",
     )
-
-
-def _torsion(e: WeightedEnsemble, atoms: tuple[int, ...]) -> np.ndarray:
-    """Degrees, of the samples of some weight."""
-    return torsions(e.positions[e.alive], atoms)
 
 
 def _densities(ensembles: Mapping[str, WeightedEnsemble], values, x: str, y: str, edges=None) -> dict[str, Any]:
@@ -156,7 +150,7 @@ def plots(ensembles: Mapping[str, WeightedEnsemble]) -> list[Plot]:
         named_by = next((e.system for e in ensembles.values() if e.system.chemistry is not None), first.system)
         for name in torsions_of(named_by)[:MOST_TORSIONS]:
             atoms = torsion_atoms(named_by, name)  # by which files without names have it as well
-            values = partial(_torsion, atoms=atoms)
+            values = partial(turned, atoms=atoms)
             spec = _densities(ensembles, values, f"{name} (°)", "probability density (1/°)", FULL_TURN[::2])
             found.append(Plot(name, f"Torsion {name}", "A full turn, by weight.", spec))
     else:

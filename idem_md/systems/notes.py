@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .system import System
+from typing import Any
 
 __all__ = ["notes_on"]
 
 
-def notes_on(system: System) -> list[str]:
+def notes_on(system: Any) -> list[str]:
     """Sentences; see `System.notes`."""
     top = system.topology
     if top is None or not top.bonds:
