@@ -32,8 +32,7 @@ from idem_md.ensemble import WeightedEnsemble
 from idem_md.errors import WeightWarning
 from idem_md.report.plots import plots
 from idem_md.systems import torsions
-from idem_md.tensor_files import read_tensors
-from idem_md.training import run_config, run_samples
+from idem_md.training import run_config
 from idem_md.units import Units
 
 ALANINE = Path(__file__).parent.parent / "examples" / "alanine_dipeptide.pdb"
@@ -348,19 +347,15 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
 
 def test_molecules_get_a_ladder(alanine):
     ladder = idem_md.preset(alanine, "frugal").ladder
-    assert (ladder.coldest, ladder.hottest, ladder.learns) == (300.0, 900.0, "own")
-    asked = idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder
-    assert (asked.hottest, asked.learns) == (500, "all")
+    assert (ladder.coldest, ladder.hottest) == (300.0, 900.0)
+    assert idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder.hottest == 500
     assert idem_md.preset(alanine, "twin").ladder is None and idem_md.preset(of_ase("H2O"), "frugal").ladder is None
     assert idem_md.preset(of_ase("C60"), "frugal").ladder is None
 
 
 def test_a_molecule_from_training_to_samples_of_one_hand(alanine, tiny_presets, tmp_path):
     checkpoint = idem_md.train(idem_md.preset(alanine, "frugal"), tmp_path / "run", system=alanine)
-    assert checkpoint.system.labels == alanine.labels and not checkpoint.rungs
-    samples = run_samples(tmp_path / "run")  # of the coldest of several rungs
-    tensors, header = read_tensors(tmp_path / "run" / "state.safetensors", "state")
-    assert len(header["betas"]) >= 2 and torch.equal(samples, tensors["buffer.x"][:: len(header["betas"])])
+    assert checkpoint.system.labels == alanine.labels and len(checkpoint.rungs) >= 2
     again = idem_md.train(run_config(tmp_path / "run"), tmp_path / "run", system=alanine, resume=True)
     assert again.digest == checkpoint.digest
     e = idem_md.load_sampler(tmp_path / "run", alanine).sample(24, nfe=4, kernel="ddpm", last_step="plain", seed=0)
@@ -379,5 +374,5 @@ def test_boltzmann_sampler_of_a_molecule(tiny_presets, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WeightWarning)  # of a network that has learnt nothing
         dyn.run(3)
-    assert dyn.system.labels == (0, 1, 2, 3, 4, 4, 5, 5, 5) and dyn.sampler.temperatures_K is None
+    assert dyn.system.labels == (0, 1, 2, 3, 4, 4, 5, 5, 5) and dyn.sampler.temperatures_K == (300.0, 900.0)
     assert atoms.arrays["names"][8] == "a8" and dyn.ensemble.to_ase()[0].arrays["atomtypes"][2] == "O1"

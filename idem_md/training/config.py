@@ -78,8 +78,7 @@ class BufferConfig(Table):
 
 
 class LadderConfig(Table):
-    """A range of temperatures (K), from the coldest to the hottest, all of which one network learns; with ``learns =
-    "own"`` it only learns the system's own, to which the walkers of hotter ones bring what those of one would miss.
+    """A range of temperatures (K), from the coldest to the hottest, all of which one network learns.
 
     The replay buffer is then one of ladders of replicas, whose rungs exchange places after about so many Langevin
     ``moves``, and are as many and spaced so that about half of the swaps between neighbours are accepted.
@@ -90,7 +89,6 @@ class LadderConfig(Table):
     coldest: float = Field(gt=0)
     hottest: float = Field(gt=0)
     moves: int = Field(10, ge=1, le=MANY)
-    learns: Literal["all", "own"] = "all"
 
 
 class OptimizerConfig(Table):
@@ -139,11 +137,6 @@ class TrainingConfig(Table):
     optimizer: OptimizerConfig = OptimizerConfig()
     ladder: LadderConfig | None = None
     least_gain: float = Field(0.0, ge=0)
-
-    @property
-    def several(self) -> bool:
-        """Whether the network learns several temperatures."""
-        return self.ladder is not None and self.ladder.learns == "all"
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,13 +37,10 @@ class Ladder:
         Inverse temperatures relative to the system's own; they fall.
     moves : int
         Langevin steps between two swaps, about.
-    learnt : bool
-        Whether the network learns all rungs, or only that of the system's own temperature.
     """
 
     betas: tuple[float, ...]
     moves: int
-    learnt: bool = True
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -110,12 +107,8 @@ def first_ladder(config: TrainingConfig, system: System, walkers: int) -> Ladder
         raise UsageError(
             f"temperatures: expected a range that has the system's own {own:g} K in it, got {low:g} to {high:g}"
         )
-    if not config.several and not math.isclose(low, own, rel_tol=1e-9):
-        raise UsageError(
-            f'ladder.coldest: expected the system\'s own {own:g} K with learns = "own", which is learnt, got {low:g}'
-        )
     rungs = max(min(FIRST_RUNGS, walkers // LEAST_LADDERS), 2)
-    return Ladder(tuple(np.geomspace(own / low, own / high, rungs).tolist()), config.ladder.moves, config.several)
+    return Ladder(tuple(np.geomspace(own / low, own / high, rungs).tolist()), config.ladder.moves)
 
 
 def respaced(ladder: Ladder, state: ChainState, ranks: Ranks) -> tuple[Ladder, ChainState]:
@@ -137,7 +130,7 @@ def respaced(ladder: Ladder, state: ChainState, ranks: Ranks) -> tuple[Ladder, C
     count = min(max(math.ceil(barrier[-1] / REJECTED), 1) + 1, most)
     log_betas = np.interp(np.linspace(0.0, barrier[-1], count), barrier, np.log(betas))
     log_betas[0], log_betas[-1] = np.log(betas[[0, -1]])
-    new = replace(ladder, betas=tuple(np.exp(log_betas).tolist()))
+    new = Ladder(tuple(np.exp(log_betas).tolist()), ladder.moves)
     return new, _dealt(state, rungs, [int(np.abs(np.log(betas) - log_beta).argmin()) for log_beta in log_betas])
 
 

@@ -122,7 +122,7 @@ def init(
     generator = ranks.generator(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        denoiser = build_denoiser(config.network, system, config.several).to(device)
+        denoiser = build_denoiser(config.network, system, ladder is not None).to(device)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
     if at_geometry:
         geometry = torch.tensor(system.geometry, dtype=torch.float64, device=device)
@@ -207,7 +207,7 @@ def _renew_part(
             most = fresh if buffer.walkers == buffer.size else buffer.walkers
             if state.ladder is not None:  # one rung after the other, from the hottest down
                 rungs, own = len(state.ladder), state.ladder.own
-                rung, most = -state.iteration % rungs if state.ladder.learnt else own, buffer.walkers // rungs
+                rung, most = -state.iteration % rungs, buffer.walkers // rungs
             paths = weighted_paths(config, energy, state, ranks.part(b.weighted), rung)
             share = renewed_by_weight(energy, paths, most, state, rung)
             report.weighted_ess = share.ess
@@ -244,14 +244,11 @@ def _draw_batch(
         x_0 = hi * standard_normal((size, energy.n_atoms, energy.n_dims), generator, torch.float32, state.device)
         f_0 = torch.full_like(x_0, torch.nan)
     else:
-        samples, ladder = state.buffer.samples, state.ladder
-        if ladder is not None and not ladder.learnt:
-            idx, force_scale = state.drawn(size, ladder.own, generator), force_scales[ladder.own]
-        else:
-            idx = state.buffer.drawn(size, generator)
+        samples = state.buffer.samples
+        idx = state.buffer.drawn(size, generator)
         x_0, f_0 = samples.x[idx], samples.f[idx]
-        if ladder is not None and ladder.learnt:
-            beta = ladder.beta(idx.to(state.device))
+        if state.ladder is not None:
+            beta = state.ladder.beta(idx.to(state.device))
             scales = torch.tensor(force_scales, dtype=torch.float32, device=state.device)
             force_scale = (scales[idx % len(scales)] / beta)[:, None, None]
             f_0 = beta[:, None, None] * f_0

@@ -26,8 +26,6 @@ RANGE_ITERATIONS = 2
 # Presets in which molecules get a ladder; up to how many atoms they do without, as noise relaxes to the molecule; and
 # how many times as hot its other end is.
 LADDERS, SMALL_MOLECULE, HOT = ("refined", "frugal"), 6, 3.0
-# Samples of all rungs in a buffer of which one is learnt.
-BUFFER = 32_768
 # Rotations about bonds of a molecule that are tried, of each walker before each refinement.
 TORSIONS = 3
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
@@ -70,8 +68,8 @@ def preset(
     name, seed
     temperatures : tuple of float, optional
         The lowest and the highest one (K), for a network of all temperatures between, which takes twice as many
-        iterations; see `LadderConfig`. By default one network for the system's own; walkers of a molecule of more than
-        six atoms (``refined`` and ``frugal``) begin at its geometry, in a ladder up to three times as hot.
+        iterations; see `LadderConfig`. By default one network for the system's own; for a molecule of more than six
+        atoms from there to three times as hot (``refined`` and ``frugal``), as walkers have to begin at its geometry.
     max_energy_calls : int, optional
         Budget of the training, for which ``frugal`` makes fewer walkers with fewer steps.
 
@@ -100,16 +98,14 @@ def preset(
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if temperatures is None and name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
         kelvin = system.units.temperature_kelvin
-        ladder = {"coldest": kelvin, "hottest": HOT * kelvin, "learns": "own"}
-        buffer = table.get("buffer", {})
-        table = {**table, "ladder": ladder, "buffer": {**buffer, **({"size": BUFFER} if "walkers" in buffer else {})}}
+        temperatures = kelvin, HOT * kelvin
     if name in LADDERS and system.rotations.bonds:
         table = {**table, "buffer": {**table.get("buffer", {}), "torsions": TORSIONS}}
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)
         table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
-    if config.ladder is not None:
+    if temperatures is not None:
         longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})
         config = config.model_copy(update={"optimizer": longer})
     if max_energy_calls is not None and name == "frugal":

@@ -76,8 +76,8 @@ def _checkpoint(
         provenance |= {"seconds": state.seconds + made.seconds, "twin": made.record()}
     ema, ladder = copy.deepcopy(state.ema).cpu(), state.ladder
     twin = None if made is None else made.twin
-    if ladder is None or not ladder.learnt:
-        accuracy = measure_accuracy(config, state, rung=0 if ladder is None else ladder.own)
+    if ladder is None:
+        accuracy = measure_accuracy(config, state)
         return Checkpoint(ema, accuracy, config.model_dump(), state.system, provenance, twin=twin)
     own = state.system.units.temperature_kelvin
     rungs = tuple(Rung(own / beta, measure_accuracy(config, state, rung=k)) for k, beta in enumerate(ladder.betas))

@@ -82,9 +82,7 @@ class TrainingState:
 
     def average_at(self, rung: int) -> Denoiser:
         """The averaged network at the temperature of a rung; without a ladder there is one rung, number 0."""
-        if self.ladder is None or not self.ladder.learnt:
-            return self.ema
-        return self.ema.at(math.log(self.ladder.betas[rung]))
+        return self.ema if self.ladder is None else self.ema.at(math.log(self.ladder.betas[rung]))
 
     def drawn(self, n: int, rung: int, generator: torch.Generator) -> torch.Tensor:
         """``n`` indices of samples of a rung, each drawn from all."""
@@ -223,7 +221,7 @@ def load_state(
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
-        denoiser, ema = (build_denoiser(config.network, system, config.several).to(device) for _ in range(2))
+        denoiser, ema = (build_denoiser(config.network, system, config.ladder is not None).to(device) for _ in range(2))
         denoiser.load_state_dict(part("denoiser."))
         ema.load_state_dict(part("ema."))
         optimizers = make_optimizers(config.optimizer, denoiser)
@@ -238,9 +236,7 @@ def load_state(
             raise UsageError(f"generator: expected one for each of {len(rings)} processes")
         if len(rings) == ranks.size:
             generator.set_state(generators[ranks.rank].clone())  # it ignores where in its storage a tensor begins
-        ladder = None
-        if config.ladder is not None:
-            ladder = Ladder(tuple(header["betas"]), config.ladder.moves, config.several)
+        ladder = None if config.ladder is None else Ladder(tuple(header["betas"]), config.ladder.moves)
         own, next = _own_part(samples, rings, ranks, 1 if ladder is None else len(ladder))
         size, walkers = (ranks.part(n) for n in (config.buffer.size, config.buffer.walkers or config.buffer.size))
         if ladder is not None:
@@ -298,13 +294,9 @@ def run_config(folder: Path) -> TrainingConfig:
 
 def run_samples(folder: Path) -> torch.Tensor:
     """The replay buffer of a run: samples of its system as far as the run has got, shape (n, N, D), float32; with a
-    ladder of temperatures those of all rungs that the network learns in turn, the coldest first."""
+    ladder of temperatures those of all rungs in turn, the coldest first."""
     path = Path(folder) / "state.safetensors"
-    tensors, header = read_tensors(path, "state")
+    tensors, _ = read_tensors(path, "state")
     if "buffer.x" not in tensors:
         raise FileFormatError(f"{path}: expected the tensor buffer.x, there is none")
-    config = run_config(folder)
-    if config.ladder is None or config.several:
-        return tensors["buffer.x"]
-    ladder = Ladder(tuple(header["betas"]), config.ladder.moves)
-    return tensors["buffer.x"][ladder.own :: len(ladder)].clone()
+    return tensors["buffer.x"]
