@@ -120,7 +120,7 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
     """The configuration without options that are off, where there are rows of before there were any: they stay
     valid."""
     table = config.model_dump()
-    for name, off in (("weighted", 0), ("exchanges", 0), ("start", "auto")):
+    for name, off in (("weighted", 0), ("exchanges", 0), ("torsions", 0), ("start", "auto")):
         if table["buffer"][name] == off:
             del table["buffer"][name]
     if not table["least_gain"]:
