@@ -185,6 +185,8 @@ def test_observables_of_torsions_with_basins_and_a_map(alanine, tmp_path):
     e.save(tmp_path / "a.dcd")
     out = run("analyse", "a.dcd", "--observable", "dihedral:4,6,8,14,rg", "--profile", "psi", "--map", "phi,psi",
               "--plot", "m.png", "--json", cwd=tmp_path).stdout  # fmt: skip
+    shown = run("analyse", "a.dcd", "--observable", "rg", "--map", "phi,psi", cwd=tmp_path).stdout
+    assert "map of phi" in shown and "lowest at" in shown
     table = json.loads(out)
     assert [f["name"] for f in table["findings"]] == ["dihedral:4,6,8,14", "rg", "free energy along psi"]
     assert len(table["findings"][2]["basins"]) == 2 and len(table["map"]["values"]) == 30
@@ -365,6 +367,14 @@ def test_a_molecule_from_training_to_samples_of_one_hand(alanine, tiny_presets, 
     assert mdtraj.load(str(tmp_path / "a.dcd"), top=str(tmp_path / "a.pdb")).topology.n_bonds == 21
 
 
+def molecule_of(atoms):
+    """Another copy with a calculator."""
+    other = atoms.copy()
+    other.positions = molecule("CH3CH2OH").positions
+    other.calc = EMT()
+    return other
+
+
 def test_boltzmann_sampler_of_a_molecule(tiny_presets, tmp_path, monkeypatch):
     """Its arrays stay, its labels are by its bonds, its walkers are in a ladder."""
     monkeypatch.setitem(inspect.unwrap(idem_md.tuning.tune).__globals__, "LEVEL_SAMPLES", 8)
@@ -376,4 +386,8 @@ def test_boltzmann_sampler_of_a_molecule(tiny_presets, tmp_path, monkeypatch):
         warnings.simplefilter("ignore", WeightWarning)  # of a network that has learnt nothing
         dyn.run(3)
     assert dyn.system.labels == (0, 1, 2, 3, 4, 4, 5, 5, 5) and dyn.sampler.temperatures_K == (300.0, 900.0)
+    older = json.loads((tmp_path / "cache" / "potential.json").read_text()) | {"labels": None}
+    (tmp_path / "cache" / "potential.json").write_text(json.dumps(older))
+    again = BoltzmannSampler(molecule_of(atoms), 300.0, cache=tmp_path / "cache")
+    assert again.system.labels is None  # as a version had it that did not know bonds
     assert atoms.arrays["names"][8] == "a8" and dyn.ensemble.to_ase()[0].arrays["atomtypes"][2] == "O1"

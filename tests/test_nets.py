@@ -68,6 +68,9 @@ def test_native_energies_match_plain_torch(channels, layers, kinds):
     again, _ = network.with_forces(broken)
     assert torch.isnan(again[4]) and torch.equal(again[:2], found[:2])
     assert network.with_forces(x[:0])[0].shape == (0,)
+    assert native.takes_energy_network(512, 16) and not native.takes_energy_network(528, 2)
+    for wrong in ((24, 2), (32, 17), (0, 1)):
+        assert not native.takes_energy_network(*wrong)
 
 
 def test_edge_list_matches_plain_torch(case):

@@ -161,6 +161,8 @@ class BoltzmannSampler(Dynamics):
         known = card["labels"] if card else given.system.labels if given else None
         labels = known if labels is None else labels
         self._trained_for = system_of(atoms, coldest, total, workers, name, length, labels)
+        if labels is None and (card or given):  # a sampler of a version that did not know them by the bonds
+            self._trained_for = replace(self._trained_for, labels=None)
         if card and card["temperatures"] != self._range:
             raise FileFormatError(
                 f"{self._folder}: holds a sampler for the temperatures {card['temperatures']}, got {self._range}; "

@@ -88,6 +88,8 @@ def analyse(
         for basin in f.basins:
             share = with_error(basin.share, basin.error)
             grid.add_row(f"  share from {basin.start:.0f}° to {basin.end:.0f}°", share, "")
+    if plane is not None:
+        grid.add_row(f"map of {plane.x}, {plane.y}", "", _lowest(plane))
     Console().print(grid)
     if ensemble.advice:
         typer.echo(f"idem-md: warning: {ensemble.advice}", err=True)
@@ -110,6 +112,15 @@ def _cells(f: Finding) -> tuple[str, str]:
     if f.curve.quantity.startswith("free energy"):
         return mean, f"highest {f.curve.values[top]:.2f} ± {f.curve.errors[top]:.2f} kT at {f.curve.centres[top]:.3f}"
     return mean, f"highest at {f.curve.centres[top]:.3f} of {f.curve.edges[0]:.3f} to {f.curve.edges[-1]:.3f}"
+
+
+def _lowest(plane: FreeEnergyMap) -> str:
+    """Where a map is lowest, in words."""
+    import numpy as np
+
+    i, j = np.unravel_index(int(np.nanargmin(plane.values)), plane.values.shape)
+    x, y = (0.5 * (edges[k] + edges[k + 1]) for edges, k in ((plane.x_edges, i), (plane.y_edges, j)))
+    return f"lowest at {x:.4g}, {y:.4g}; --plot draws it, --json has all of it"
 
 
 def _map_json(plane: FreeEnergyMap) -> dict[str, Any]:

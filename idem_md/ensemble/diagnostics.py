@@ -31,7 +31,7 @@ def pareto_k(log_weights: np.ndarray) -> float:
     """Shape k of a generalised Pareto distribution fitted to the largest weights (PSIS; Vehtari et al., 2024).
 
     With k > 1/2 the weights have no finite variance. Infinite if most of the largest weights are zero beside the first
-    one, in double precision. NaN for fewer than 50 weights that are not zero, or for equal ones.
+    one, in double precision. NaN for fewer than 50 weights that are not zero, or if the largest ones are equal.
     """
     alive = log_weights[log_weights > -np.inf]
     if len(alive) < FEWEST or np.ptp(alive) < 1e-12:
@@ -45,6 +45,8 @@ def pareto_k(log_weights: np.ndarray) -> float:
             return float(array_stats.psislw(-alive)[1])
     except FloatingPointError:
         return math.inf
+    except ValueError:  # all values of the tail are the same, as those of weights of two kinds
+        return math.nan
 
 
 # Share of effective samples from which more samples are what helps.
