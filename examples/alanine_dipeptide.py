@@ -43,7 +43,8 @@ def is_axial(x):
 def main(folder="runs/alanine", minutes=23, n=10_000, steps=2000, seed=0, config=None):
     """Train, tune, sample; returns the samples."""
     own, path = alanine(), Path(folder)
-    config = config or idem_md.preset(own, "frugal", seed)  # with a ladder up to 900 K, as it is a molecule
+    # With a ladder up to 900 K, as it is a molecule; and for as long as there is time, as it goes on gaining.
+    config = config or idem_md.preset(own, "frugal", seed).model_copy(update={"least_gain": 0.0})
     resume = (path / "state.safetensors").exists()
     checkpoint = idem_md.train(config, path, system=own, resume=resume, minutes=float(minutes))
     p = checkpoint.provenance
