@@ -100,6 +100,11 @@ class Topology:
             of.append(len(residues) - 1)
         return cls(tuple(names), tuple(of), tuple(residues), bonds, found.source)
 
+    def number(self, residue: int) -> int | None:
+        """The number of a residue, if it is a whole one."""
+        text = self.residues[residue][1]
+        return int(text) if text.lstrip("-").isdigit() else None
+
     def neighbours(self) -> list[frozenset[int]]:
         """The atoms that each is bonded to."""
         near: list[set[int]] = [set() for _ in self.names]
@@ -155,11 +160,10 @@ class Topology:
         import mdtraj
 
         topology, residues, last = mdtraj.Topology(), [], None
-        for name, number, chain in self.residues:
+        for k, (name, _, chain) in enumerate(self.residues):
             if last is None or chain != last[0]:
                 last = chain, topology.add_chain(chain or None)
-            numbered = int(number) if number.lstrip("-").isdigit() else None
-            residues.append(topology.add_residue(name, last[1], numbered))
+            residues.append(topology.add_residue(name, last[1], self.number(k)))
         atoms = []
         for name, symbol, k in zip(self.names, elements, self.residue_of):
             kind = mdtraj.element.virtual if symbol == "X" else mdtraj.element.get_by_symbol(symbol)

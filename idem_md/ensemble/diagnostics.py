@@ -45,8 +45,10 @@ def pareto_k(log_weights: np.ndarray) -> float:
             return float(array_stats.psislw(-alive)[1])
     except FloatingPointError:
         return math.inf
-    except ValueError:  # all values of the tail are the same, as those of weights of two kinds
-        return math.nan
+    except ValueError as error:
+        if "tail values are the same" not in str(error):
+            raise
+        return math.nan  # as of weights of two kinds
 
 
 # Share of effective samples from which more samples are what helps.

@@ -24,13 +24,13 @@ class Rotations(NamedTuple):
 
     Attributes
     ----------
-    bonds : list of (int, int, list of int)
-        The two atoms of each, and those that turn with the second.
+    bonds : tuple of (int, int, list of int)
+        See `Chemistry.rotations`.
     contacts : array, shape (N, N)
         See `Chemistry.contacts`.
     """
 
-    bonds: list[tuple[int, int, list[int]]]
+    bonds: tuple[tuple[int, int, list[int]], ...]
     contacts: np.ndarray
 
 
@@ -62,6 +62,8 @@ class Chemistry:
     turning : tuple of (int, int, int, int)
         Torsions about bonds that turn: in no ring, not rigid, with more on either side than atoms that are all alike,
         as those of a methyl group. The outer atoms are the first neighbours, hydrogen last.
+    rotations : tuple of (int, int, list of int)
+        For each of these bonds its two atoms, and those on its smaller side, which turn with the second.
     """
 
     bonds: np.ndarray
@@ -69,7 +71,8 @@ class Chemistry:
     centres: tuple[tuple[int, int, int, int], ...]
     rigid: tuple[tuple[int, int, int, int], ...]
     trans: np.ndarray
-    turning: tuple[tuple[int, int, int, int], ...] = ()
+    turning: tuple[tuple[int, int, int, int], ...]
+    rotations: tuple[tuple[int, int, list[int]], ...]
 
     @classmethod
     def of(cls, topology: Topology, elements: Sequence[str], geometry, length_angstrom: float) -> Chemistry:
@@ -92,7 +95,9 @@ class Chemistry:
                 rigid.append((min(near[a] - {b}), a, b, min(near[b] - {a})))
         trans = np.array([abs(torsions(x[None], atoms)[0]) > 90 for atoms in rigid], dtype=bool)
         turning = _turning(topology, elements, near, {frozenset(atoms[1:3]) for atoms in rigid})
-        return cls(bonds, lengths, tuple(centres), tuple(rigid), trans, turning)
+        sides = ([(b, c, _beyond(b, c, near)), (c, b, _beyond(c, b, near))] for _, b, c, _ in turning)
+        rotations = tuple(min(both, key=lambda side: len(side[2])) for both in sides)
+        return cls(bonds, lengths, tuple(centres), tuple(rigid), trans, turning, rotations)
 
     def contacts(self, elements: Sequence[str], length_angstrom: float) -> np.ndarray:
         """Distances (N, N) in reduced length below which two atoms that are not bonded overlap: half the sum of their
@@ -104,18 +109,6 @@ class Chemistry:
         least[self.bonds[:, 0], self.bonds[:, 1]] = least[self.bonds[:, 1], self.bonds[:, 0]] = 0.0
         np.fill_diagonal(least, 0.0)
         return least
-
-    def rotations(self) -> list[tuple[int, int, list[int]]]:
-        """For each bond that turns its two atoms, and those on its smaller side, which turn with the second."""
-        near: list[set[int]] = [set() for _ in range(int(self.bonds.max()) + 1)]
-        for a, b in self.bonds.tolist():
-            near[a].add(b)
-            near[b].add(a)
-        found = []
-        for _, b, c, _ in self.turning:
-            sides = [(b, c, _beyond(b, c, near)), (c, b, _beyond(c, b, near))]
-            found.append(min(sides, key=lambda side: len(side[2])))
-        return found
 
     def broken(self, x) -> np.ndarray:
         """Which bonds of positions (n, N, 3) are broken, shape (n, b)."""

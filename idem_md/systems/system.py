@@ -181,13 +181,13 @@ class System:
         """Sentences on what is known of a molecule and had best be looked at; none for clusters of atoms."""
         return notes_on(self)
 
-    @property
+    @cached_property
     def rotations(self) -> Rotations:
         """What turns about the bonds of a molecule; nothing in clusters."""
         molecule = self.chemistry
         if molecule is None:
-            return Rotations([], np.zeros((self.n_atoms, self.n_atoms)))
-        return Rotations(molecule.rotations(), molecule.contacts(self.elements, self.units.length_angstrom))
+            return Rotations((), np.zeros((self.n_atoms, self.n_atoms)))
+        return Rotations(molecule.rotations, molecule.contacts(self.elements, self.units.length_angstrom))
 
     def of_one_hand(self, positions: np.ndarray) -> np.ndarray:
         """Positions (n, N, D), with those of the other enantiomer reflected back, if both have the same energy."""

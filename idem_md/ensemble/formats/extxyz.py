@@ -28,11 +28,10 @@ def _names(contents: Contents) -> dict[str, np.ndarray]:
     top = contents.topology
     if not top.bonds:
         return {}
-    residues = [top.residues[k] for k in top.residue_of]
-    numbers = [int(number) if number.isdigit() else k + 1 for (_, number, _), k in zip(residues, top.residue_of)]
+    numbers = [k + 1 if (number := top.number(k)) is None else number for k in top.residue_of]
     return {
         "atomtypes": np.array(top.names),
-        "residuenames": np.array([name for name, _, _ in residues]),
+        "residuenames": np.array([top.residues[k][0] for k in top.residue_of]),
         "residuenumbers": np.array(numbers),
     }
 
