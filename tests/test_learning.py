@@ -1,5 +1,6 @@
 """Training learns: a harmonic cluster in seconds, measured against its exact denoiser by the score-error meter."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from idem_md.energies import Harmonic
 from idem_md.geometry import standard_normal
 from idem_md.measurements import read_meter
 from idem_md.training import loop
+from idem_md.training.muon import Float32Muon, orthogonalised
 
 K = 4.0
 SETTINGS = {
@@ -64,3 +66,27 @@ def test_with_the_sign_of_the_loss_flipped_it_does_not(cluster, monkeypatch):
         assert "training diverged" in str(error)
     else:
         assert not learnt(before, after) and all(b > a for a, b in zip(before, after)), (before, after)
+
+
+def test_float32_muon_is_torchs_but_for_its_precision():
+    """Steps of both from the same gradients, states exchanged half-way; singular values come near one."""
+    g = torch.Generator().manual_seed(0)
+    shapes = (48, 192), (128, 64), (64, 64)
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(s)) for s in shapes] for _ in range(2))
+    settings = {"lr": 0.01, "weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"}
+    optimizers = Float32Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for k in range(4):
+        if k == 2:
+            states = [copy.deepcopy(o.state_dict()) for o in optimizers]
+            for optimizer, state in zip(optimizers, states[::-1]):
+                optimizer.load_state_dict(state)
+        for p, q in zip(ours, theirs):
+            p.grad = torch.randn(p.shape, generator=g)
+            q.grad = p.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q in zip(ours, theirs):
+        # The quintic turns rounding of bfloat16 into some hundredths of the singular values.
+        assert torch.linalg.norm(p - q) < 0.03 * torch.linalg.norm(p)
+    found = torch.linalg.svdvals(orthogonalised(torch.randn(40, 96, generator=g)))
+    assert 0.6 < found.min() and found.max() < 1.3

@@ -34,6 +34,7 @@ from .first_buffer import FirstBuffer, calls_an_iteration
 from .gain import Gain
 from .ladder import respaced
 from .moves import langevin, refinement
+from .muon import has_bfloat16_units
 from .optimisers import make_optimizers, schedule, take_step, update_average
 from .ranks import ALONE, Ranks
 from .resampling import renewed_by_weight, weighted_paths
@@ -255,11 +256,6 @@ def _draw_batch(
     sigma = stratified_log_uniform(size, lo, hi, generator).to(state.device)
     x_t = x_0 + sigma[:, None, None] * standard_normal(x_0.shape, generator, torch.float32, state.device)
     return Batch(x_t, sigma, x_0, f_0, force_scale, state.mala_step, beta)
-
-
-def has_bfloat16_units() -> bool:
-    """Whether the processor has units for matrices of bfloat16 (AMX); without them float32 is a third faster."""
-    return torch.cpu._is_amx_tile_supported()
 
 
 def _loss(config: TrainingConfig, denoiser, energy: Energy, target: Target, batch: Batch, generator) -> torch.Tensor:

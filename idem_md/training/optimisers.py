@@ -10,6 +10,7 @@ from torch import nn
 
 from ..nets import NoiseEmbedding
 from .config import OptimizerConfig
+from .muon import Float32Muon, has_bfloat16_units
 from .ranks import ALONE, Ranks
 
 __all__ = ["load_optimizers", "make_optimizers", "optimizer_tensors", "schedule", "take_step", "update_average"]
@@ -30,8 +31,10 @@ def make_optimizers(config: OptimizerConfig, module: nn.Module) -> tuple[torch.o
     rest = [p for name, p in parameters.items() if name not in matrices]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=config.learning_rate)]
     if matrices:
+        reduced = next(module.parameters()).is_cuda or has_bfloat16_units()
+        muon = torch.optim.Muon if reduced else Float32Muon
         optimizers.append(
-            torch.optim.Muon(matrices.values(), lr=config.matrix_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+            muon(matrices.values(), lr=config.matrix_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
