@@ -43,8 +43,9 @@ def is_axial(x):
 def main(folder="runs/alanine", minutes=23, n=10_000, steps=2000, seed=0, config=None):
     """Train, tune, sample; returns the samples."""
     own, path = alanine(), Path(folder)
-    # With a ladder up to 900 K, as it is a molecule; and for as long as there is time, as it goes on gaining.
-    config = config or idem_md.preset(own, "frugal", seed).model_copy(update={"least_gain": 0.0})
+    if config is None:  # with a ladder up to 900 K, as it is a molecule; and more rotations about its bonds than usual
+        config = idem_md.preset(own, "frugal", seed)
+        config = config.model_copy(update={"buffer": config.buffer.model_copy(update={"torsions": 8})})
     resume = (path / "state.safetensors").exists()
     checkpoint = idem_md.train(config, path, system=own, resume=resume, minutes=float(minutes))
     p = checkpoint.provenance

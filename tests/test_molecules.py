@@ -349,8 +349,8 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
 
 
 def test_molecules_get_a_ladder(alanine):
-    ladder = idem_md.preset(alanine, "frugal").ladder
-    assert (ladder.coldest, ladder.hottest) == (300.0, 900.0)
+    config = idem_md.preset(alanine, "frugal")
+    assert (config.ladder.coldest, config.ladder.hottest, config.least_gain) == (300.0, 900.0, 0.0)
     assert idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder.hottest == 500
     assert idem_md.preset(alanine, "twin").ladder is None and idem_md.preset(of_ase("H2O"), "frugal").ladder is None
     assert idem_md.preset(of_ase("C60"), "frugal").ladder is None

@@ -248,7 +248,7 @@ class BoltzmannSampler(Dynamics):
         return judged(WeightedEnsemble(x, u, log_w, self.system, record, kind="importance"), self.sampler.twin)
 
     def step(self) -> None:
-        """Put the next sample into the atoms."""
+        """Put the next sample into the atoms; `run` and `irun` warn if weights are bad, this does not."""
         done = len(self.log_weights)
         if done == sum(len(b) for b in self._batches):
             k = len(self._batches)

@@ -69,7 +69,8 @@ def preset(
     temperatures : tuple of float, optional
         The lowest and the highest one (K), for a network of all temperatures between, which takes twice as many
         iterations; see `LadderConfig`. By default one network for the system's own; for a molecule of more than six
-        atoms from there to three times as hot (``refined`` and ``frugal``), as walkers have to begin at its geometry.
+        atoms from there to three times as hot (``refined`` and ``frugal``), as walkers have to begin at its geometry;
+        such a molecule is trained for all iterations that its budget holds, whatever it still gains.
     max_energy_calls : int, optional
         Budget of the training, for which ``frugal`` makes fewer walkers with fewer steps.
 
@@ -96,9 +97,11 @@ def preset(
     elements = set(system.elements)
     if name in ("frugal", "twin") and system.labels is None and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
-    if temperatures is None and name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
+    if name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
+        # Its loss rises as the buffer comes to equilibrium and falls for hours after that: no sign of when to end.
+        table = {**table, "least_gain": 0.0}
         kelvin = system.units.temperature_kelvin
-        temperatures = kelvin, HOT * kelvin
+        temperatures = temperatures or (kelvin, HOT * kelvin)
     if name in LADDERS and system.rotations.bonds:
         table = {**table, "buffer": {**table.get("buffer", {}), "torsions": TORSIONS}}
     if temperatures is not None:
