@@ -90,7 +90,9 @@ def main(folder, seed=0, nanoseconds=50.0):
     e.save(Path(folder) / f"md-{seed}.dcd")
     share, error = e.expectation(example.is_axial)
     seconds = time.perf_counter() - begin
-    print(f"{nanoseconds} ns, {swapped / tried:.2f} of swaps, {seconds:.0f} s, C7ax {share:.4f} +- {error:.4f}")
+    print(
+        f"{float(nanoseconds):g} ns, {swapped / tried:.2f} of swaps, {seconds:.0f} s, C7ax {share:.4f} +- {error:.4f}"
+    )
     return e
 
 

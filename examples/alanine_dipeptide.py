@@ -40,6 +40,12 @@ def is_axial(x):
     return ((phi > 0) & (phi < 120)).astype(float)
 
 
+def is_equatorial(x):
+    """C7eq, phi from -110 to -40 and psi from 0 to 110 degrees, in positions (n, 22, 3)."""
+    phi, psi = torsions(x, PHI), torsions(x, PSI)
+    return ((phi > -110) & (phi < -40) & (psi > 0) & (psi < 110)).astype(float)
+
+
 def main(folder="runs/alanine", minutes=23, n=10_000, steps=2000, seed=0, config=None):
     """Train, tune, sample; returns the samples."""
     own, path = alanine(), Path(folder)
@@ -71,12 +77,17 @@ def reference(folder="runs/alanine", n=2000, calls=10_000_000, seed=1):
     return e
 
 
-def compare(folder="runs/alanine"):
-    """Maps of both, and the Jensen-Shannon divergence of phi and psi beside that of two halves of the reference."""
-    ours, theirs = (idem_md.load_ensemble(Path(folder) / name) for name in ("alanine.dcd", "pt.dcd"))
-    for e, name in ((ours, "alanine"), (theirs, "pt")):
+def compare(folder="runs/alanine", reference="pt.dcd"):
+    """Maps of both, how far C7ax is above C7eq, and the Jensen-Shannon divergence of phi and psi, beside that of both
+    halves of the reference."""
+    ours, theirs = (idem_md.load_ensemble(Path(folder) / name) for name in ("alanine.dcd", reference))
+    for e, name in ((ours, "alanine"), (theirs, "reference")):
         with open(Path(folder) / f"{name}.png", "wb") as file:
             plot_map(free_energy_map(e, "phi", "psi"), file)
+        (axial, error), (equatorial, their_error) = e.expectation(is_axial), e.expectation(is_equatorial)
+        if axial and equatorial:
+            apart, error = np.log(equatorial / axial), np.hypot(error / axial, their_error / equatorial)
+            print(f"{name}: C7ax {apart:.2f} +- {error:.2f} kT above C7eq")
 
     def shares(e, rows):
         edges = np.linspace(-180, 180, 31)
@@ -88,9 +99,9 @@ def compare(folder="runs/alanine"):
         m = (p + q) / 2
         return 0.5 * sum((a[a > 0] * np.log(a[a > 0] / m[a > 0])).sum() for a in (p, q))
 
-    every, half = np.arange(len(theirs)), np.random.default_rng(0).permutation(len(theirs))
+    every = np.arange(len(theirs))
     ours_found = divergence(shares(ours, np.flatnonzero(ours.alive)), shares(theirs, every))
-    halves = divergence(*(shares(theirs, part) for part in np.array_split(half, 2)))
+    halves = divergence(*(shares(theirs, part) for part in np.array_split(every, 2)))
     print(f"Jensen-Shannon divergence {ours_found:.4f}; of two halves of the reference {halves:.4f}")
 
 

@@ -88,6 +88,15 @@ def files(tmp_path_factory, smallest_toml):
     return folder
 
 
+def test_a_trap_for_what_bonds_do_not_hold_together(dimer):
+    system, topology = water()
+    assert dimer.trap == 0.05 and OpenMM(system, topology, temperature=300.0, trap=0.3).trap == 0.3
+    system.getForce(0).addBond(0, 3, 0.3, 0.0)  # of no stiffness
+    assert OpenMM(system, topology, temperature=300.0).trap == 0.05
+    system.getForce(0).addBond(0, 3, 0.3, 1.0)
+    assert OpenMM(system, topology, temperature=300.0).trap == 0.0
+
+
 def test_unlike_atoms_in_python(dimer):
     calls = dimer.calls
     assert System.of_energy(dimer, DIMER).labels == tuple(LABELS)  # by the bonds of the topology

@@ -94,7 +94,7 @@ def test_alanine_dipeptide(tmp_path, monkeypatch, capsys):
     assert len(e) == 12 and e.system.topology.residues[1][0] == "ALA"
     assert len(example.reference(tmp_path, 12, 9000)) == 12
     example.compare(tmp_path)
-    assert "of two halves of the reference" in capsys.readouterr().out and (tmp_path / "pt.png").exists()
+    assert "of two halves of the reference" in capsys.readouterr().out and (tmp_path / "reference.png").exists()
 
 
 def test_cu13_emt(tmp_path, monkeypatch, capsys):

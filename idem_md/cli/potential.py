@@ -68,7 +68,7 @@ TrapOption = Annotated[
     float | None,
     typer.Option(
         metavar="K",
-        help="Stiffness in kT/Å^2; by default 0.05.",
+        help="Stiffness in kT/Å^2; 0.05, if one is needed.",
     ),
 ]
 

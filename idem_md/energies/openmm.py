@@ -107,8 +107,11 @@ class OpenMM(ForeignEnergy):
         The unit of length of ``x``; 1 Å by default.
     n_dims : int
         3, or 2 for particles in the plane z = 0.
-    trap, workers, executor, chunk_size, reference
-        See `ForeignEnergy`. The trap is reported in `parameters`.
+    trap : float, optional
+        See `ForeignEnergy`, and `parameters`, which has it; by default none for particles that harmonic
+        bonds (HarmonicBondForce) hold together.
+    workers, executor, chunk_size, reference
+        See `ForeignEnergy`.
 
     Raises
     ------
@@ -171,6 +174,8 @@ class OpenMM(ForeignEnergy):
         self.platform = platform or fastest_platform(xml, units)
         self.xml = xml
         recipe = OpenMMRecipe(xml, self.platform, units, check_int("n_dims", n_dims, 2, 3))
+        if options.get("trap") is None and _held_together(system):
+            options["trap"] = 0.0
         super().__init__(n, n_dims, recipe, units, **options)
         self.elements = _elements(system, topology)
         self.topology = _topology(system, topology, self.elements)
@@ -183,17 +188,30 @@ class OpenMM(ForeignEnergy):
         return {"forces": names, "platform": self.platform, **super().parameters}
 
 
+def _harmonic_bonds(system) -> list[tuple[int, int, float]]:
+    """Two particles and the natural length (Å) of each harmonic bond that is not slack."""
+    found = []
+    for force in system.getForces():
+        for k in range(force.getNumBonds() if isinstance(force, openmm.HarmonicBondForce) else 0):
+            i, j, length, stiffness = force.getBondParameters(k)
+            if stiffness._value > 0:
+                found.append((i, j, length.value_in_unit(unit.angstrom)))
+    return found
+
+
+def _held_together(system) -> bool:
+    """Whether harmonic bonds connect all particles, so that none can escape."""
+    bonds = [(i, j) for i, j, _ in _harmonic_bonds(system)]
+    return len(Topology.of_bonds(("X",) * system.getNumParticles(), bonds, "").fragments()) == 1
+
+
 def _topology(system, topology, elements: tuple[str, ...]) -> Topology | None:
     """Names and bonds by the topology, or bonds by the force field, if there are any."""
     found = None if topology is None else Topology.of_openmm(topology)
     if found is not None and found.bonds:
         return found
-    bonds = []
-    for force in system.getForces():
-        for k in range(force.getNumBonds() if isinstance(force, openmm.HarmonicBondForce) else 0):
-            i, j, length, _ = force.getBondParameters(k)
-            if length.value_in_unit(unit.angstrom) < LONGEST * reach(elements[i], elements[j]):
-                bonds.append((i, j))  # and no term between next neighbours, as some force fields have
+    # Without terms between next neighbours, as some force fields have.
+    bonds = [(i, j) for i, j, length in _harmonic_bonds(system) if length < LONGEST * reach(elements[i], elements[j])]
     if not bonds or not COVALENT.issuperset(elements):
         return found
     if found is not None:
