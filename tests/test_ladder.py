@@ -16,7 +16,7 @@ from idem_md.chains import ChainState
 from idem_md.checkpoint import Checkpoint, Rung, build_denoiser, load_checkpoint, save_checkpoint
 from idem_md.diffusion import DenoiserAccuracy, SamplingPlan
 from idem_md.distillation import distill
-from idem_md.energies import Harmonic
+from idem_md.energies import Harmonic, Scaled, bare
 from idem_md.geometry import standard_normal
 from idem_md.nets import PaiNN
 from idem_md.targets import Batch, BufferTarget, PosteriorTarget, mix_with_force
@@ -365,6 +365,9 @@ def test_presets_take_a_range():
     assert preset("lj13", temperatures=(20.0, 70.0)).ladder.moves == 10
     assert preset("lj13").ladder is None
     assert preset("lj13", "frugal").buffer.exchanges == 0 < preset("binary", "frugal").buffer.exchanges
+    binary = idem_md.get_system("binary")
+    assert preset(replace(binary, labels=binary.kinds), "frugal").buffer.exchanges > 0
+    assert preset(replace(binary, labels=tuple(range(binary.n_atoms))), "frugal").buffer.exchanges == 0
 
 
 def test_molecules_start_at_their_geometry(config, system):
@@ -412,3 +415,8 @@ def test_the_calls_of_the_first_buffer_are_those_that_are_made(config, system):
         energy = system.energy()
         init(settings, system, energy)
         assert energy.calls <= FirstBuffer.of(settings, system, ALONE).calls
+
+
+def test_what_a_scaled_energy_is_of():
+    energy = Harmonic(4, 3, 1.0)
+    assert bare(Scaled(Scaled(energy, 2.0), 0.5)) is energy and bare(energy) is energy

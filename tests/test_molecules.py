@@ -29,7 +29,7 @@ from idem_md.baselines import ENGINES
 from idem_md.baselines.base import RELAX_STEPS
 from idem_md.energies import ASE, Energy, OpenMM, Topology
 from idem_md.ensemble import WeightedEnsemble
-from idem_md.errors import WeightWarning
+from idem_md.errors import FileFormatError, WeightWarning
 from idem_md.report.plots import plots
 from idem_md.systems import torsions
 from idem_md.training import run_config
@@ -345,14 +345,15 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
     share = (np.abs(torsions(e.positions, range(4))) > 120).mean()
     assert abs(share - exact) < 4.5 * (exact * (1 - exact) / 100) ** 0.5
     budget = ENGINES["pt"].configured().run(butane, 5, energy_calls=60_000, seed=0)
-    assert budget.provenance["energy_calls"] <= 60_000
+    assert budget.provenance["energy_calls"] <= 60_000 and np.isfinite(budget.provenance["swaps"]).all()
 
 
 def test_molecules_get_a_ladder(alanine):
     config = idem_md.preset(alanine, "frugal")
     assert (config.ladder.coldest, config.ladder.hottest, config.least_gain) == (300.0, 900.0, 0.0)
     assert idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder.hottest == 500
-    assert idem_md.preset(alanine, "twin").ladder is None and idem_md.preset(of_ase("H2O"), "frugal").ladder is None
+    twin = idem_md.preset(alanine, "twin")
+    assert twin.ladder is None and twin.buffer.torsions > 0 and idem_md.preset(of_ase("H2O"), "frugal").ladder is None
     assert idem_md.preset(of_ase("C60"), "frugal").ladder is None
 
 
@@ -390,4 +391,7 @@ def test_boltzmann_sampler_of_a_molecule(tiny_presets, tmp_path, monkeypatch):
     (tmp_path / "cache" / "potential.json").write_text(json.dumps(older))
     again = BoltzmannSampler(molecule_of(atoms), 300.0, cache=tmp_path / "cache")
     assert again.system.labels is None  # as a version had it that did not know bonds
+    (tmp_path / "cache" / "potential.json").write_text(json.dumps(older | {"isomer": "of another"}))
+    with pytest.raises(FileFormatError, match="another isomer"):
+        BoltzmannSampler(molecule_of(atoms), 300.0, cache=tmp_path / "cache").run(1)
     assert atoms.arrays["names"][8] == "a8" and dyn.ensemble.to_ase()[0].arrays["atomtypes"][2] == "O1"

@@ -14,11 +14,11 @@ import numpy as np
 from ase import Atoms
 
 from ..checks import check_float
-from ..energies import ASE
+from ..energies import ASE, Topology
 from ..energies.native_ase import NativePotential, added_trap, native_energy
 from ..errors import FileFormatError, UsageError
 from ..progress import reported
-from ..systems import System, nearest_neighbour_distance
+from ..systems import Chemistry, System, nearest_neighbour_distance
 
 __all__ = ["cache_folder", "check_cache", "name_and_trap", "read_card", "system_of"]
 
@@ -52,6 +52,8 @@ def name_and_trap(atoms: Atoms, temperatures_K: Sequence[float], trap: float | N
     calculator = name if isinstance(name, str) else type(atoms.calc).__name__
     label = f"{atoms.get_chemical_formula()}-{calculator}-{kelvins}K-trap{added:.3g}"
     label += "" if labels is None else f"-{zlib.crc32(repr(tuple(labels)).encode()):08x}"
+    if (topology := Topology.of_atoms(atoms)) is not None and topology.bonds:  # isomers have one formula
+        label += f"-{Chemistry.of(topology, atoms.get_chemical_symbols(), atoms.positions, 1.0).digest}"
     return re.sub(r"[^A-Za-z0-9.-]+", "-", label), added
 
 
@@ -90,6 +92,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
             "length_angstrom": float(table["length_angstrom"]),
             "sigma_data": float(table["sigma_data"]),
             "labels": table.get("labels"),  # the first version had none
+            "isomer": table.get("isomer"),  # nor this
             "temperatures": None if table.get("temperatures") is None else tuple(map(float, table["temperatures"])),
             "positions": np.array(table["positions"], dtype=np.float64),
             "energies": np.array(table["energies"], dtype=np.float64),

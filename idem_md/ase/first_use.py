@@ -40,6 +40,11 @@ def _nfes(temperatures: tuple[float, float] | None) -> dict[str, tuple[int, ...]
     return dict.fromkeys(default_nfes(), NFES) if temperatures is None else None
 
 
+def _isomer(system: System) -> str | None:
+    """By what isomers are told apart, if it is a molecule."""
+    return None if system.chemistry is None else system.chemistry.digest
+
+
 def train_once(
     system: System,
     positions,
@@ -58,6 +63,11 @@ def train_once(
     known = read_card(folder)
     if known is not None:
         x = known["positions"]
+        if known["isomer"] not in (None, _isomer(system)):
+            raise FileFormatError(
+                f"{folder}: holds a sampler for another isomer (bonds, stereocentres, double bonds); choose another "
+                "folder (cache=)"
+            )
         if x.shape[1:] != np.shape(positions) or not energies_agree(evaluate(x), known["energies"], 1e-5, 1e-5).all():
             raise FileFormatError(
                 f"{folder}: holds a sampler for another potential; choose another folder (cache=) or remove it"
@@ -78,6 +88,7 @@ def train_once(
                     "length_angstrom": length,
                     "sigma_data": system.sigma_data,
                     "labels": system.labels,
+                    "isomer": _isomer(system),
                     "temperatures": temperatures,
                 }
             ).encode(),

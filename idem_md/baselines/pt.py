@@ -10,13 +10,13 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from ..chains import ChainState, Tempering, Torsion, noise_start
+from ..chains import ChainState, Tempering, Torsion, geometry_start, noise_start
 from ..checks import check_float
-from ..energies import Energy, HasWorkers, NativeChains, TemperingRun
+from ..energies import Energy, HasWorkers, NativeChains, TemperingRun, bare
 from ..errors import UsageError
 from ..seeds import draw_seed
 from ..systems import System
-from .base import Budget, Engine, EngineSamples, Progress, register_engine, tuned_chains, tuning_calls
+from .base import NEAR, Budget, Engine, EngineSamples, Progress, register_engine, tuned_chains, tuning_calls
 from .correlation import statistical_inefficiency
 
 __all__ = ["TemperingEngine"]
@@ -114,7 +114,11 @@ class TemperingEngine(Engine):
 
     def _legs(self, rounds: int) -> list[int]:
         """Rounds that are made at a time: all, or so many that bonds are turned often enough."""
-        return [rounds] if not self._rotations else [min(EVERY, rounds - k) for k in range(0, rounds, EVERY)]
+        if not self._rotations:
+            return [rounds]
+        # None of a single round, in which every other pair of rungs would not be tried.
+        *most, last = [min(EVERY, rounds - k) for k in range(0, rounds, EVERY)] or [0]
+        return [*most[:-1], most[-1] + 1] if last == 1 and most else [*most, last]
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress
@@ -151,13 +155,14 @@ class TemperingEngine(Engine):
         first, *parts = _parts(rounds, draws)
         state, _ = advanced(shaped(chains), first)
         progress(0.5, f"{ladders} ladders equilibrated")
-        samples, trips, accepted, swaps = [], beta.new_zeros(ladders), 0.0, beta.new_zeros(len(self.betas) - 1)
+        samples, trips, accepted, swaps = [], beta.new_zeros(ladders), 0.0, beta.new_zeros(2, len(self.betas) - 1)
         for k, part in enumerate(parts):
             state, runs = advanced(state, part)
             for leg, run in runs:
                 trips += run.round_trips
                 accepted += float(run.acceptance.mean()) * leg / rounds
-                swaps += run.swaps.mean(0) * (leg / rounds)
+                tried = (leg + 1 - torch.arange(len(self.betas) - 1) % 2) // 2  # every other pair in turn
+                swaps += torch.stack([torch.nan_to_num(run.swaps.mean(0)) * tried, tried])
             samples.append(ChainState(*(a[:, 0].clone() for a in (state.x, state.u, state.f))))
             self._so_far = partial(self._draws, list(samples), n, {"betas": list(self.betas), "ladders": ladders})
             progress(0.5 + 0.5 * (k + 1) / draws, f"{min((k + 1) * ladders, n)} samples")
@@ -167,7 +172,7 @@ class TemperingEngine(Engine):
             "ladders": ladders,
             "step": move.step_size.tolist(),
             "acceptance": accepted,
-            "swaps": swaps.tolist(),
+            "swaps": (swaps[0] / swaps[1]).tolist(),
         }
         if turn is None:  # else no call of `run_tempering` is long enough to see one
             facts["round_trips"] = float(trips.mean())
@@ -190,10 +195,19 @@ def _parts(rounds: int, draws: int) -> list[int]:
 
 
 def _seconds_a_call(system: System, energy: Energy, seed: int) -> float:
-    """Seconds of an energy call, by relaxing a few configurations, which costs calls."""
+    """Seconds of an energy call, by some near the geometry of the system, if it has one, or by relaxing noise."""
     generator = torch.Generator().manual_seed(seed)
-    n = TIMED * max(os.cpu_count() or 1, 1) if isinstance(energy, HasWorkers) else TIMED
-    noise_start(energy, system.sigma_data, n, 1, generator)  # the first call may build something
+    n = TIMED * max(os.cpu_count() or 1, 1) if isinstance(bare(energy), HasWorkers) else TIMED
+
+    def made(rounds: int) -> None:
+        if system.geometry is None:
+            noise_start(energy, system.sigma_data, n, rounds, generator)
+            return
+        geometry = torch.tensor(system.geometry, dtype=torch.float64)
+        for _ in range(rounds + 1):
+            geometry_start(energy, geometry, NEAR * system.sigma_data, n, generator)
+
+    made(1)  # the first call may build something
     start, before = time.perf_counter(), energy.calls
-    noise_start(energy, system.sigma_data, n, 4, generator)
+    made(4)
     return (time.perf_counter() - start) / (energy.calls - before)

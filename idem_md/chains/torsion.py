@@ -26,7 +26,8 @@ class Torsion(TrialMove):
     rotations : sequence of (int, int, sequence of int)
         The two atoms of each bond, and the atoms that turn.
     contacts : array, shape (N, N), optional
-        Proposals in which two atoms are nearer to each other are rejected without an evaluation, on which codes fail.
+        Proposals in which two atoms are nearer to each other, on which codes fail, are replaced by where they came
+        from; there an overlap has no way out by rotation either.
     beta : float or torch.Tensor broadcastable to (C,)
         Inverse temperature relative to kT = 1.
 
@@ -59,6 +60,6 @@ class Torsion(TrialMove):
             y[rows[:, None], torch.tensor(list(atoms), device=x.device)] = turned + x[rows, b][:, None]
         if self.contacts is not None:
             least = torch.as_tensor(self.contacts, dtype=x.dtype, device=x.device)
-            overlap = (torch.cdist(y, y) < least).flatten(1).any(1)
-            y = torch.where(overlap[:, None, None], x, y)  # the way back would be rejected as well
+            overlap = (torch.stack([torch.cdist(y, y), torch.cdist(x, x)]) < least).flatten(2).any(2).any(0)
+            y = torch.where(overlap[:, None, None], x, y)  # as the way back would be
         return centred(y)

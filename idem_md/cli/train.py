@@ -130,8 +130,8 @@ def train(
     of torchrun or srun train together with --distributed.
 
     A potential of your own needs --temperature; --labels 0,1,1,... has a number for each atom, the same for atoms that
-    may be exchanged one by one (by default those of one element), and --trap the stiffness of the harmonic trap that
-    keeps a cluster together.
+    may be exchanged one by one (by default as the bonds say, or those of one element), and --trap the stiffness of the
+    harmonic trap that keeps a cluster together.
 
     --twin is for expensive potentials: a network is fitted to some thousand energy calls (--max-energy-calls), the
     sampler is trained on that (for --minutes) and tuned, and sample calls the potential itself once a sample. --data

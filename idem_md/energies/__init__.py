@@ -25,7 +25,7 @@ from .capabilities import (
 )
 from .floor import Floor
 from .lennard_jones import LennardJones, lennard_jones_reference
-from .scaled import Scaled
+from .scaled import Scaled, bare
 from .topology import COVALENT, Topology
 from .twin import Twin
 
@@ -61,6 +61,7 @@ __all__ = [
     "TemperingRun",
     "Topology",
     "Twin",
+    "bare",
     "fastest_platform",
     "lennard_jones_reference",
 ]

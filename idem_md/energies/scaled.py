@@ -7,7 +7,7 @@ from typing import Any
 from ..checks import check_float
 from .base import Energy
 
-__all__ = ["Scaled"]
+__all__ = ["Scaled", "bare"]
 
 
 class Scaled(Energy):
@@ -37,3 +37,10 @@ class Scaled(Energy):
         """See `Energy.evaluate`."""
         u, f = self.energy._evaluate_as_written(x)
         return self.factor * u, self.factor * f
+
+
+def bare(energy: Energy) -> Energy:
+    """The energy that is scaled, or the energy itself."""
+    while isinstance(energy, Scaled):
+        energy = energy.energy
+    return energy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -98,6 +99,12 @@ class Chemistry:
         sides = ([(b, c, _beyond(b, c, near)), (c, b, _beyond(c, b, near))] for _, b, c, _ in turning)
         rotations = tuple(min(both, key=lambda side: len(side[2])) for both in sides)
         return cls(bonds, lengths, tuple(centres), tuple(rigid), trans, turning, rotations)
+
+    @property
+    def digest(self) -> str:
+        """Eight characters by which isomers differ: their bonds, the hand of their stereocentres, cis from trans."""
+        known = sorted(map(sorted, self.bonds.tolist())), self.centres, self.rigid, self.trans.tolist()
+        return f"{zlib.crc32(repr(known).encode()):08x}"
 
     def contacts(self, elements: Sequence[str], length_angstrom: float) -> np.ndarray:
         """Distances (N, N) in reduced length below which two atoms that are not bonded overlap: half the sum of their

@@ -83,7 +83,7 @@ def init(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> TrainingState:
-    """Fresh weights and a buffer of noise, relaxed and refined on the energy.
+    """Fresh weights and a buffer of relaxed noise, or of copies of the geometry, refined on the energy.
 
     Parameters
     ----------

@@ -95,14 +95,15 @@ def preset(
             f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(tables)}"
         )
     elements = set(system.elements)
-    if name in ("frugal", "twin") and system.labels is None and len(elements) > 1 and not elements & COVALENT:
+    by_element = len(set(system.kinds)) == len(elements) == len(set(zip(system.kinds, system.elements)))
+    if name in ("frugal", "twin") and by_element and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
         # Its loss rises as the buffer comes to equilibrium and falls for hours after that: no sign of when to end.
         table = {**table, "least_gain": 0.0}
         kelvin = system.units.temperature_kelvin
         temperatures = temperatures or (kelvin, HOT * kelvin)
-    if name in LADDERS and system.rotations.bonds:
+    if name in (*LADDERS, "twin") and system.rotations.bonds:
         table = {**table, "buffer": {**table.get("buffer", {}), "torsions": TORSIONS}}
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)

@@ -16,7 +16,7 @@ from torch import distributed
 
 from ..callers import warn_caller
 from ..checkpoint import Checkpoint, Rung, load_checkpoint, weights_digest
-from ..energies import Energy, Scaled
+from ..energies import Energy, bare
 from ..errors import BudgetExhausted, FileFormatError, TrainingWarning, UsageError
 from ..files import own_folder
 from ..geometry import subspace_dimension
@@ -261,10 +261,8 @@ class _Run:
 
 def _unlike_atoms(run: _Run, state: TrainingState) -> UsageError | None:
     """What `refuse_unlike` says of a system that was made without a geometry, on which it would have been tried."""
-    bare = run.energy
-    while isinstance(bare, Scaled):
-        bare = bare.energy
-    if not bare.users_code or bare.floor is not None:
+    energy = bare(run.energy)
+    if not energy.users_code or energy.floor is not None:
         return None
     samples = state.buffer.samples
     lowest = samples.x[int(samples.u.argmin())].double().cpu().numpy()

@@ -11,7 +11,7 @@ import torch
 from ..callers import warn_caller
 from ..checkpoint import Checkpoint, Rung, load_checkpoint, refuse_part, save_checkpoint
 from ..diffusion import DiffusionKernel, SamplingPlan
-from ..energies import Energy
+from ..energies import Energy, bare
 from ..energies.foreign import ForeignEnergy
 from ..errors import TrainingWarning, UsageError
 from ..nets import HasFeatures
@@ -196,7 +196,7 @@ def tune(
                 so_far.add(plan, energy.calls)
             tell(plan)
 
-        nfes = {} if isinstance(energy, ForeignEnergy) else nfes
+        nfes = {} if isinstance(bare(energy), ForeignEnergy) else nfes
         planning = _Planning(nfes, candidates, pilot, heads.seed, found, on_rung or display.rung, so_far, search)
         if checkpoint.rungs:
             checkpoint, calls = planning.planned_by_rung(checkpoint, samples, system)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from ..chains import MALA, ChainState, equilibrate, first_step, geometry_start, noise_start
+from ..chains import MALA, ChainState, Move, Torsion, WithTrials, equilibrate, first_step, geometry_start, noise_start
 from ..energies import Energy, Twin
 from ..seeds import draw_seed
 from ..systems import System
@@ -22,6 +23,18 @@ WALKERS, STEPS, NOISE = 10, 9, 0.02
 ROUNDS, ROUND_STEPS, RELAXING = 20, 60, 150
 
 
+def _moves(system: System, beta: float) -> Callable[[float], Move]:
+    """Langevin steps of a size, after a rotation about a bond if there is one that turns: no short chain goes from one
+    conformer to the next."""
+    bonds, contacts = system.rotations
+
+    def move(step: float) -> Move:
+        steps = MALA(step, beta=beta)
+        return WithTrials(steps, Torsion(bonds, beta, contacts), 1) if bonds else steps
+
+    return move
+
+
 def least_calls() -> int:
     """Energy calls of the shortest chains that make sense."""
     return len(BETAS) * WALKERS * (1 + 3 * (STEPS + 1))
@@ -32,12 +45,13 @@ def gather(energy: Energy, system: System, calls: int, seed: int) -> ChainState:
     calls; returns where those at the system's own were in their second half."""
     generator = torch.Generator().manual_seed(seed)
     geometry = torch.tensor(system.geometry, dtype=torch.float64)
-    rounds = max((calls // (len(BETAS) * WALKERS) - 1) // (STEPS + 1), 1)
+    trials = 1 if system.rotations.bonds else 0
+    rounds = max((calls // (len(BETAS) * WALKERS) - 1) // (STEPS + 1 + trials), 1)
     seen: list[ChainState] = []
     for beta in BETAS:
         start = geometry_start(energy, geometry, NOISE * system.sigma_data, WALKERS, generator)
         note = seen.append if beta == BETAS[0] else lambda _: None
-        next_seed, move = partial(draw_seed, generator), partial(MALA, beta=beta)
+        next_seed, move = partial(draw_seed, generator), _moves(system, beta)
         step = first_step(system.sigma_data) / beta
         last, _ = equilibrate(energy, start, step, rounds, STEPS, next_seed, gain=1.0, on_round=note, move=move)
         note(last)
@@ -53,7 +67,7 @@ def explore(twin: Twin, system: System, start: torch.Tensor, n: int, seed: int) 
     rows = torch.randint(len(start), (n,), generator=generator)
     ends = []
     for beta, count in ((1.0, n), (BETAS[-1], n // 4)):
-        move = partial(MALA, beta=beta)
+        move = _moves(system, beta)
         state = move(step).init(twin, start[rows[:count]].float())
         state, _ = equilibrate(twin, state, step / beta, ROUNDS, ROUND_STEPS, next_seed, gain=1.0, move=move)
         ends.append(state.x)

@@ -227,7 +227,8 @@ def make_twin(
             work.phase(f"round {len(making.rounds) + 1} of the twin")
             try:
                 making.rounds.append(making.round(twin))
-            except BudgetExhausted:
+            except BudgetExhausted:  # after calls that count
+                _save(folder / SO_FAR, making, frames, seconds + time.perf_counter() - start)
                 break
             enough = making.good()
             work.say(_told(making.rounds))
@@ -283,7 +284,8 @@ def _advise(making: _Making, energy: Recorded) -> None:
         last = f"; {_told(making.rounds)}" if making.rounds else ""
         warn_caller(
             f"twin: not yet good after {len(making.rounds)} rounds{last}. Averages stay exact, but few samples are "
-            "effective: give more energy calls; if the error does not fall, the potential is noisy or has steps",
+            "effective: begin anew with more energy calls (those made are kept); if the error does not fall, the "
+            "potential is noisy or has steps",
             TrainingWarning,
         )
 

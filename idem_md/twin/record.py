@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..energies import Energy, ForeignEnergy
+from ..energies import Energy, ForeignEnergy, Scaled, bare
 from ..ensemble.joining import refuse_other_potential
 from ..errors import BudgetExhausted, EnergyError, FileFormatError, UsageError
 from .fit import Frames
@@ -156,12 +156,12 @@ class Recorded(Energy):
 
     def _at_once(self) -> int:
         """Calls between two writes."""
-        energy, each, processes = self.energy, self.energy.seconds_a_call, 1
+        energy, processes = bare(self.energy), 1
+        each = energy.seconds_a_call
         if isinstance(energy, ForeignEnergy):
             processes = EXECUTOR_BATCH if energy.has_executor else energy.processes
             if energy.chunk_size > 1 and each * energy.processes > SLOW:
-                self.energy = energy = copy.copy(energy)
-                energy.chunk_size = 1
+                self.energy = _one_at_a_time(self.energy)
         return max(int(SECONDS_A_WRITE / each) if each else 1, processes)
 
     def _write(self, x: np.ndarray, u: torch.Tensor, f: torch.Tensor) -> None:
@@ -175,13 +175,23 @@ class Recorded(Energy):
             self._index[row[: self._size].tobytes()] = len(self._rows)
             self._rows.append(row)
         self.calls = len(self._rows)
-        self.seconds_a_call = self.energy.seconds_a_call
+        self.seconds_a_call = bare(self.energy).seconds_a_call
 
     def frames(self) -> Frames:
         """All results that are numbers, in the order in which they came."""
         rows = torch.from_numpy(np.stack([row for row in self._rows if np.isfinite(row).all()]))
         shape, size = (-1, self.n_atoms, self.n_dims), self._size
         return Frames(rows[:, :size].reshape(shape), rows[:, size], rows[:, size + 1 :].reshape(shape))
+
+
+def _one_at_a_time(energy: Energy) -> Energy:
+    """A copy of foreign code whose processes are given one configuration after the other."""
+    energy = copy.copy(energy)
+    if isinstance(energy, Scaled):
+        energy.energy = _one_at_a_time(energy.energy)
+    elif isinstance(energy, ForeignEnergy):
+        energy.chunk_size = 1
+    return energy
 
 
 def _header(line: bytes) -> dict[str, Any]:
