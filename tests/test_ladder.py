@@ -11,12 +11,13 @@ import torch
 from command import run as command
 
 import idem_md
-from idem_md import ConfigError, FileFormatError, UsageError
+from idem_md import ConfigError, EnergyError, FileFormatError, UsageError
 from idem_md.chains import ChainState
 from idem_md.checkpoint import Checkpoint, Rung, build_denoiser, load_checkpoint, save_checkpoint
 from idem_md.diffusion import DenoiserAccuracy, SamplingPlan
 from idem_md.distillation import distill
 from idem_md.energies import Harmonic, Scaled, bare
+from idem_md.errors import TrainingWarning
 from idem_md.geometry import standard_normal
 from idem_md.nets import PaiNN
 from idem_md.targets import Batch, BufferTarget, PosteriorTarget, mix_with_force
@@ -368,6 +369,26 @@ def test_presets_take_a_range():
     binary = idem_md.get_system("binary")
     assert preset(replace(binary, labels=binary.kinds), "frugal").buffer.exchanges > 0
     assert preset(replace(binary, labels=tuple(range(binary.n_atoms))), "frugal").buffer.exchanges == 0
+
+
+def test_a_training_starts_at_the_geometry_if_the_potential_fails_on_noise(config, system):
+    """Noise that is not relaxed is farther from the centroid than any atom of the geometry."""
+    limit = 0.4 + max(np.linalg.norm(np.array(system.geometry), axis=1))
+
+    class Fails(Harmonic):
+        def evaluate(self, x):
+            if float(x.norm(dim=-1).max()) > limit:
+                raise EnergyError("configuration 0 failed: RuntimeError: SCF did not converge", 0)
+            return super().evaluate(x)
+
+    buffer = config.buffer.model_copy(update={"warmup_steps": 0, "size": 64})
+    alone, wide = config.model_copy(update={"buffer": buffer, "ladder": None}), replace(system, sigma_data=limit)
+    with pytest.warns(TrainingWarning, match="training starts near the geometry, as the potential fails on noise"):
+        x = init(alone, wide, Fails(N, 3, K)).buffer.samples.x
+    assert (x - torch.tensor(system.geometry)).pow(2).mean().sqrt() < 0.15
+    noise = alone.model_copy(update={"buffer": buffer.model_copy(update={"start": "noise"})})
+    with pytest.raises(EnergyError, match="SCF did not converge"):
+        init(noise, wide, Fails(N, 3, K))
 
 
 def test_molecules_start_at_their_geometry(config, system):

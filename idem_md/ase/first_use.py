@@ -41,7 +41,7 @@ def _nfes(temperatures: tuple[float, float] | None) -> dict[str, tuple[int, ...]
 
 
 def _isomer(system: System) -> str | None:
-    """By what isomers are told apart, if it is a molecule."""
+    """What tells isomers of a molecule apart."""
     return None if system.chemistry is None else system.chemistry.digest
 
 

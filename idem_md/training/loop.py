@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from ..callers import warn_caller
 from ..chains import (
     ChainState,
     equilibrate,
@@ -24,7 +25,8 @@ from ..checks import check_fits
 from ..diffusion import PathSampler, PlainLastStep, noise_grid, stratified_log_uniform
 from ..diffusion.kernels import Ddpm
 from ..energies import Energy, TemperingRun
-from ..errors import BudgetExhausted, IdemError, UsageError
+from ..energies.floor import FloorError
+from ..errors import BudgetExhausted, EnergyError, IdemError, TrainingWarning, UsageError
 from ..geometry import centred, standard_normal
 from ..seeds import draw_seed
 from ..systems import System
@@ -125,11 +127,23 @@ def init(
         torch.manual_seed(config.seed)
         denoiser = build_denoiser(config.network, system, ladder is not None).to(device)
     ema = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    if at_geometry:
+
+    def near_geometry() -> ChainState:
         geometry = torch.tensor(system.geometry, dtype=torch.float64, device=device)
-        start = geometry_start(energy, geometry, config.noise.sigma_min, walkers, generator, device)
-    else:
-        start = noise_start(energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
+        return geometry_start(energy, geometry, config.noise.sigma_min, walkers, generator, device)
+
+    try:
+        noise = partial(noise_start, energy, system.sigma_data, walkers, b.relax_steps, generator, guard, device)
+        start = near_geometry() if at_geometry else noise()
+    except EnergyError as error:
+        if at_geometry or system.geometry is None or b.start == "noise" or isinstance(error, FloorError):
+            raise
+        warn_caller(
+            f"training starts near the geometry, as the potential fails on noise ({error}); [buffer] start = "
+            "'geometry' does so at once",
+            TrainingWarning,
+        )
+        start = near_geometry()
     # The second half of the last rounds, as far as there is room; what chains see before is not in equilibrium.
     kept = min(math.ceil(size / walkers), legs[-1] - legs[-1] // 2) - 1
     seen: deque[ChainState] = deque(maxlen=max(kept, 0))
