@@ -115,6 +115,8 @@ def test_a_potential_has_the_last_word_on_which_atoms_are_alike():
 def test_what_had_best_be_looked_at_is_said(alanine):
     assert [note.split()[0] for note in alanine.notes] == ["22", "mirror"] and "16 kinds: 21 bonds" in alanine.notes[0]
     assert not idem_md.get_system("lj13").notes and not of_ase("C60").notes
+    (length,) = replace(of_ase("C60"), geometry=2.0 * np.array(of_ase("C60").geometry)).notes
+    assert length.startswith("nearest neighbours are 2.8 units of length apart") and "length_angstrom=2.77" in length
     (bonds, radical) = of_ase("CH3").notes
     assert "do not alone" in of_ase("C2H6", weak=3).notes[0]
     assert "by the distances say" in bonds and "odd number of electrons" in radical

@@ -64,8 +64,8 @@ class BoltzmannSampler(Dynamics):
         it then serves all between, ``temperature_K`` among them. By default it is trained for that one alone.
     trap : float, optional
         Stiffness in kT / Å^2 (of the lowest temperature, if there are several) of a harmonic trap about the centroid,
-        without which a cluster evaporates, added to the calculator's potential. By default 0.05, or none for a
-        `LennardJonesCluster` that has a trap; 0 only for what confines by itself.
+        without which a cluster evaporates, added to the calculator's potential. By default 0.05, for a molecule in one
+        piece 0.005, or none for a `LennardJonesCluster` that has a trap; 0 only for what confines by itself.
     labels : sequence of int, optional
         One number an atom, the same for atoms that are interchangeable. By default those of the sampler that is found
         or given, else by the bonds of a molecule, or the elements of a cluster; see `System.of_energy`.

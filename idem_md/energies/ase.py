@@ -17,7 +17,7 @@ from ase.calculators.genericfileio import GenericFileIOCalculator
 from ..checks import check_float
 from ..errors import UsageError
 from ..units import Units, in_angstrom, in_kelvin
-from .foreign import ForeignEnergy, Recipe
+from .foreign import ForeignEnergy, Recipe, default_trap
 from .topology import Topology
 
 __all__ = ["ASE"]
@@ -111,9 +111,11 @@ class ASE(ForeignEnergy):
         bare = atoms.copy()  # without the calculator
         named = calculator.name if isinstance(calculator, BaseCalculator) else getattr(calculator, "__name__", None)
         self.calculator_name = named if isinstance(named, str) else type(calculator).__name__
+        topology = Topology.of_atoms(bare)
+        if options.get("trap") is None:
+            options["trap"] = default_trap(topology)
         super().__init__(len(atoms), 3, AseRecipe(bare, calculator, units), units, reference=atoms.positions, **options)
-        self.elements = tuple(atoms.get_chemical_symbols())
-        self.topology = Topology.of_atoms(bare)
+        self.elements, self.topology = tuple(atoms.get_chemical_symbols()), topology
 
     @property
     def parameters(self) -> dict:

@@ -15,18 +15,27 @@ from ..errors import EnergyError, UsageError
 from ..geometry import cubic_lattice
 from ..units import Units, as_numbers, in_angstrom
 from .base import Energy
+from .topology import Topology
 from .workers import Evaluations, Recipe
 
-__all__ = ["DEFAULT_TRAP", "ForeignEnergy", "Recipe"]
+__all__ = ["DEFAULT_TRAP", "ForeignEnergy", "Recipe", "default_trap"]
 
 # kT / Å^2: a free atom would wander some 4.5 Å a coordinate from the centroid; the binding of a cluster hardly feels
 # it.
 DEFAULT_TRAP = 0.05
+# For a molecule in one piece, whose bonds hold: a trap favours compact conformers.
+MOLECULE_TRAP = 0.005
 
 
 def digest_of(x: np.ndarray) -> str:
     """A geometry (N, D) in Å, about its centroid, in 16 hex digits."""
     return hashlib.sha256((np.round(x, 6) + 0.0).tobytes()).hexdigest()[:16]
+
+
+def default_trap(topology: Topology | None) -> float:
+    """Stiffness in kT / Å^2: 0.05, which keeps a cluster together, or 0.005 for a molecule in one piece."""
+    whole = topology is not None and topology.bonds and len(topology.fragments()) == 1
+    return MOLECULE_TRAP if whole else DEFAULT_TRAP
 
 
 class ForeignEnergy(Energy):
@@ -38,8 +47,8 @@ class ForeignEnergy(Energy):
     recipe : Recipe
     units : Units
     trap : float or None
-        Stiffness in kT / Å^2 of a harmonic trap about the centroid, added to the potential. None: the weak
-        `DEFAULT_TRAP`. 0: none, for a potential that confines by itself, which is checked.
+        Stiffness in kT / Å^2 of a harmonic trap about the centroid, added to the potential. None: that of
+        `default_trap`. 0: none, for a potential that confines by itself, which is checked.
     workers : int, optional
         Spread batches over that many processes of our own. They import the script that asks for them, which needs
         the usual ``if __name__ == "__main__":``.

@@ -14,8 +14,9 @@ from ..checks import energies_agree
 from ..errors import UsageError
 from ..units import Units
 from .base import Energy
-from .foreign import DEFAULT_TRAP
+from .foreign import default_trap
 from .lennard_jones import LennardJones
+from .topology import Topology
 
 __all__ = ["NativePotential", "added_trap", "native_energy", "native_potential", "reduced_lennard_jones"]
 
@@ -118,9 +119,10 @@ def native_potential(atoms: ase.Atoms) -> NativePotential | None:
 
 
 def added_trap(atoms: ase.Atoms) -> float:
-    """The stiffness (kT / Å^2) of the trap that the potential of atoms needs: the usual one, or none if it has one."""
+    """The stiffness (kT / Å^2) of the trap that the potential of atoms needs: the usual one, or none if it
+    has one."""
     potential = native_potential(atoms)
-    return 0.0 if potential is not None and potential.has_trap() else DEFAULT_TRAP
+    return 0.0 if potential is not None and potential.has_trap() else default_trap(Topology.of_atoms(atoms))
 
 
 def native_energy(

@@ -14,7 +14,7 @@ from ..checks import check_choice, check_float, check_int
 from ..errors import UsageError
 from ..geometry import cubic_lattice
 from ..units import Units, in_angstrom, in_kelvin
-from .foreign import ForeignEnergy, Recipe
+from .foreign import ForeignEnergy, Recipe, default_trap
 from .topology import COVALENT, Topology, reach
 
 __all__ = ["OpenMM", "fastest_platform"]
@@ -180,8 +180,9 @@ class OpenMM(ForeignEnergy):
         self.platform = platform or fastest_platform(xml, units)
         self.xml = xml
         recipe = OpenMMRecipe(xml, self.platform, units, check_int("n_dims", n_dims, 2, 3))
-        if options.get("trap") is None and _held_together(system):
-            options["trap"] = 0.0
+        if options.get("trap") is None:
+            named = None if topology is None else Topology.of_openmm(topology)
+            options["trap"] = 0.0 if _held_together(system) else default_trap(named)
         super().__init__(n, n_dims, recipe, units, **options)
         self.elements = _elements(system, topology)
         self.topology = _topology(system, topology, self.elements)

@@ -178,8 +178,8 @@ class System:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what is known of a molecule and had best be looked at; none for clusters of atoms."""
-        return notes_on(self)
+        """Sentences on what is known of a molecule, or of a unit of length, and had best be looked at."""
+        return notes_on(self, None if self.geometry is None else nearest_neighbour_distance(self.geometry))
 
     @cached_property
     def rotations(self) -> Rotations:
