@@ -210,6 +210,8 @@ def make_twin(
 
         energy.on_count = count
         data = data_of(folder, settings.data, system, energy)  # or a misspelt name would stay
+        if data is not None:  # which may be those of a call before
+            work.say(f"{len(data):,} energies and forces that were there are learnt as well")
         write_atomic(folder / SETTINGS, json.dumps({**asdict(settings), "seed": seed}, indent=2).encode())
         making = _Making(system, energy, settings, seed, data)
         seconds = _gathered(folder / GATHERED, making)
