@@ -82,8 +82,13 @@ def compare(folder="runs/alanine", reference="pt.dcd"):
     halves of the reference."""
     ours, theirs = (idem_md.load_ensemble(Path(folder) / name) for name in ("alanine.dcd", reference))
     for e, name in ((ours, "alanine"), (theirs, "reference")):
-        with open(Path(folder) / f"{name}.png", "wb") as file:
-            plot_map(free_energy_map(e, "phi", "psi"), file)
+        try:
+            found = free_energy_map(e, "phi", "psi")
+        except idem_md.ResultError as few:
+            print(f"{name}: {few}")
+        else:
+            with open(Path(folder) / f"{name}.png", "wb") as file:
+                plot_map(found, file)
         (axial, error), (equatorial, their_error) = e.expectation(is_axial), e.expectation(is_equatorial)
         if axial and equatorial:
             apart, error = np.log(equatorial / axial), np.hypot(error / axial, their_error / equatorial)

@@ -347,7 +347,10 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
     share = (np.abs(torsions(e.positions, range(4))) > 120).mean()
     assert abs(share - exact) < 4.5 * (exact * (1 - exact) / 100) ** 0.5
     budget = ENGINES["pt"].configured().run(butane, 5, energy_calls=60_000, seed=0)
-    assert budget.provenance["energy_calls"] <= 60_000 and np.isfinite(budget.provenance["swaps"]).all()
+    assert budget.provenance["energy_calls"] <= 60_000
+    engine = ENGINES["pt"].configured()
+    engine._rotations = butane.rotations.bonds
+    assert [engine._legs(k) for k in (1, 10, 11, 21, 25)] == [[1], [10], [11], [10, 11], [10, 10, 5]]
 
 
 def test_molecules_get_a_ladder(alanine):

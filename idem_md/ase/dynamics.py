@@ -74,7 +74,7 @@ class BoltzmannSampler(Dynamics):
         been trained for a similar potential: the weights correct for that.
     cache : path, optional
         Where the sampler is trained at first use and found again later; by default a folder of the composition,
-        calculator, temperature and trap under ``~/.cache/idem-md``.
+        isomer, calculator, temperature and trap under ``~/.cache/idem-md``.
     minutes, max_energy_calls : optional
         Budgets of that training; 20 minutes by default. The elastic network takes a few minutes more and no energy
         calls;

@@ -65,8 +65,7 @@ def train_once(
         x = known["positions"]
         if known["isomer"] not in (None, _isomer(system)):
             raise FileFormatError(
-                f"{folder}: holds a sampler for another isomer (bonds, stereocentres, double bonds); choose another "
-                "folder (cache=)"
+                f"{folder}: holds a sampler for another isomer (bonds, stereocentres); choose another folder (cache=)"
             )
         if x.shape[1:] != np.shape(positions) or not energies_agree(evaluate(x), known["energies"], 1e-5, 1e-5).all():
             raise FileFormatError(

@@ -162,7 +162,7 @@ class TemperingEngine(Engine):
                 trips += run.round_trips
                 accepted += float(run.acceptance.mean()) * leg / rounds
                 tried = (leg + 1 - torch.arange(len(self.betas) - 1) % 2) // 2  # every other pair in turn
-                swaps += torch.stack([torch.nan_to_num(run.swaps.mean(0)) * tried, tried])
+                swaps += torch.stack([run.swaps.mean(0) * tried, tried])
             samples.append(ChainState(*(a[:, 0].clone() for a in (state.x, state.u, state.f))))
             self._so_far = partial(self._draws, list(samples), n, {"betas": list(self.betas), "ladders": ladders})
             progress(0.5 + 0.5 * (k + 1) / draws, f"{min((k + 1) * ladders, n)} samples")

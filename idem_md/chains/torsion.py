@@ -26,8 +26,8 @@ class Torsion(TrialMove):
     rotations : sequence of (int, int, sequence of int)
         The two atoms of each bond, and the atoms that turn.
     contacts : array, shape (N, N), optional
-        Proposals in which two atoms are nearer to each other, on which codes fail, are replaced by where they came
-        from; there an overlap has no way out by rotation either.
+        Proposals in which two atoms are nearer to each other, on which codes fail, are rejected; so are all from
+        positions with such an overlap.
     beta : float or torch.Tensor broadcastable to (C,)
         Inverse temperature relative to kT = 1.
 

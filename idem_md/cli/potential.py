@@ -68,7 +68,7 @@ TrapOption = Annotated[
     float | None,
     typer.Option(
         metavar="K",
-        help="Stiffness in kT/Å^2; 0.05, if one is needed.",
+        help="Stiffness (kT/Å^2); 0.05, molecules: 0.005.",
     ),
 ]
 
@@ -220,8 +220,8 @@ def own_system(
     labels : str, optional
         One whole number an atom, with commas; see `System`.
     trap : float, optional
-        Stiffness in kT / Å^2 of the trap, all in all; by default that of the calculator, or else the usual weak one,
-        which for an OpenMM System is added to its own.
+        Stiffness in kT / Å^2 of the trap, all in all; by default that of the calculator, or else the usual weak one
+        (see `energies.ForeignEnergy`), which for an OpenMM System is added to its own.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from .base import Energy
 from .topology import Topology
 from .workers import Evaluations, Recipe
 
-__all__ = ["DEFAULT_TRAP", "ForeignEnergy", "Recipe", "default_trap"]
+__all__ = ["DEFAULT_TRAP", "MOLECULE_TRAP", "ForeignEnergy", "Recipe", "default_trap"]
 
 # kT / Å^2: a free atom would wander some 4.5 Å a coordinate from the centroid; the binding of a cluster hardly feels
 # it.
@@ -47,8 +47,9 @@ class ForeignEnergy(Energy):
     recipe : Recipe
     units : Units
     trap : float or None
-        Stiffness in kT / Å^2 of a harmonic trap about the centroid, added to the potential. None: that of
-        `default_trap`. 0: none, for a potential that confines by itself, which is checked.
+        Stiffness in kT / Å^2 of a harmonic trap about the centroid, added to the potential. None:
+        `DEFAULT_TRAP`, and of `ASE` and `OpenMM` that of `default_trap`. 0: none, for a potential that confines by
+        itself, which is checked.
     workers : int, optional
         Spread batches over that many processes of our own. They import the script that asks for them, which needs
         the usual ``if __name__ == "__main__":``.

@@ -102,8 +102,11 @@ class Chemistry:
 
     @property
     def digest(self) -> str:
-        """Eight characters by which isomers differ: their bonds, the hand of their stereocentres, cis from trans."""
-        known = sorted(map(sorted, self.bonds.tolist())), self.centres, self.rigid, self.trans.tolist()
+        """Eight characters by which isomers differ: their bonds, and the hand of their stereocentres.
+
+        Not cis from trans: which bonds are double is told by their length, which changes as the molecule moves.
+        """
+        known = sorted(map(sorted, self.bonds.tolist())), self.centres
         return f"{zlib.crc32(repr(known).encode()):08x}"
 
     def contacts(self, elements: Sequence[str], length_angstrom: float) -> np.ndarray:

@@ -85,7 +85,8 @@ def init(
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> TrainingState:
-    """Fresh weights and a buffer of relaxed noise, or of copies of the geometry, refined on the energy.
+    """Fresh weights and a buffer of relaxed noise, or of copies of the geometry (by ``buffer.start``, or where the
+    potential fails on noise), refined on the energy.
 
     Parameters
     ----------

@@ -42,10 +42,13 @@ class Float32Muon(torch.optim.Muon):
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             momentum = group["momentum"]
+            assert group["weight_decay"] == 0 and group["nesterov"] and group["adjust_lr_fn"] == "match_rms_adamw"
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p.grad))
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
+                buffer = self.state[p]["momentum_buffer"]
                 buffer.lerp_(p.grad, 1 - momentum)
                 update = orthogonalised(p.grad.lerp(buffer, momentum))
                 p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(p.shape)))

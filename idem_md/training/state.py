@@ -271,6 +271,9 @@ def run_trap(folder: Path) -> float | None:
     """Stiffness of the trap (kT / Å^2) of a run that has begun; None if there is no run, or it does not say."""
     with suppress(FileFormatError):
         return read_tensors(Path(folder) / "state.safetensors", "state")[1].get(TRAP)
+    with suppress(OSError, ValueError, AttributeError, KeyError):  # its twin is still being made
+        with (Path(folder) / "energy_calls.bin").open("rb") as file:
+            return json.loads(file.readline())["parameters"].get("trap_kT_per_angstrom2")
     return None
 
 

@@ -92,8 +92,8 @@ CAP, CAPPED_WEIGHT = 3.0, 0.3
 
 
 def _weights(u: torch.Tensor, typical: float, width: float) -> torch.Tensor:
-    """What a frame counts: less, the farther above ordinary samples it lies, but somewhat more again where it is enough
-    that the network is as high."""
+    """What a frame counts: less, the farther above ordinary samples it lies; `CAPPED_WEIGHT` beyond `CAP`, where the
+    network only has to be as high."""
     weights = 1 / (1 + ((u - typical).clamp(min=0) / width) ** 2)
     return torch.where(u > typical + CAP * width, CAPPED_WEIGHT, weights)
 

@@ -15,6 +15,7 @@ import torch
 from ..callers import warn_caller
 from ..chains import ChainState
 from ..energies import NativeChains, Twin
+from ..energies.foreign import MOLECULE_TRAP
 from ..errors import BudgetExhausted, EnergyError, FileFormatError, TrainingWarning, UsageError
 from ..files import write_atomic
 from ..geometry import centred
@@ -117,7 +118,8 @@ class _Making:
             reference=self.reference,
             lowest=float(known.u.min()),
             contacts=self._contacts(known.x),
-            trap=self.trap,
+            # A network alone keeps nothing together; weights correct for what the potential does not have.
+            trap=max(self.trap, MOLECULE_TRAP * self.system.units.length_angstrom**2),
         )
 
     def _contacts(self, x: torch.Tensor) -> torch.Tensor:
