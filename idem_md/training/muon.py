@@ -32,8 +32,8 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
 class Float32Muon(torch.optim.Muon):
     """`torch.optim.Muon`, with ``adjust_lr_fn="match_rms_adamw"`` and without weight decay, in float32.
 
-    Torch orthogonalises in bfloat16 whatever the processor: without AMX that takes 3.6 times as long, and with it the
-    steps of matrices took a fourth of the training of a small cluster. States of either can be loaded into the other.
+    Torch orthogonalises in bfloat16 whatever the processor. Without AMX that takes 3.6 times as long, a fourth of the
+    training of a small cluster. States of either can be loaded into the other.
     """
 
     @torch.no_grad()

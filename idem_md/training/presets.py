@@ -99,7 +99,7 @@ def preset(
     if name in ("frugal", "twin") and by_element and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
-        # Its loss rises as the buffer comes to equilibrium and falls for hours after that: no sign of when to end.
+        # Its loss rises as the buffer comes to equilibrium: no sign of when to end.
         table = {**table, "least_gain": 0.0}
         kelvin = system.units.temperature_kelvin
         temperatures = temperatures or (kelvin, HOT * kelvin)
