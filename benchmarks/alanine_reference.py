@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import alanine_dipeptide as example
 
 import idem_md
+from idem_md.baselines import ENGINES
 from idem_md.baselines.correlation import statistical_inefficiency
 from idem_md.ensemble.estimators import Source
 
@@ -61,10 +62,7 @@ class Replica:
 def main(folder, seed=0, nanoseconds=50.0):
     """Run, save; returns the ensemble."""
     own, rng, begin = example.alanine(), np.random.default_rng(int(seed)), time.perf_counter()
-    system = openmm.XmlSerializer.deserialize(own.energy().xml)
-    for k in reversed(range(system.getNumForces())):
-        if isinstance(system.getForce(k), openmm.CMMotionRemover):
-            system.removeForce(k)
+    system = openmm.XmlSerializer.deserialize(ENGINES["openmm"].recipe(own, 1.0).xml)  # with the trap, if there is one
     start = np.array(own.geometry) * own.units.length_angstrom / 10
     replicas = [Replica(system, start, t, 1000 * int(seed) + k + 1) for k, t in enumerate(RUNGS)]
     frames, tried, swapped = [], 0, 0

@@ -350,7 +350,7 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
     assert budget.provenance["energy_calls"] <= 60_000
     engine = ENGINES["pt"].configured()
     engine._rotations = butane.rotations.bonds
-    assert [engine._legs(k) for k in (1, 10, 11, 21, 25)] == [[1], [10], [11], [10, 11], [10, 10, 5]]
+    assert [engine._legs(k) for k in (0, 1, 10, 11, 21, 25)] == [[], [1], [10], [11], [10, 11], [10, 10, 5]]
 
 
 def test_molecules_get_a_ladder(alanine):

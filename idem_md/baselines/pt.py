@@ -116,9 +116,10 @@ class TemperingEngine(Engine):
         """Rounds that are made at a time: all, or so many that bonds are turned often enough."""
         if not self._rotations:
             return [rounds]
-        # None of a single round, in which every other pair of rungs would not be tried.
-        *most, last = [min(EVERY, rounds - k) for k in range(0, rounds, EVERY)] or [0]
-        return [*most[:-1], most[-1] + 1] if last == 1 and most else [*most, last]
+        legs = [min(EVERY, rounds - k) for k in range(0, rounds, EVERY)]
+        if len(legs) > 1 and legs[-1] == 1:  # in which every other pair of rungs would not be tried
+            legs[-2:] = [EVERY + 1]
+        return legs
 
     def draw(
         self, system: System, energy: Energy, n: int, budget: Budget, generator: torch.Generator, progress: Progress

@@ -20,6 +20,8 @@ from ..diffusion import Denoiser
 from ..errors import ConfigError, FileFormatError, UsageError
 from ..systems import System
 from ..tensor_files import read_tensors, write_tensors
+from ..twin.made import CALLS
+from ..twin.record import parameters_of
 from .config import TrainingConfig
 from .ladder import Ladder
 from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
@@ -271,10 +273,7 @@ def run_trap(folder: Path) -> float | None:
     """Stiffness of the trap (kT / Å^2) of a run that has begun; None if there is no run, or it does not say."""
     with suppress(FileFormatError):
         return read_tensors(Path(folder) / "state.safetensors", "state")[1].get(TRAP)
-    with suppress(OSError, ValueError, AttributeError, KeyError):  # its twin is still being made
-        with (Path(folder) / "energy_calls.bin").open("rb") as file:
-            return json.loads(file.readline())["parameters"].get("trap_kT_per_angstrom2")
-    return None
+    return parameters_of(Path(folder) / CALLS).get(TRAP)  # its twin may still be being made
 
 
 def run_config(folder: Path) -> TrainingConfig:

@@ -16,7 +16,7 @@ from ..ensemble.joining import refuse_other_potential
 from ..errors import BudgetExhausted, EnergyError, FileFormatError, UsageError
 from .fit import Frames
 
-__all__ = ["Recorded"]
+__all__ = ["Recorded", "parameters_of"]
 
 FORMAT = "idem-md energy calls 1"
 # Seconds of energy calls between two writes, about; a call that takes longer is written by itself.
@@ -192,6 +192,16 @@ def _one_at_a_time(energy: Energy) -> Energy:
     elif isinstance(energy, ForeignEnergy):
         energy.chunk_size = 1
     return energy
+
+
+def parameters_of(path: Path) -> dict[str, Any]:
+    """Parameters of the energy whose results are in a file; empty if it is not there, or says none."""
+    try:
+        with path.open("rb") as file:
+            found = _header(file.readline()).get("parameters")
+    except OSError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _header(line: bytes) -> dict[str, Any]:
