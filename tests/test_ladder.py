@@ -121,6 +121,19 @@ def test_the_first_buffer_is_in_equilibrium_at_every_rung(config, system):
     assert ladder.beta(index).tolist() == pytest.approx([ladder.betas[i % len(ladder)] for i in range(7)])
 
 
+def test_a_share_of_every_batch_is_from_the_coldest_rung(config, system):
+    buffer = config.buffer.model_copy(update={"warmup_steps": 0, "size": 64})
+    state = init(config.model_copy(update={"buffer": buffer}), system, system.energy())
+    rungs, n = len(state.ladder), 20_000
+    for share in (0.0, 0.6, 1.0):
+        expected = np.full(rungs, (1 - share) / rungs)
+        expected[0] += share
+        index = state.drawn_for_batch(n, share)
+        found = np.bincount(index % rungs, minlength=rungs) / n
+        assert (np.abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / n)).all(), (share, found)
+        assert set((index // rungs).tolist()) == set(range(len(state.buffer) // rungs))
+
+
 class Exact:
     """The denoiser of a harmonic cluster at an inverse temperature."""
 
@@ -360,7 +373,8 @@ def test_atoms_of_one_kind_have_nothing_to_exchange(config, system):
 
 def test_presets_take_a_range():
     config = preset("lj13", "frugal", temperatures=(20.0, 70.0))
-    assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0, moves=10) and config.buffer.weighted == 1024
+    assert config.ladder == LadderConfig(coldest=20.0, hottest=70.0, moves=10, cold=0.5)
+    assert config.buffer.weighted == 1024
     assert Ladder((1.0, 0.5), config.ladder.moves).rounds(config.buffer.refine_steps) == (2, 13)
     assert config.optimizer.iterations == 2 * preset("lj13", "frugal").optimizer.iterations
     assert preset("lj13", temperatures=(20.0, 70.0)).ladder.moves == 10

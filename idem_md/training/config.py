@@ -84,11 +84,14 @@ class LadderConfig(Table):
     ``moves``, and are as many and spaced so that about half of the swaps between neighbours are accepted.
     ``buffer.size`` and ``walkers`` count the samples of all rungs together. Without ``buffer.weighted``,
     ``buffer.fresh`` samples of the network are drawn at the system's own temperature, only to measure.
+
+    A share ``cold`` of every batch is drawn from the coldest rung, which is the hardest, the rest from all rungs alike.
     """
 
     coldest: float = Field(gt=0)
     hottest: float = Field(gt=0)
     moves: int = Field(10, ge=1, le=MANY)
+    cold: float = Field(0.0, ge=0, le=1)
 
 
 class OptimizerConfig(Table):

@@ -261,7 +261,7 @@ def _draw_batch(
         f_0 = torch.full_like(x_0, torch.nan)
     else:
         samples = state.buffer.samples
-        idx = state.buffer.drawn(size, generator)
+        idx = state.drawn_for_batch(size, 0.0 if config.ladder is None else config.ladder.cold)
         x_0, f_0 = samples.x[idx], samples.f[idx]
         if state.ladder is not None:
             beta = state.ladder.beta(idx.to(state.device))

@@ -26,6 +26,8 @@ RANGE_ITERATIONS = 2
 # Presets in which molecules get a ladder; up to how many atoms they do without, as noise relaxes to the molecule; and
 # how many times as hot its other end is.
 LADDERS, SMALL_MOLECULE, HOT = ("refined", "frugal"), 6, 3.0
+# Share of every batch from the coldest of several temperatures.
+COLD = 0.5
 # Rotations about bonds of a molecule that are tried, of each walker before each refinement.
 TORSIONS = 3
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
@@ -107,7 +109,7 @@ def preset(
         table = {**table, "buffer": {**table.get("buffer", {}), "torsions": TORSIONS}}
     if temperatures is not None:
         coldest, hottest = check_range("temperatures", temperatures)
-        table = {**table, "ladder": {"coldest": coldest, "hottest": hottest}}
+        table = {**table, "ladder": {"coldest": coldest, "hottest": hottest, "cold": COLD}}
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
     if temperatures is not None:
         longer = config.optimizer.model_copy(update={"iterations": RANGE_ITERATIONS * config.optimizer.iterations})

@@ -91,6 +91,14 @@ class TrainingState:
         index, rungs = self.buffer.drawn(n, generator), 1 if self.ladder is None else len(self.ladder)
         return index - index % rungs + rung
 
+    def drawn_for_batch(self, n: int, cold: float) -> torch.Tensor:
+        """``n`` indices of samples, a share ``cold`` of them from the coldest rung, the rest from all."""
+        index = self.buffer.drawn(n, self.generator)
+        if self.ladder is None or not cold:
+            return index
+        chosen = torch.rand(n, generator=self.generator, device=self.generator.device) < cold
+        return torch.where(chosen, index - index % len(self.ladder), index)
+
     @property
     def device(self) -> torch.device:
         """Where networks and buffer are; the generator is on the CPU."""
