@@ -355,7 +355,8 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
 
 def test_molecules_get_a_ladder(alanine):
     config = idem_md.preset(alanine, "frugal")
-    assert (config.ladder.coldest, config.ladder.hottest, config.least_gain) == (300.0, 900.0, 0.0)
+    assert (config.ladder.coldest, config.ladder.hottest, config.ladder.cold, config.least_gain) == (300, 900, 0.5, 0)
+    assert (config.optimizer.batch, config.optimizer.inner_steps, config.optimizer.iterations) == (64, 200, 120)
     assert idem_md.preset(alanine, "frugal", temperatures=(300, 500)).ladder.hottest == 500
     twin = idem_md.preset(alanine, "twin")
     assert twin.ladder is None and twin.buffer.torsions > 0 and idem_md.preset(of_ase("H2O"), "frugal").ladder is None

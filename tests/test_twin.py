@@ -430,7 +430,9 @@ def test_training_on_a_twin_and_sampling_by_it(tmp_path, monkeypatch):
     # At another temperature the twin is taken there, too.
     warm = idem_md.load_sampler(tmp_path, s).sample(10, nfe=8, seed=1, temperature_K=90.0)
     assert warm.provenance["energy_calls"] <= 10
-    again = idem_md.train(config, tmp_path, system=s, resume=True)  # nothing is left to do
+    with pytest.raises(UsageError, match="twin: expected the settings of the twin that the run has, TwinSettings"):
+        idem_md.train(config, tmp_path, system=s, resume=True, twin=quick(rounds=2))
+    again = idem_md.train(config, tmp_path, system=s, resume=True, twin=quick(loss=0.0))  # nothing is left to do
     assert again.provenance["twin_calls"] == p["twin_calls"]
     error = twin_error(ensemble, checkpoint.twin)
     assert ensemble.provenance["twin_error"] == pytest.approx(error._asdict())
@@ -529,13 +531,18 @@ def test_what_a_twin_has_cost(network):
 
 @pytest.mark.slow
 def test_commands_train_and_sample_by_a_twin(tmp_path, monkeypatch):
-    monkeypatch.setattr("idem_md.twin.make.DEFAULT", quick())
+    monkeypatch.setattr("idem_md.twin.made.DEFAULT", quick())
     (tmp_path / "argon.py").write_text(ARGON)
     (tmp_path / "small.toml").write_text(small_toml())
     own = ["--calculator", "./argon.py:five"]
     words = ["train", "small.toml", *own, "--temperature", 60, "--twin", "--elastic-network-steps", 0, "--out", "run"]
-    done = run(*words, "--json", "--max-energy-calls", 2000, cwd=tmp_path)
-    assert "warning: twin: not yet good" in done.stderr
+    known = [atoms_of_text(ARGON, tmp_path) for _ in range(50)]
+    for seed, atoms in enumerate(known):
+        atoms.rattle(0.1, seed=seed)
+        atoms.get_forces()
+    write(tmp_path / "known.extxyz", known)
+    done = run(*words, "--json", "--max-energy-calls", 2000, "--data", "known.extxyz", cwd=tmp_path)
+    assert "warning: twin: not yet good" in done.stderr and "50 energies and forces that were there" in done.stderr
     trained = json.loads(done.stdout)
     assert trained["energy_calls"] <= 2000 and trained["twin_calls"] > 500
     drawn = json.loads(run("sample", "run", *own, "-n", 20, "--nfe", 4, "--json", cwd=tmp_path).stdout)

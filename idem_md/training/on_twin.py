@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import FileFormatError, Interrupted, UsageError
 from ..systems import System
 from ..twin import MadeTwin, TwinSettings, load_made, make_twin
+from ..twin.made import begun_settings
 
 __all__ = ["twin_first"]
 
@@ -27,8 +29,13 @@ def twin_first(
         if stop():
             raise Interrupted(f"{folder}: stopped while the twin was made; resume goes on from there")
 
-    if begun and isinstance(twin, TwinSettings) and twin.data:
-        raise UsageError(f"data: expected none for a run that has its twin, got {twin.data}")
+    if begun and isinstance(twin, TwinSettings):
+        if twin.data:
+            raise UsageError(f"data: expected none for a run that has its twin, got {twin.data}")
+        was = begun_settings(folder, seed)
+        # Budgets shorten the gathering, and data are there already.
+        if was is not None and replace(twin, gathering_calls=was.gathering_calls, data=was.data) != was:
+            raise UsageError(f"twin: expected the settings of the twin that the run has, {was}, got {twin}")
     if begun:
         made = load_made(folder, system)
         if made is None:
