@@ -50,7 +50,7 @@ def main(folder="runs/alanine", minutes=23, n=10_000, steps=2000, seed=0, config
     """Train, tune, sample; returns the samples."""
     own, path = alanine(), Path(folder)
     if config is None:  # with a ladder up to 900 K, as it is a molecule; and more rotations about its bonds than usual
-        config = idem_md.preset(own, "frugal", seed)
+        config = idem_md.preset(own, "classical", seed)
         config = config.model_copy(update={"buffer": config.buffer.model_copy(update={"torsions": 8})})
     resume = (path / "state.safetensors").exists()
     checkpoint = idem_md.train(config, path, system=own, resume=resume, minutes=float(minutes))

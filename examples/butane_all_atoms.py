@@ -83,10 +83,10 @@ def system():
     return idem_md.System.of_energy(energy, x, name="butane14")
 
 
-def main(folder="runs/butane14", minutes=12, n=2000, steps=2000, seed=0, config=None, reference_calls=3_000_000):
+def main(folder="runs/butane14", minutes=14, n=2000, steps=2000, seed=0, config=None, reference_calls=3_000_000):
     """Train, tune, sample, compare; returns shares of trans: raw, weighted with its error, that of the reference."""
     own, path = system(), Path(folder)
-    config = config or idem_md.preset(own, "frugal", seed)  # with a ladder up to 900 K, as it is a molecule
+    config = config or idem_md.preset(own, "classical", seed)  # with a ladder up to 900 K, as it is a molecule
     resume = (path / "state.safetensors").exists()  # of an example that was stopped
     checkpoint = idem_md.train(config, path, system=own, resume=resume, minutes=float(minutes))
     p = checkpoint.provenance

@@ -99,5 +99,5 @@ def tiny_presets(monkeypatch):
         "optimizer": {**TINY["optimizer"], "batch": 8, "iterations": 2},
     }
     monkeypatch.setattr("idem_md.ase.first_use.ELASTIC_NETWORK_STEPS", 3)
-    for name in ("frugal", "refined", "twin"):
+    for name in ("classical", "frugal", "refined", "twin"):
         monkeypatch.setitem(PRESETS._parts, name, {"any": table})

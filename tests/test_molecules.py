@@ -32,7 +32,7 @@ from idem_md.ensemble import WeightedEnsemble
 from idem_md.errors import FileFormatError, WeightWarning
 from idem_md.report.plots import plots
 from idem_md.systems import torsions
-from idem_md.training import run_config
+from idem_md.training import default_preset, run_config
 from idem_md.units import Units
 
 ALANINE = Path(__file__).parent.parent / "examples" / "alanine_dipeptide.pdb"
@@ -354,6 +354,10 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
 
 
 def test_molecules_get_a_ladder(alanine):
+    assert default_preset(alanine) == "classical" and default_preset(of_ase("C2H6")) == "frugal"
+    assert default_preset(alanine, 100_000) == "frugal" and default_preset(alanine, twin=True) == "twin"
+    few, many = (idem_md.preset(alanine, "classical", max_energy_calls=n).buffer for n in (100_000, 10**8))
+    assert 32 <= few.walkers < many.walkers == 512 == 2 * idem_md.preset(alanine, "frugal").buffer.walkers
     config = idem_md.preset(alanine, "frugal")
     assert (config.ladder.coldest, config.ladder.hottest, config.ladder.cold, config.least_gain) == (300, 900, 0.5, 0)
     assert (config.optimizer.batch, config.optimizer.inner_steps, config.optimizer.iterations) == (64, 200, 120)

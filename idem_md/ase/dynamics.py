@@ -81,8 +81,8 @@ class BoltzmannSampler(Dynamics):
         plans, for a native Lennard-Jones potential without ``max_energy_calls``, do, and take two to ten minutes.
     preset : str, optional
         Settings of that training; see `training.preset`. By default ``twin`` if there is to be one, ``refined`` for a
-        native potential without ``max_energy_calls``, else ``frugal``, whose buffer is the smaller the fewer calls
-        there are. One that was begun goes on with its own.
+        native potential without ``max_energy_calls`` (``classical`` is for force fields), else ``frugal``, whose buffer
+        is the smaller the fewer calls there are. One that was begun goes on with its own.
     twin : bool
         Fit a twin to some thousand energy calls (``max_energy_calls``) first, train on that, and call the potential
         once a sample: for expensive potentials.
@@ -140,7 +140,9 @@ class BoltzmannSampler(Dynamics):
         self.temperature_K = check_float("temperature_K", temperature_K, above=0.0)
         self.nfe, self.batch = None if nfe is None else check_int("nfe", nfe, 2), check_int("batch", batch, 1)
         self.seed = check_int("seed", seed, 0, 2**31 - 1)
-        self._preset = None if preset is None else check_choice("preset", preset, ("refined", "frugal", "twin"))
+        self._preset = (
+            None if preset is None else check_choice("preset", preset, ("refined", "classical", "frugal", "twin"))
+        )
         self._budget: dict[str, Any] = {"minutes": minutes, "max_energy_calls": max_energy_calls, "twin": twin}
         labels = None if labels is None else tuple(check_int("labels", int(k)) for k in labels)
         self._range = _checked_range(self.temperature_K, temperatures)

@@ -81,7 +81,7 @@ def train(
         typer.Option(
             "--preset",
             hidden=True,
-            help="refined, frugal, twin, idem or pdem.",
+            help="refined, classical, frugal, twin, idem, pdem.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last state.")] = False,
@@ -137,8 +137,9 @@ def train(
     sampler is trained on that (for --minutes) and tuned, and sample calls the potential itself once a sample. --data
     FILE.extxyz has energies and forces of the same potential that are there already.
 
-    --preset is for names: refined by default, twin with --twin, or frugal for your own potential if it is not native or
-    if energy calls have a budget; idem and pdem are the settings of the papers.
+    --preset is for names: refined by default, and twin with --twin. Your own potential gets frugal if energy calls have
+    a budget or it is a calculator that is not native, and classical if it is an OpenMM System; idem and pdem are the
+    settings of the papers.
     """
     if iterations is not None:
         note("train --iterations is now the key iterations of [optimizer] in a TOML file")

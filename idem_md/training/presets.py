@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..checks import check_int, check_range
-from ..energies import COVALENT, NativeChains
+from ..energies import COVALENT, NativeChains, bare
 from ..errors import UsageError
 from ..registry import Registry
 from ..systems import SYSTEMS, System, get_system
@@ -25,7 +25,7 @@ __all__ = ["PRESETS", "default_preset", "preset"]
 RANGE_ITERATIONS = 2
 # Presets in which molecules get a ladder; up to how many atoms they do without, as noise relaxes to the molecule; and
 # how many times as hot its other end is.
-LADDERS, SMALL_MOLECULE, HOT = ("refined", "frugal"), 6, 3.0
+LADDERS, SMALL_MOLECULE, HOT = ("refined", "classical", "frugal"), 6, 3.0
 # Share of every batch from the coldest of several temperatures.
 COLD = 0.5
 # How many times as many steps molecules take, of batches so many times smaller: alanine dipeptide gains 0.7 nats by
@@ -36,24 +36,30 @@ TORSIONS = 3
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
 EXCHANGES = 2
 
-# Share of the energy calls of all iterations below which ``frugal`` is made smaller, and what is left at least.
+# Share of the energy calls of all iterations below which the buffer is made smaller, and what is left at least.
 ENOUGH_CALLS = 2 / 3
 LEAST_WALKERS, LEAST_RELAXING, LEAST_WARMUP, LEAST_REFINING, LEAST_WEIGHTED = 32, 20, 60, 4, 128
 
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
-for _name in ("refined", "frugal", "twin", "idem", "pdem"):
+for _name in ("refined", "classical", "frugal", "twin", "idem", "pdem"):
     _text = (files(__package__) / "presets" / f"{_name}.toml").read_text(encoding="utf-8")
     PRESETS.register(_name)(tomllib.loads(_text))
 
 
 def default_preset(system: System, max_energy_calls: int | None = None, twin: bool = False) -> str:
-    """``twin`` for a training on one; ``refined`` for built-in systems, and for potentials with chains in native code,
-    whose energies cost next to nothing, if energy calls have no budget; else ``frugal``."""
+    """``twin`` for a training on one; ``refined`` for built-in systems. If energy calls have no budget, ``refined`` for
+    potentials with chains in native code, whose energies cost next to nothing, and ``classical`` for force fields; else
+    ``frugal``."""
     if twin:
         return "twin"
     if system.name in SYSTEMS:
         return "refined"
-    return "refined" if max_energy_calls is None and isinstance(system.energy(), NativeChains) else "frugal"
+    energy = system.energy()
+    if max_energy_calls is not None:
+        return "frugal"
+    if isinstance(energy, NativeChains):
+        return "refined"
+    return "classical" if bare(energy).classical else "frugal"
 
 
 def preset(
@@ -63,8 +69,9 @@ def preset(
     temperatures: tuple[float, float] | None = None,
     max_energy_calls: int | None = None,
 ) -> TrainingConfig:
-    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``twin`` for a twin
-    of such, ``idem`` and ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
+    """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``classical`` for
+    force fields, whose calls take some ten microseconds, ``twin`` for a twin of an expensive potential, ``idem`` and
+    ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
 
     Parameters
     ----------
@@ -74,10 +81,10 @@ def preset(
     temperatures : tuple of float, optional
         The lowest and the highest one (K), for a network of all temperatures between, which takes twice as many
         iterations; see `LadderConfig`. By default one network for the system's own; for a molecule of more than six
-        atoms from there to three times as hot (``refined`` and ``frugal``), as walkers have to begin at its geometry;
+        atoms from there to three times as hot (not with ``twin``), as walkers have to begin at its geometry;
         such a molecule is trained for all iterations that its budget holds, whatever it still gains.
     max_energy_calls : int, optional
-        Budget of the training, for which ``frugal`` makes fewer walkers with fewer steps.
+        Budget of the training, for which ``frugal`` and ``classical`` make fewer walkers with fewer steps.
 
     Raises
     ------
@@ -101,7 +108,7 @@ def preset(
         )
     elements, steps = set(system.elements), 1
     by_element = len(set(system.kinds)) == len(elements) == len(set(zip(system.kinds, system.elements)))
-    if name in ("frugal", "twin") and by_element and len(elements) > 1 and not elements & COVALENT:
+    if name in ("classical", "frugal", "twin") and by_element and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
         # Its loss rises as the buffer comes to equilibrium: no sign of when to end.
@@ -117,7 +124,7 @@ def preset(
     o, longer = config.optimizer, 1 if temperatures is None else RANGE_ITERATIONS
     changes = {"batch": o.batch // steps, "inner_steps": steps * o.inner_steps, "iterations": longer * o.iterations}
     config = config.model_copy(update={"optimizer": o.model_copy(update=changes)})
-    if max_energy_calls is not None and name == "frugal":
+    if max_energy_calls is not None and name in ("classical", "frugal"):
         config = _within(config, system, check_int("max_energy_calls", max_energy_calls, 1))
     return config
 
