@@ -25,7 +25,7 @@ from idem_md.training import preset, run_samples, train
 from idem_md.training.config import LadderConfig
 from idem_md.training.first_buffer import FirstBuffer, starts_at_geometry
 from idem_md.training.ladder import Ladder, first_ladder, respaced
-from idem_md.training.loop import init
+from idem_md.training.loop import _draw_batch, init
 from idem_md.training.moves import refinement
 from idem_md.training.ranks import ALONE
 from idem_md.training.resampling import renewed_by_weight, weighted_paths
@@ -121,17 +121,26 @@ def test_the_first_buffer_is_in_equilibrium_at_every_rung(config, system):
     assert ladder.beta(index).tolist() == pytest.approx([ladder.betas[i % len(ladder)] for i in range(7)])
 
 
-def test_a_share_of_every_batch_is_from_the_coldest_rung(config, system):
+def test_samples_of_a_batch_are_from_the_coldest_rung_more_often(config, system):
     buffer = config.buffer.model_copy(update={"warmup_steps": 0, "size": 64})
     state = init(config.model_copy(update={"buffer": buffer}), system, system.energy())
-    rungs, n = len(state.ladder), 20_000
-    for share in (0.0, 0.6, 1.0):
-        expected = np.full(rungs, (1 - share) / rungs)
-        expected[0] += share
-        index = state.drawn_for_batch(n, share)
-        found = np.bincount(index % rungs, minlength=rungs) / n
-        assert (np.abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / n)).all(), (share, found)
-        assert set((index // rungs).tolist()) == set(range(len(state.buffer) // rungs))
+    rungs, n, scales = len(state.ladder), 20_000, state.buffer.force_scales(len(state.ladder))
+    index = torch.arange(64 // rungs * rungs).repeat(20_000 // 64 + 1)[:n]
+    share = np.bincount(index % rungs) / n
+    for cold in (0.0, 0.6, 1.0):
+        moved = state.colder(index, cold)
+        expected = (1 - cold) * share
+        expected[0] += cold
+        found = np.bincount(moved % rungs, minlength=rungs) / n
+        assert (np.abs(found - expected) <= 5 * np.sqrt(expected * (1 - expected) / n) + (cold == 0)).all(), found
+        assert torch.equal(moved // rungs, index // rungs)
+    assert torch.equal(state.colder(index, 0.0), index)
+    cold = config.model_copy(update={"ladder": config.ladder.model_copy(update={"cold": 1.0})})
+    assert bool((_draw_batch(cold, system.energy(), state, 64, scales).beta == state.ladder.betas[0]).all())
+    state.generator.manual_seed(5)
+    beta = _draw_batch(config, system.energy(), state, 64, scales).beta
+    index = state.buffer.drawn(64, torch.Generator().manual_seed(5))
+    assert torch.equal(beta, state.ladder.beta(index))  # without, the random numbers are what they were
 
 
 class Exact:

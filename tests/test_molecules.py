@@ -27,7 +27,7 @@ from idem_md.analysis.basins import basins
 from idem_md.ase import BoltzmannSampler
 from idem_md.baselines import ENGINES
 from idem_md.baselines.base import RELAX_STEPS
-from idem_md.energies import ASE, Energy, OpenMM, Topology
+from idem_md.energies import ASE, Energy, OpenMM, Scaled, Topology
 from idem_md.ensemble import WeightedEnsemble
 from idem_md.errors import FileFormatError, WeightWarning
 from idem_md.report.plots import plots
@@ -353,11 +353,18 @@ def test_tempering_turns_the_bonds_of_molecules(monkeypatch):
     assert [engine._legs(k) for k in (0, 1, 10, 11, 21, 25)] == [[], [1], [10], [11], [10, 11], [10, 10, 5]]
 
 
-def test_molecules_get_a_ladder(alanine):
-    assert default_preset(alanine) == "classical" and default_preset(of_ase("C2H6")) == "frugal"
-    assert default_preset(alanine, 100_000) == "frugal" and default_preset(alanine, twin=True) == "twin"
+def test_cheap_potentials_get_more_walkers(alanine):
+    energy = alanine.energy()
+    ours = [replace(alanine, make_energy=lambda e=e: e) for e in (energy, Scaled(energy, 0.5))]
+    for seconds, name in ((3e-5, "classical"), (1e-3, "frugal"), (0.0, "frugal")):
+        energy.seconds_a_call = seconds
+        assert {default_preset(s, calls) for s in ours for calls in (None, 100_000)} == {name}
+    assert default_preset(alanine, twin=True) == "twin"
     few, many = (idem_md.preset(alanine, "classical", max_energy_calls=n).buffer for n in (100_000, 10**8))
     assert 32 <= few.walkers < many.walkers == 512 == 2 * idem_md.preset(alanine, "frugal").buffer.walkers
+
+
+def test_molecules_get_a_ladder(alanine):
     config = idem_md.preset(alanine, "frugal")
     assert (config.ladder.coldest, config.ladder.hottest, config.ladder.cold, config.least_gain) == (300, 900, 0.5, 0)
     assert (config.optimizer.batch, config.optimizer.inner_steps, config.optimizer.iterations) == (64, 200, 120)

@@ -430,7 +430,7 @@ def test_training_on_a_twin_and_sampling_by_it(tmp_path, monkeypatch):
     # At another temperature the twin is taken there, too.
     warm = idem_md.load_sampler(tmp_path, s).sample(10, nfe=8, seed=1, temperature_K=90.0)
     assert warm.provenance["energy_calls"] <= 10
-    with pytest.raises(UsageError, match="twin: expected the settings of the twin that the run has, TwinSettings"):
+    with pytest.raises(UsageError, match="twin: expected rounds = 1, with which the twin of the run was made, got 2"):
         idem_md.train(config, tmp_path, system=s, resume=True, twin=quick(rounds=2))
     again = idem_md.train(config, tmp_path, system=s, resume=True, twin=quick(loss=0.0))  # nothing is left to do
     assert again.provenance["twin_calls"] == p["twin_calls"]

@@ -137,9 +137,9 @@ def train(
     sampler is trained on that (for --minutes) and tuned, and sample calls the potential itself once a sample. --data
     FILE.extxyz has energies and forces of the same potential that are there already.
 
-    --preset is for names: refined by default, and twin with --twin. Your own potential gets frugal if energy calls have
-    a budget or it is a calculator that is not native, and classical if it is an OpenMM System; idem and pdem are the
-    settings of the papers.
+    --preset is for names: refined by default, and twin with --twin. Your own potential gets refined if it is native
+    Lennard-Jones without a budget of calls, classical if its calls take less than 0.2 ms, and frugal otherwise; idem
+    and pdem are the settings of the papers.
     """
     if iterations is not None:
         note("train --iterations is now the key iterations of [optimizer] in a TOML file")

@@ -66,8 +66,6 @@ class Energy(ABC):
 
     # Told the number of calls whenever it grows.
     on_count: Callable[[int], None] | None = None
-    # Whether it is a classical force field, whose calls take some ten microseconds.
-    classical: bool = False
     # Whether evaluating runs code that is not of this package: it then finds torch as its user left it.
     users_code: ClassVar[bool] = True
     # What the energy of an ordinary geometry says of energies far below it; see `floor.Floor`.

@@ -24,8 +24,6 @@ __all__ = ["OpenMM", "fastest_platform"]
 MASS_TOLERANCE = 0.02
 # The platform of double precision, and how many times as fast another has to be.
 PRECISE, CLEARLY = "Reference", 1.5
-# Forces that may be those of a network; of a plugin that is not imported OpenMM knows no more than that it is a Force.
-NOT_CLASSICAL = frozenset(("Force", "PythonForce", "TorchForce"))
 # Springs that are no longer than so many times what two bonded atoms may be apart are bonds.
 LONGEST = 1.1
 
@@ -179,7 +177,6 @@ class OpenMM(ForeignEnergy):
                 platform,
                 [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())],
             )
-        self.classical = NOT_CLASSICAL.isdisjoint(type(force).__name__ for force in system.getForces())
         self.platform = platform or fastest_platform(xml, units)
         self.xml = xml
         recipe = OpenMMRecipe(xml, self.platform, units, check_int("n_dims", n_dims, 2, 3))

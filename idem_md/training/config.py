@@ -85,7 +85,8 @@ class LadderConfig(Table):
     ``buffer.size`` and ``walkers`` count the samples of all rungs together. Without ``buffer.weighted``,
     ``buffer.fresh`` samples of the network are drawn at the system's own temperature, only to measure.
 
-    A share ``cold`` of every batch is drawn from the coldest rung, which is the hardest, the rest from all rungs alike.
+    Each sample of a batch is drawn from the coldest rung, which is the hardest, with the probability ``cold``, and
+    otherwise from all rungs alike.
     """
 
     coldest: float = Field(gt=0)

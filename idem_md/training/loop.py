@@ -261,7 +261,9 @@ def _draw_batch(
         f_0 = torch.full_like(x_0, torch.nan)
     else:
         samples = state.buffer.samples
-        idx = state.drawn_for_batch(size, 0.0 if config.ladder is None else config.ladder.cold)
+        idx = state.buffer.drawn(size, generator)
+        if config.ladder is not None:
+            idx = state.colder(idx, config.ladder.cold)
         x_0, f_0 = samples.x[idx], samples.f[idx]
         if state.ladder is not None:
             beta = state.ladder.beta(idx.to(state.device))

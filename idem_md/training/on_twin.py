@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import FileFormatError, Interrupted, UsageError
@@ -32,10 +33,8 @@ def twin_first(
     if begun and isinstance(twin, TwinSettings):
         if twin.data:
             raise UsageError(f"data: expected none for a run that has its twin, got {twin.data}")
-        was = begun_settings(folder, seed)
-        # Budgets shorten the gathering, and data are there already.
-        if was is not None and replace(twin, gathering_calls=was.gathering_calls, data=was.data) != was:
-            raise UsageError(f"twin: expected the settings of the twin that the run has, {was}, got {twin}")
+        if (was := begun_settings(folder, seed)) is not None:
+            _refuse_other(was, twin)
     if begun:
         made = load_made(folder, system)
         if made is None:
@@ -43,3 +42,15 @@ def twin_first(
         return made
     settings = twin if isinstance(twin, TwinSettings) else None
     return make_twin(system, folder, settings, seed=seed, max_energy_calls=max_energy_calls, guard=guard)
+
+
+def _refuse_other(was: TwinSettings, given: TwinSettings) -> None:
+    """Raises `UsageError` if a twin would not be made again as it was."""
+    old, new = (json.loads(json.dumps(asdict(settings))) for settings in (was, given))
+    for key in old:
+        # Data are there already, and budgets shorten the gathering.
+        if key not in ("data", "gathering_calls") and old[key] != new[key]:
+            raise UsageError(
+                f"twin: expected {key} = {old[key]}, with which the twin of the run was made, got {new[key]}; "
+                "twin=True goes on with what it has"
+            )

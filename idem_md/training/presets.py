@@ -26,10 +26,11 @@ RANGE_ITERATIONS = 2
 # Presets in which molecules get a ladder; up to how many atoms they do without, as noise relaxes to the molecule; and
 # how many times as hot its other end is.
 LADDERS, SMALL_MOLECULE, HOT = ("refined", "classical", "frugal"), 6, 3.0
-# Share of every batch from the coldest of several temperatures.
+# Seconds of a call up to which a potential is as cheap as a classical force field.
+CHEAP = 2e-4
+# Part of every batch from the coldest of several temperatures; the rest is from all.
 COLD = 0.5
-# How many times as many steps molecules take, of batches so many times smaller: alanine dipeptide gains 0.7 nats by
-# that in three minutes.
+# How many times as many steps molecules take, of batches so many times smaller.
 MOLECULE_STEPS = 2
 # Rotations about bonds of a molecule that are tried, of each walker before each refinement.
 TORSIONS = 3
@@ -47,19 +48,17 @@ for _name in ("refined", "classical", "frugal", "twin", "idem", "pdem"):
 
 
 def default_preset(system: System, max_energy_calls: int | None = None, twin: bool = False) -> str:
-    """``twin`` for a training on one; ``refined`` for built-in systems. If energy calls have no budget, ``refined`` for
-    potentials with chains in native code, whose energies cost next to nothing, and ``classical`` for force fields; else
-    ``frugal``."""
+    """The preset for a system and a budget: ``twin`` for a training on one; ``refined`` for built-in systems and, if
+    energy calls have no budget, for potentials with chains in native code, whose energies cost next to nothing;
+    ``classical`` for others whose calls have taken less than 0.2 ms; else ``frugal``."""
     if twin:
         return "twin"
     if system.name in SYSTEMS:
         return "refined"
     energy = system.energy()
-    if max_energy_calls is not None:
-        return "frugal"
-    if isinstance(energy, NativeChains):
+    if max_energy_calls is None and isinstance(energy, NativeChains):
         return "refined"
-    return "classical" if bare(energy).classical else "frugal"
+    return "classical" if 0 < bare(energy).seconds_a_call < CHEAP else "frugal"
 
 
 def preset(
@@ -72,6 +71,8 @@ def preset(
     """The shipped settings for a system: ``refined`` (default), ``frugal`` for expensive energies, ``classical`` for
     force fields, whose calls take some ten microseconds, ``twin`` for a twin of an expensive potential, ``idem`` and
     ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
+
+    Molecules of more than six atoms take twice as many steps of half as large batches.
 
     Parameters
     ----------
@@ -122,7 +123,11 @@ def preset(
         table = {**table, "ladder": {"coldest": coldest, "hottest": hottest, "cold": COLD}}
     config = TrainingConfig.parse({"system": system.name, "seed": seed, **table}, f"preset {name}")
     o, longer = config.optimizer, 1 if temperatures is None else RANGE_ITERATIONS
-    changes = {"batch": o.batch // steps, "inner_steps": steps * o.inner_steps, "iterations": longer * o.iterations}
+    changes = {
+        "batch": max(o.batch // steps, 2),
+        "inner_steps": steps * o.inner_steps,
+        "iterations": longer * o.iterations,
+    }
     config = config.model_copy(update={"optimizer": o.model_copy(update=changes)})
     if max_energy_calls is not None and name in ("classical", "frugal"):
         config = _within(config, system, check_int("max_energy_calls", max_energy_calls, 1))

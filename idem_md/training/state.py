@@ -91,13 +91,12 @@ class TrainingState:
         index, rungs = self.buffer.drawn(n, generator), 1 if self.ladder is None else len(self.ladder)
         return index - index % rungs + rung
 
-    def drawn_for_batch(self, n: int, cold: float) -> torch.Tensor:
-        """``n`` indices of samples, a share ``cold`` of them from the coldest rung, the rest from all."""
-        index = self.buffer.drawn(n, self.generator)
-        if self.ladder is None or not cold:
+    def colder(self, index: torch.Tensor, cold: float) -> torch.Tensor:
+        """Indices of samples, each moved to the coldest rung of its ladder with the probability ``cold``."""
+        if not cold:
             return index
-        chosen = torch.rand(n, generator=self.generator, device=self.generator.device) < cold
-        return torch.where(chosen, index - index % len(self.ladder), index)
+        moved = torch.rand(len(index), generator=self.generator, device=index.device) < cold
+        return torch.where(moved, index - index % len(self.ladder or (0,)), index)
 
     @property
     def device(self) -> torch.device:
