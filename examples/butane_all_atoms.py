@@ -1,6 +1,6 @@
 """All-atom butane in vacuum, an OpenMM System with OPLS-AA parameters: how much of it is trans, from energies alone.
 
-    python examples/butane_all_atoms.py [folder] [minutes]       # a quarter of an hour on one core
+    python examples/butane_all_atoms.py [folder] [minutes]       # 20 minutes on one core
 
 The bonds of the topology say which atoms are alike. Training begins at the geometry, with rotations about bonds and a
 ladder up to 900 K. Replica exchange by the same energies is the reference.

@@ -82,7 +82,8 @@ class BoltzmannSampler(Dynamics):
     preset : str, optional
         Settings of that training; see `training.preset`. By default ``twin`` if there is to be one, ``refined`` for a
         native potential without ``max_energy_calls``, ``classical`` for one that is as cheap as a force field, else
-        ``frugal``. With ``max_energy_calls`` the buffer of both is the smaller the fewer calls there are. One that was begun goes on with its own.
+        ``frugal``. With ``max_energy_calls`` the buffer of both is the smaller the fewer calls there are. One that was
+        begun goes on with its own.
     twin : bool
         Fit a twin to some thousand energy calls (``max_energy_calls``) first, train on that, and call the potential
         once a sample: for expensive potentials.
