@@ -33,6 +33,8 @@ __all__ = ["SavedRun", "TrainingState", "load_state", "run_config", "run_samples
 # Key of headers and provenances for the stiffness of the trap: descriptions of foreign systems do not have it.
 TRAP = "trap_kT_per_angstrom2"
 
+# What names of keys of descriptions of systems begin with.
+SYSTEM = "the system's "
 # What descriptions of systems may differ in: prose, and names and a geometry of a molecule.
 NOT_COMPARED = ("description", "topology", "geometry", "mirror_images")
 
@@ -154,7 +156,8 @@ def _refuse_another(path: Path, what: str, theirs: Mapping, ours: Mapping) -> No
         if isinstance(new, Mapping) and isinstance(old, Mapping):
             _refuse_another(path, f"{what}{key}.", old, new)
         elif old != new:
-            raise ConfigError(f"{path}: cannot resume: {what}{key} was {old!r} in that run, now it is {new!r}")
+            hint = "" if what.startswith(SYSTEM) else "; training.run_config(folder) has the settings of a run"
+            raise ConfigError(f"{path}: cannot resume: {what}{key} was {old!r} in that run, now it is {new!r}{hint}")
 
 
 def _check(header: Mapping[str, Any], rings: list, samples: ChainState, config: TrainingConfig, system: System) -> None:
@@ -222,7 +225,7 @@ def load_state(
     try:
         _refuse_another(path, "", TrainingConfig.parse(header["config"], str(path)).model_dump(), config.model_dump())
         named = {k: v for k, v in system.describe().items() if k not in NOT_COMPARED}
-        _refuse_another(path, "the system's ", header["system"], named)
+        _refuse_another(path, SYSTEM, header["system"], named)
         was, now = header.get(TRAP), system.trap
         if was is not None and now is not None and not math.isclose(was, now, rel_tol=1e-9):
             raise ConfigError(f"{path}: cannot resume: the trap was {was:g} kT/Å^2 in that run, now it is {now:g}")
