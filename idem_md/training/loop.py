@@ -321,7 +321,7 @@ def outer_iteration(
     report = IterationReport(state.iteration, math.nan)
     if not _renew_buffer(config, energy, state, report, ranks):
         return None
-    force_scales = ranks.means(*state.buffer.force_scales(1 if state.ladder is None else len(state.ladder)))
+    force_scales = ranks.means(*state.buffer.force_scales(state.rungs))
     size = ranks.part(o.batch)
     target = TARGETS.find(config.target.name)(config.target)
     totals = torch.zeros(2, LOSS_BINS, dtype=torch.float64, device="cpu")

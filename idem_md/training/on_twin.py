@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..errors import FileFormatError, Interrupted, UsageError
 from ..systems import System
 from ..twin import MadeTwin, TwinSettings, load_made, make_twin
 from ..twin.made import begun_settings
+from .state import first_difference
 
 __all__ = ["twin_first"]
 
@@ -46,11 +47,11 @@ def twin_first(
 
 def _refuse_other(was: TwinSettings, given: TwinSettings) -> None:
     """Raises `UsageError` if a twin would not be made again as it was."""
-    old, new = (json.loads(json.dumps(asdict(settings))) for settings in (was, given))
-    for key in old:
-        # Data are there already, and budgets shorten the gathering.
-        if key not in ("data", "gathering_calls") and old[key] != new[key]:
-            raise UsageError(
-                f"twin: expected {key} = {old[key]}, with which the twin of the run was made, got {new[key]}; "
-                "twin=True goes on with what it has"
-            )
+    # Data are there already, and budgets shorten the gathering.
+    given = replace(given, data=was.data, gathering_calls=was.gathering_calls)
+    if found := first_difference(asdict(was), json.loads(json.dumps(asdict(given)))):  # ``was`` has been JSON
+        key, old, new = found
+        raise UsageError(
+            f"twin: expected {key} = {old}, with which the twin of the run was made, got {new}; twin=True goes on with "
+            "what it has"
+        )

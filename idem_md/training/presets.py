@@ -23,9 +23,11 @@ __all__ = ["PRESETS", "default_preset", "preset"]
 
 # How many times as many iterations a network for a range of temperatures takes.
 RANGE_ITERATIONS = 2
+# Presets for potentials that are not native.
+FOREIGN = ("classical", "frugal")
 # Presets in which molecules get a ladder; up to how many atoms they do without, as noise relaxes to the molecule; and
 # how many times as hot its other end is.
-LADDERS, SMALL_MOLECULE, HOT = ("refined", "classical", "frugal"), 6, 3.0
+LADDERS, SMALL_MOLECULE, HOT = ("refined", *FOREIGN), 6, 3.0
 # Seconds of a call up to which a potential is as cheap as a classical force field.
 CHEAP = 2e-4
 # Part of every batch from the coldest of several temperatures; the rest is from all.
@@ -109,7 +111,7 @@ def preset(
         )
     elements, steps = set(system.elements), 1
     by_element = len(set(system.kinds)) == len(elements) == len(set(zip(system.kinds, system.elements)))
-    if name in ("classical", "frugal", "twin") and by_element and len(elements) > 1 and not elements & COVALENT:
+    if name in (*FOREIGN, "twin") and by_element and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
     if name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
         # Its loss rises as the buffer comes to equilibrium: no sign of when to end.
@@ -129,7 +131,7 @@ def preset(
         "iterations": longer * o.iterations,
     }
     config = config.model_copy(update={"optimizer": o.model_copy(update=changes)})
-    if max_energy_calls is not None and name in ("classical", "frugal"):
+    if max_energy_calls is not None and name in FOREIGN:
         config = _within(config, system, check_int("max_energy_calls", max_energy_calls, 1))
     return config
 

@@ -28,13 +28,20 @@ from .optimisers import load_optimizers, make_optimizers, optimizer_tensors
 from .ranks import ALONE, Ranks
 from .ring import RingBuffer
 
-__all__ = ["SavedRun", "TrainingState", "load_state", "run_config", "run_samples", "run_trap", "save_state"]
+__all__ = [
+    "SavedRun",
+    "TrainingState",
+    "first_difference",
+    "load_state",
+    "run_config",
+    "run_samples",
+    "run_trap",
+    "save_state",
+]
 
 # Key of headers and provenances for the stiffness of the trap: descriptions of foreign systems do not have it.
 TRAP = "trap_kT_per_angstrom2"
 
-# What names of keys of descriptions of systems begin with.
-SYSTEM = "the system's "
 # What descriptions of systems may differ in: prose, and names and a geometry of a molecule.
 NOT_COMPARED = ("description", "topology", "geometry", "mirror_images")
 
@@ -79,6 +86,11 @@ class TrainingState:
     ladder: Ladder | None = None
 
     @property
+    def rungs(self) -> int:
+        """How many temperatures the buffer has."""
+        return 1 if self.ladder is None else len(self.ladder)
+
+    @property
     def own_energies(self) -> torch.Tensor:
         """Energies of the samples at the system's own temperature, or that which is nearest."""
         u = self.buffer.samples.u
@@ -90,15 +102,15 @@ class TrainingState:
 
     def drawn(self, n: int, rung: int, generator: torch.Generator) -> torch.Tensor:
         """``n`` indices of samples of a rung, each drawn from all."""
-        index, rungs = self.buffer.drawn(n, generator), 1 if self.ladder is None else len(self.ladder)
-        return index - index % rungs + rung
+        index = self.buffer.drawn(n, generator)
+        return index - index % self.rungs + rung
 
     def colder(self, index: torch.Tensor, cold: float) -> torch.Tensor:
         """Indices of samples, each moved to the coldest rung of its ladder with the probability ``cold``."""
         if not cold:
             return index
         moved = torch.rand(len(index), generator=self.generator, device=index.device) < cold
-        return torch.where(moved, index - index % len(self.ladder or (0,)), index)
+        return torch.where(moved, index - index % self.rungs, index)
 
     @property
     def device(self) -> torch.device:
@@ -149,15 +161,23 @@ def save_state(
     write_tensors(path, "state", tensors, header)
 
 
-def _refuse_another(path: Path, what: str, theirs: Mapping, ours: Mapping) -> None:
-    """Raise `ConfigError` for the first key whose values differ."""
+def first_difference(theirs: Mapping, ours: Mapping) -> tuple[str, Any, Any] | None:
+    """The first key whose values differ (``table.key`` within tables), with their value and ours."""
     for key, new in ours.items():
         old = theirs.get(key, new)  # older versions did not have every key
         if isinstance(new, Mapping) and isinstance(old, Mapping):
-            _refuse_another(path, f"{what}{key}.", old, new)
+            if found := first_difference(old, new):
+                return f"{key}.{found[0]}", *found[1:]
         elif old != new:
-            hint = "" if what.startswith(SYSTEM) else "; training.run_config(folder) has the settings of a run"
-            raise ConfigError(f"{path}: cannot resume: {what}{key} was {old!r} in that run, now it is {new!r}{hint}")
+            return key, old, new
+    return None
+
+
+def _refuse_another(path: Path, what: str, theirs: Mapping, ours: Mapping, hint: str = "") -> None:
+    """Raise `ConfigError` for the first key whose values differ."""
+    if found := first_difference(theirs, ours):
+        key, old, new = found
+        raise ConfigError(f"{path}: cannot resume: {what}{key} was {old!r} in that run, now it is {new!r}{hint}")
 
 
 def _check(header: Mapping[str, Any], rings: list, samples: ChainState, config: TrainingConfig, system: System) -> None:
@@ -223,9 +243,11 @@ def load_state(
     """
     tensors, header = read_tensors(path, "state")
     try:
-        _refuse_another(path, "", TrainingConfig.parse(header["config"], str(path)).model_dump(), config.model_dump())
+        theirs = TrainingConfig.parse(header["config"], str(path)).model_dump()
+        hint = "; training.run_config(folder) has the settings of a run"
+        _refuse_another(path, "", theirs, config.model_dump(), hint)
         named = {k: v for k, v in system.describe().items() if k not in NOT_COMPARED}
-        _refuse_another(path, SYSTEM, header["system"], named)
+        _refuse_another(path, "the system's ", header["system"], named)
         was, now = header.get(TRAP), system.trap
         if was is not None and now is not None and not math.isclose(was, now, rel_tol=1e-9):
             raise ConfigError(f"{path}: cannot resume: the trap was {was:g} kT/Å^2 in that run, now it is {now:g}")
