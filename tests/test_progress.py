@@ -7,13 +7,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import idem_md
 from idem_md import load_sampler, progress
 from idem_md.baselines import ENGINES
 from idem_md.baselines.base import telling
+from idem_md.ensemble import WeightSums
 from idem_md.progress import working
+from idem_md.sampler.display import sampling
 from idem_md.training import run_samples, train
 from idem_md.tuning import HeadTraining, tune
 
@@ -97,6 +100,17 @@ def test_lines_say_what_is_done_and_how_much_is_left(monkeypatch, capfd):
             print("result")
     out, err = capfd.readouterr()
     assert out == "result\n" and "sampling: 100 of 300 samples" in err
+
+
+def test_sampling_foretells_when_enough_are_effective():
+    sums = WeightSums()
+    with working(silent=True) as work, sampling(9000, True, sums, None, ess=100.0) as tell:
+        tell(np.zeros(8))
+        assert "8 of 9000 samples" in work.line()
+        tell(np.array([0.0] * 40 + [-np.inf] * 72))
+        assert "120 of 250 samples, 48 effective" in work.line()
+        tell(np.zeros(60))
+        assert "180 of 180 samples, 108 effective" in work.line()
 
 
 def test_functions_say_what_they_do_unless_told_not_to(tiny, tmp_path, monkeypatch, capfd):

@@ -16,7 +16,7 @@ from idem_md.diffusion.plan import Tuned
 from idem_md.energies import Harmonic
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
-from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot
+from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot, share_both_ways
 from idem_md.tuning.plans import _most_worth, _worth_trying
 from idem_md.tuning.search import Search
 
@@ -64,6 +64,16 @@ def test_a_share_that_can_be_counted_is():
     assert effective_variance(wide) == robust_variance(wide)
 
 
+def test_a_share_from_both_sides():
+    """Of log-normal weights both sides say the same; the variance of weights between them counts."""
+    log_w = 0.8 * torch.randn(40_000, generator=generator(7), dtype=torch.float64)
+    share = math.exp(-0.64)
+    assert share_both_ways(share, log_w) == pytest.approx(share, rel=0.05)
+    w = torch.tensor([1.0, 0.0], dtype=torch.float64)  # half of them effective
+    assert share_both_ways(0.1, w.log()) == pytest.approx(0.25)
+    assert share_both_ways(0.1, w[1:].log()) == 0.1 == share_both_ways(0.1, torch.zeros(5))
+
+
 def test_paths_that_compete_for_a_sample():
     """The share of M paths, as the mean of M log-normal weights has it; and the M that is worth most."""
     one = SamplingPlan(nfe=8, ess_fraction=0.2, seconds=0.1)
@@ -77,7 +87,7 @@ def test_paths_that_compete_for_a_sample():
     unknown = replace(one, ess_fraction=None, seconds=None).of_candidates(3)
     assert unknown.candidate_paths == 3 and unknown.ess_fraction is None and unknown.seconds is None
     for beside in (0.0, 0.05, 3.0):
-        worth = {m: one.of_candidates(m).ess_fraction ** 2 / (0.1 * m + beside) for m in range(1, 65)}
+        worth = {m: one.of_candidates(m).ess_fraction ** 1.5 / (0.1 * m + beside) for m in range(1, 65)}
         assert Search.by_twin(beside).with_candidates(one).candidate_paths == max(worth, key=worth.get)
     assert Search.by_twin(1e6).with_candidates(one).candidate_paths == 64
     with pytest.raises(UsageError, match="candidate_paths"):

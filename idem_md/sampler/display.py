@@ -15,11 +15,17 @@ __all__ = ["sampling"]
 
 Tell = Callable[[np.ndarray], None]
 
+# Effective samples from which on they foretell how many samples make as many as are wanted.
+FORETELLING = 10
+
 
 @contextmanager
-def sampling(total: int, weighted: bool, sums: WeightSums, progress: Tell | None) -> Iterator[Tell]:
+def sampling(
+    total: int, weighted: bool, sums: WeightSums, progress: Tell | None, ess: float | None = None
+) -> Iterator[Tell]:
     """What to call with the log weights of samples that are finished: adds them to the sums, and tells ``progress`` or,
-    by default, shows how many samples there are, how many of them are effective, and how many a second."""
+    by default, shows how many samples there are, how many of them are effective, and how many a second. Where sampling
+    ends with ``ess`` effective samples there are about as many to come as that takes."""
     before, start = sums.n, time.perf_counter()
     with reporting("sampling", total, "samples") if progress is None else nullcontext() as work:
 
@@ -30,5 +36,8 @@ def sampling(total: int, weighted: bool, sums: WeightSums, progress: Tell | None
             elif work is not None:
                 rate = f"{(sums.n - before) / (time.perf_counter() - start):.3g} a second"
                 work.advance(len(log_weights), f"{sums.ess:.0f} effective, {rate}" if weighted else rate)
+                if ess is not None and sums.ess >= FORETELLING:
+                    done, all_of_them = sums.n - before, round(ess / sums.ess * sums.n) - before
+                    work.resize(min(max(all_of_them, done), total), done)
 
         yield tell

@@ -384,7 +384,7 @@ class Sampler:
         closing |= {} if ess is None else {"stopped_at_ess": float(ess)}
         work = self._so_far.begin(Assembly(systems, kind, facts, start, after, closing, self._twin), done or ())
         with (
-            sampling(n, plan.weighted, sums, progress) as tell,
+            sampling(n, plan.weighted, sums, progress, ess) as tell,
             recorded(drawing, self.checkpoint.path, executor, shard) as d,
         ):
             gather(d, rounds(n, size, first, (k, m), wanted, room_for(systems)), executor, tell, work.gathered)

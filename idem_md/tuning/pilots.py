@@ -13,9 +13,19 @@ import torch
 
 from ..diffusion import LAST_STEPS, Evaluation, LastStep, SamplingPlan
 from ..energies import Energy
-from ..ensemble import ForwardWeights
+from ..ensemble import ForwardWeights, WeightSums
 
-__all__ = ["FEW", "Measured", "Tried", "counted_share", "effective_variance", "robust_variance", "run_pilot", "timed"]
+__all__ = [
+    "FEW",
+    "Measured",
+    "Tried",
+    "counted_share",
+    "effective_variance",
+    "robust_variance",
+    "run_pilot",
+    "share_both_ways",
+    "timed",
+]
 
 # Samples from which the number of calls of a pilot is found, and by which anything is measured at least.
 FEW = 48
@@ -111,6 +121,18 @@ def counted_share(log_w: torch.Tensor, least: float = COUNTED) -> float | None:
     """The share of effective samples of log weights (n,) of forward paths; None where fewer than ``least`` are."""
     share = ForwardWeights(log_w.numpy()).ess_fraction
     return share if share * len(log_w) >= least else None  # a NaN is not enough either
+
+
+def share_both_ways(up: float, log_w: torch.Tensor) -> float:
+    """The share of effective samples by paths up and by log weights (n,) of paths down: the geometric mean of what they
+    say of the variance of weights, 1 / share - 1. Up sees the few large weights that down misses in so few samples, and
+    one bad sample counts too much."""
+    sums = WeightSums()
+    sums.add(log_w.numpy())
+    down = sums.ess / len(log_w)
+    if not 0 < up < 1 or not 0 < down < 1:
+        return up
+    return 1 / (1 + math.sqrt((1 / up - 1) * (1 / down - 1)))
 
 
 def effective_variance(log_w: torch.Tensor) -> float:

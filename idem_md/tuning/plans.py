@@ -31,7 +31,7 @@ from ..energies import Energy
 from ..errors import ResultError
 from ..geometry import standard_normal
 from ..seeds import draw_seed
-from .pilots import Measured, Tried, counted_share, robust_variance, run_pilot, timed
+from .pilots import Measured, Tried, counted_share, robust_variance, run_pilot, share_both_ways, timed
 from .search import Search
 
 __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
@@ -181,7 +181,7 @@ def _confirmed(
     search: Search,
 ) -> SamplingPlan:
     """The plan with its alternatives, and the share of effective samples that paths up from samples give, by other
-    random numbers."""
+    random numbers; where few do, together with paths down."""
     assert plan.tuned is not None
     paths = plan.build(checkpoint.denoiser, checkpoint.accuracy, checkpoint.noise_range, checkpoint.system.sigma_data)
     generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
@@ -189,6 +189,13 @@ def _confirmed(
     share = counted_share(log_w, search.counted)
     if share is None:
         share = math.exp(-0.5 * (plan.tuned.variance + robust_variance(log_w)))
+    if search.down_seconds:
+
+        def down(x: torch.Tensor) -> torch.Tensor:
+            return paths.sample([energy], len(x), generator)[0].log_weights
+
+        log_w, _ = timed(down, samples, search.down_seconds, LEAST_TIMED)
+        share = share_both_ways(share, log_w)
     return replace(plan, ess_fraction=share, tuned=replace(plan.tuned, alternatives=tuple(alternatives)))
 
 

@@ -19,9 +19,9 @@ CONFIRM_SECONDS = 3.0
 # this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
 # Most paths that compete for a sample, or chunks of samples would take too long; and the power of the share that says
-# how many do: where the potential costs nothing half of the samples is to be effective then, in twice the time. Paths
-# up from samples, by which the share is foretold, find about twice of what it is.
-MOST_CANDIDATES, CANDIDATES_POWER = 64, 2.0
+# how many do: where the potential costs nothing a third of the samples is to be effective then, in one and a half times
+# the time.
+MOST_CANDIDATES, CANDIDATES_POWER = 64, 1.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Search:
         Of the confirmation of a plan.
     counted : float
         From this number of effective samples on the share of a confirmation is counted.
+    down_seconds : float
+        Of paths down, which confirm the share as well.
     beside : float, optional
         Seconds that the potential takes for a sample for which a twin stands; there is no twin without.
     """
@@ -52,6 +54,7 @@ class Search:
     pilot_seconds: float = PILOT_SECONDS
     confirm_seconds: float = CONFIRM_SECONDS
     counted: float = COUNTED
+    down_seconds: float = 0.0
     beside: float | None = None
 
     @property
@@ -70,9 +73,10 @@ class Search:
             places=(1, 2, 3, 4),
             power=0.75,
             step_samples=24,
-            pilot_seconds=25.0,
-            confirm_seconds=30.0,
+            pilot_seconds=20.0,
+            confirm_seconds=25.0,
             counted=10.0,
+            down_seconds=25.0,
             beside=beside,
         )
 
