@@ -351,6 +351,16 @@ def test_an_overflowing_sample_does_not_spoil_the_mix():
             torch.ones(1, 2, 48),
             torch.ones(1, 2, 3, 16),
             torch.ones(12, 48),
+            torch.ones(0, 48),
+        ),
+        lambda: native.message(
+            torch.zeros(1, 1, dtype=torch.int32),
+            torch.ones(1, 1, 4),
+            torch.ones(1, 1, 3),
+            torch.ones(1, 2, 48),
+            torch.ones(1, 2, 3, 16),
+            torch.ones(12, 48),
+            torch.ones(2, 48),
         ),
         lambda: native.message(
             torch.zeros(1, 2, dtype=torch.int32),
@@ -359,6 +369,7 @@ def test_an_overflowing_sample_does_not_spoil_the_mix():
             torch.ones(1, 2, 48),
             torch.ones(1, 2, 3, 16),
             torch.ones(12, 48),
+            torch.ones(0, 48),
         ),
     ],
 )

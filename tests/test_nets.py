@@ -7,14 +7,22 @@ from idem_md import UsageError, native
 from idem_md.diffusion import Denoiser
 from idem_md.nets import EGNN, MLP, EnergyNetwork, PaiNN
 
+# Of a molecule, and an order that leaves them as they are.
+KINDS, SAME_KINDS = (0, 1, 1, 1, 2, 2, 3), (0, 3, 1, 2, 5, 4, 6)
+OF_MOLECULES = {"kinds": KINDS, "pair_factors": True, "refinements": 2}
 
-@pytest.fixture(params=[(13, 3, 64), (5, 2, 16)], ids=["13x3", "5x2"])
+
+@pytest.fixture(params=[(13, 3, 64, {}), (5, 2, 16, {}), (7, 3, 32, OF_MOLECULES)], ids=["13x3", "5x2", "molecule"])
 def case(request):
-    n, d, channels = request.param
+    n, d, channels, options = request.param
     torch.manual_seed(0)
-    net = PaiNN(channels=channels, layers=3, n_basis=20, sigma_data=0.7)
+    net = PaiNN(channels=channels, layers=3, n_basis=20, sigma_data=0.7, **options)
     for layer in net.film:  # as after some training: conditioning that does something
         torch.nn.init.normal_(layer.weight, std=0.1)
+    for refinement in net.refinements.values():
+        torch.nn.init.normal_(refinement.vector_out.weight, std=0.1)
+    for message in net.messages if options else ():
+        torch.nn.init.uniform_(message.factors.weight, 0.5, 1.5)
     return net, torch.randn(4, n, d) * 0.7, torch.linspace(-4, 1, 4)
 
 
@@ -99,6 +107,7 @@ def test_equivariance(case, kind):
     d = x.shape[2]
     q, _ = torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(3)))
     order = torch.randperm(x.shape[1], generator=torch.Generator().manual_seed(4))
+    order = order if x.shape[1] != len(KINDS) or kind == "egnn" else torch.tensor(SAME_KINDS)
     out = net(x, log_sigma)
     scale = out.abs().max()
     assert (net(x @ q.T, log_sigma) - out @ q.T).abs().max() < 1e-4 * scale
@@ -123,10 +132,11 @@ def test_gradients_do_not_depend_on_threads(case):
     v = torch.randn(*x.shape, c // 3)
     gs, gv = torch.randn(*x.shape[:2], c // 3), torch.randn_like(v)
     threads = torch.get_num_threads()
-    many = native.messages._message_backward(*geometry, a, v, k, gs, gv)
+    factors = k[:0] if net.messages[0].factors is None else net.messages[0].factors(net.pair_classes)
+    many = native.messages._message_backward(*geometry, a, v, k, factors, gs, gv)
     try:
         torch.set_num_threads(1)
-        one = native.messages._message_backward(*geometry, a, v, k, gs, gv)
+        one = native.messages._message_backward(*geometry, a, v, k, factors, gs, gv)
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(p, q) for p, q in zip(many, one))

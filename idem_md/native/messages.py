@@ -23,12 +23,13 @@ class SplineScale(NamedTuple):
     width: float
 
 
-def _check_geometry(knot, spline, unit, a, v, filter) -> None:
+def _check_geometry(knot, spline, unit, a, v, filter, pair) -> None:
     check_tensor("v", v, (None,) * 4)
     b, n, d, c = v.shape
     pairs = n * (n - 1) // 2
     check_tensor("a", a, (b, n, 3 * c))
     check_tensor("filter", filter, (None, 3 * c))
+    check_tensor("pair", pair, (pairs if len(pair) else 0, 3 * c))
     check_tensor("knot", knot, (b, pairs), (torch.int32,))
     check_tensor("spline", spline, (b, pairs, 4))
     check_tensor("unit", unit, (b, pairs, d))
@@ -121,13 +122,19 @@ pair_splines.register_autograd(_pair_splines_grad, setup_context=_pair_splines_s
 
 @torch.library.custom_op("idem_md::message", mutates_args=(), device_types="cpu")
 def message(
-    knot: torch.Tensor, spline: torch.Tensor, unit: torch.Tensor, a: torch.Tensor, v: torch.Tensor, filter: torch.Tensor
+    knot: torch.Tensor,
+    spline: torch.Tensor,
+    unit: torch.Tensor,
+    a: torch.Tensor,
+    v: torch.Tensor,
+    filter: torch.Tensor,
+    pair: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Equivariant messages over all pairs; filters are splines of the distance and never stored.
 
     ds_i = sum_j a_j^(1) w1_ij;   dv_i = sum_j a_j^(2) w2_ij rhat_ij + v_j a_j^(3) w3_ij, with (w1, w2, w3)_ij the
-    row ``spline @ filter[knot:knot+4]`` (the PaiNN message, Schütt et al., ICML 2021). Differentiable in all but
-    ``knot``, once.
+    row ``spline @ filter[knot:knot+4]``, times that of ``pair`` (the PaiNN message, Schütt et al., ICML 2021).
+    Differentiable in all but ``knot``, once.
 
     Parameters
     ----------
@@ -136,21 +143,23 @@ def message(
     a : torch.Tensor, shape (B, N, 3C), float32
     v : torch.Tensor, shape (B, N, D, C), float32
     filter : torch.Tensor, shape (K, 3C), float32
+    pair : torch.Tensor, shape (N(N-1)/2, 3C) or (0, 3C), float32
+        Factors of the filters of each pair; none at all if they are 1.
 
     Returns
     -------
     ds : torch.Tensor, shape (B, N, C)
     dv : torch.Tensor, shape (B, N, D, C)
     """
-    _check_geometry(knot, spline, unit, a, v, filter)
-    knot, spline, unit, a, v, filter = (t.detach().contiguous() for t in (knot, spline, unit, a, v, filter))
+    given = knot, spline, unit, a, v, filter, pair
+    _check_geometry(*given)
     ds, dv = a.new_empty(*a.shape[:2], v.shape[-1]), torch.empty_like(v)
-    native.message_forward(knot, spline, unit, a, v, filter, ds, dv, torch.get_num_threads())
+    native.message_forward(*(t.detach().contiguous() for t in given), ds, dv, torch.get_num_threads())
     return ds, dv
 
 
 @message.register_fake
-def _(knot, spline, unit, a, v, filter):
+def _(knot, spline, unit, a, v, filter, pair):
     return a.new_empty(*a.shape[:2], v.shape[-1]), v.new_empty(v.shape)
 
 
@@ -162,28 +171,27 @@ def _message_backward(
     a: torch.Tensor,
     v: torch.Tensor,
     filter: torch.Tensor,
+    pair: torch.Tensor,
     gs: torch.Tensor,
     gv: torch.Tensor,
     geometry: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of a, v and filter, and those of spline and unit if they are asked for, else empty ones."""
-    _check_geometry(knot, spline, unit, a, v, filter)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of a, v, filter and pair, and those of spline and unit if they are asked for, else empty ones."""
+    given = knot, spline, unit, a, v, filter, pair, gs, gv
+    _check_geometry(*given[:7])
     check_tensor("gs", gs, (*a.shape[:2], v.shape[-1]))
     check_tensor("gv", gv, tuple(v.shape))
-    knot, spline, unit, a, v, filter, gs, gv = (
-        t.detach().contiguous() for t in (knot, spline, unit, a, v, filter, gs, gv)
-    )
-    ga, gvin, gfilter = torch.empty_like(a), torch.empty_like(v), torch.empty_like(filter)
+    ga, gvin, gfilter, gpair = (t.new_empty(t.shape) for t in (a, v, filter, pair))
     gspline, gunit = (torch.empty_like(t) if geometry else t.new_empty(0, *t.shape[1:]) for t in (spline, unit))
-    own = ga, gvin, gfilter, gspline, gunit
-    native.message_backward(knot, spline, unit, a, v, filter, gs, gv, *own, torch.get_num_threads())
+    own = ga, gvin, gfilter, gpair, gspline, gunit
+    native.message_backward(*(t.detach().contiguous() for t in given), *own, torch.get_num_threads())
     return own
 
 
 @_message_backward.register_fake
-def _(knot, spline, unit, a, v, filter, gs, gv, geometry=False):
+def _(knot, spline, unit, a, v, filter, pair, gs, gv, geometry=False):
     rows = len(spline) if geometry else 0
-    shapes = a.shape, v.shape, filter.shape, (rows, *spline.shape[1:]), (rows, *unit.shape[1:])
+    shapes = a.shape, v.shape, filter.shape, pair.shape, (rows, *spline.shape[1:]), (rows, *unit.shape[1:])
     return tuple(a.new_empty(shape) for shape in shapes)
 
 
@@ -193,8 +201,8 @@ def _message_setup(ctx, inputs, output):
 
 def _message_grad(ctx, gs, gv):
     geometry = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-    ga, gvin, gfilter, gspline, gunit = _message_backward(*ctx.saved_tensors, gs, gv, geometry)
-    return None, *((gspline, gunit) if geometry else (None, None)), ga, gvin, gfilter
+    ga, gvin, gfilter, gpair, gspline, gunit = _message_backward(*ctx.saved_tensors, gs, gv, geometry)
+    return None, *((gspline, gunit) if geometry else (None, None)), ga, gvin, gfilter, gpair
 
 
 message.register_autograd(_message_grad, setup_context=_message_setup)

@@ -9,8 +9,8 @@ dimensions, C channels, K radial functions, E edges.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -30,26 +30,42 @@ class Message(MessagePassing):
     """PaiNN message: neighbours' scalars and vectors, filtered by distance, summed over neighbours.
 
     ds_i = sum_j a_j A(r_ij);   dv_i = sum_j b_j B(r_ij) rhat_ij + v_j c_j C(r_ij), filters linear in the radial basis.
+
+    Parameters
+    ----------
+    channels, n_basis : int
+    n_classes : int
+        Classes of pairs of atoms, each with a factor for every filter; without classes there are no factors.
     """
 
-    def __init__(self, channels: int, n_basis: int):
+    def __init__(self, channels: int, n_basis: int, n_classes: int = 0):
         super().__init__(aggr="add", node_dim=0)
         self.node = perceptron(channels, channels, 3 * channels)
         self.filter = nn.Parameter(torch.randn(n_basis, 3 * channels, dtype=torch.float32) * 0.5)
+        self.factors = nn.Embedding(n_classes, 3 * channels, dtype=torch.float32) if n_classes else None
+        if self.factors is not None:
+            nn.init.ones_(self.factors.weight)
 
-    def fused(self, s, v, geometry):
-        """Increments of s (B,N,C) and v (B,N,D,C) by the native op; ``geometry`` from `native.pair_splines`."""
-        return ops.message(*geometry, self.node(s).float(), v, self.filter)
+    def fused(self, s, v, geometry, classes=None):
+        """Increments of s (B,N,C) and v (B,N,D,C) by the native op; ``geometry`` from `native.pair_splines`, and the
+        classes (P) of the same pairs."""
+        factors = self.filter[:0] if self.factors is None else self.factors(classes)
+        return ops.message(*geometry, self.node(s).float(), v, self.filter, factors)
 
-    def dense(self, s, v, basis, unit):
-        """The same in plain torch; basis (B,N,N,K), zero on the diagonal, unit (B,N,N,D) from j to i."""
-        ws, wu, wv = ((basis @ self.filter) * self.node(s).float()[:, None]).chunk(3, -1)
+    def dense(self, s, v, basis, unit, classes=None):
+        """The same in plain torch; basis (B,N,N,K), zero on the diagonal, unit (B,N,N,D) from j to i, classes (N,N)."""
+        ws, wu, wv = (self._filters(basis, classes) * self.node(s).float()[:, None]).chunk(3, -1)
         dv = [(wu * unit[..., d, None] + wv * v[:, None, :, d]).sum(2) for d in range(unit.shape[-1])]
         return ws.sum(2), torch.stack(dv, 2)
 
-    def forward(self, s, v, basis, unit, edge_index):
-        """The same over edges (j, i): s (M,C), v (M,D,C), basis (E,K), unit (E,D), edge_index (2,E)."""
-        return self.propagate(edge_index, a=self.node(s).float(), v=v, w=basis @ self.filter, unit=unit)
+    def forward(self, s, v, basis, unit, edge_index, classes=None):
+        """The same over edges (j, i): s (M,C), v (M,D,C), basis (E,K), unit (E,D), edge_index (2,E), classes (E)."""
+        return self.propagate(edge_index, a=self.node(s).float(), v=v, w=self._filters(basis, classes), unit=unit)
+
+    def _filters(self, basis, classes):
+        """Filters (..., 3C) of pairs with a basis (..., K)."""
+        filters = basis @ self.filter
+        return filters if self.factors is None else filters * self.factors(classes)
 
     def message(self, a_j, v_j, w, unit):
         ws, wu, wv = (w * a_j).chunk(3, -1)
@@ -57,6 +73,31 @@ class Message(MessagePassing):
 
     def update(self, aggregated):
         return aggregated[:, 0], aggregated[:, 1:]
+
+
+class Refinement(nn.Module):
+    """A first estimate z of the denoised positions between two layers, preconditioned as that of `diffusion.Denoiser`.
+
+    Where noise is larger than the distances of neighbours those in x say little; those in z show the structure that the
+    layers before have found (as AlphaFold recycles positions; Jumper et al., Nature 596, 583, 2021).
+    """
+
+    def __init__(self, channels: int, sigma_data: float):
+        super().__init__()
+        self.sigma_data = sigma_data
+        self.gate = perceptron(channels, channels, channels)
+        self.vector_out = dense(channels, 1, bias=False)
+        nn.init.zeros_(self.vector_out.weight)
+        self.vector_in = nn.Parameter(torch.randn(channels, dtype=torch.float32) / math.sqrt(channels))
+
+    def forward(self, x, log_sigma, s, v):
+        """z (B,N,D), mean-free, from positions of that noise, and vectors that know it; s (B,N,C) and v (B,N,D,C) of
+        the layers so far."""
+        noise, data = (2 * log_sigma).exp()[:, None, None], self.sigma_data**2
+        field = self.vector_out(self.gate(s).float()[..., None, :] * v)[..., 0].float()
+        z = data / (noise + data) * x + torch.sqrt(noise * data / (noise + data)) * field
+        z = z - z.mean(1, keepdim=True)
+        return z, v + (z / self.sigma_data)[..., None] * self.vector_in
 
 
 class Update(nn.Module):
@@ -72,6 +113,13 @@ class Update(nn.Module):
         norm = torch.sqrt((right**2).sum(-2) + 1e-8)
         gs, gv, gd = self.gate(torch.cat([s, norm], -1)).float().chunk(3, -1)
         return s + gs + gd * (left * right).sum(-2), v + gv[..., None, :] * left
+
+
+def _pair_classes(kinds: Sequence[int]) -> torch.Tensor:
+    """The class of each two atoms by their kinds, 0, 1, ..., shape (N, N), int64."""
+    k = torch.tensor(kinds)
+    of_two = torch.stack([torch.minimum(k[:, None], k), torch.maximum(k[:, None], k)], -1).reshape(-1, 2)
+    return torch.unique(of_two, dim=0, return_inverse=True)[1].reshape(len(k), len(k))
 
 
 @register_network("painn")
@@ -90,9 +138,17 @@ class PaiNN(nn.Module):
     kinds : tuple of int, optional
         The kind of each atom, 0, 1, ...; where there are several each has an embedding, added to its atoms' scalars,
         and permutations are a symmetry among atoms of one kind only. Such a network takes just this many atoms.
+    pair_factors : bool
+        Filters have factors for each two ``kinds`` of atoms: an atom then tells those that it is bonded to from others
+        that noise has brought as near.
+    refinements : int
+        How many times, evenly over the layers, the vectors give a first estimate of the denoised positions, from which
+        the distances and directions of the following layers are.
     """
 
     kinds: torch.Tensor
+    classes: torch.Tensor
+    pair_classes: torch.Tensor
 
     class Options(LayeredOptions):
         """``length`` is the natural length of the system in its own unit; the rest as in `PaiNN`."""
@@ -101,6 +157,8 @@ class PaiNN(nn.Module):
         n_basis: int = Field(48, ge=4, le=4096)
         length: float = Field(1.0, gt=0)
         cutoff: float | None = Field(None, gt=0)
+        pair_factors: bool = False
+        refinements: int = Field(0, ge=0)
 
     @classmethod
     def build(cls, options: Options, system: System) -> PaiNN:
@@ -108,6 +166,10 @@ class PaiNN(nn.Module):
         if system.n_atoms < 2:
             raise UsageError(
                 f"network.name: expected one for a single point, such as mlp, for {system.name!r}, got 'painn'"
+            )
+        if options.refinements >= options.layers:
+            raise UsageError(
+                f"network.refinements: expected fewer than layers = {options.layers}, got {options.refinements}"
             )
         return cls(
             options.channels,
@@ -117,6 +179,8 @@ class PaiNN(nn.Module):
             system.sigma_data,
             options.cutoff,
             system.kinds,
+            options.pair_factors,
+            options.refinements,
         )
 
     def __init__(
@@ -128,6 +192,8 @@ class PaiNN(nn.Module):
         sigma_data: float = 1.0,
         cutoff: float | None = None,
         kinds: tuple[int, ...] = (),
+        pair_factors: bool = False,
+        refinements: int = 0,
     ):
         super().__init__()
         self.sigma_data = sigma_data
@@ -139,10 +205,17 @@ class PaiNN(nn.Module):
         self.scalar_in = dense(n_basis, channels)
         self.vector_in = nn.Parameter(torch.randn(channels, dtype=torch.float32) / math.sqrt(channels))
         self.film = nn.ModuleList(silent_linear(channels, 2 * channels) for _ in range(layers))
-        self.messages = nn.ModuleList(Message(channels, n_basis) for _ in range(layers))
+        classes = _pair_classes(kinds) if pair_factors else torch.zeros(0, 0, dtype=torch.int64)
+        self.register_buffer("classes", classes, persistent=False)
+        i, j = torch.tril_indices(len(classes), len(classes), -1)
+        self.register_buffer("pair_classes", classes[i, j], persistent=False)
+        n_classes = int(classes.max()) + 1 if pair_factors else 0
+        self.messages = nn.ModuleList(Message(channels, n_basis, n_classes) for _ in range(layers))
         self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
         self.gate_out = perceptron(channels, channels, channels)
         self.vector_out = dense(channels, 1, bias=False)
+        places = [round(k * layers / (refinements + 1)) for k in range(1, refinements + 1)]
+        self.refinements = nn.ModuleDict({str(k): Refinement(channels, sigma_data) for k in places})
         several = len(set(kinds)) > 1
         self.kind = nn.Embedding(max(kinds) + 1, channels, dtype=torch.float32) if several else None
         self.register_buffer("kinds", torch.tensor(kinds) if several else None, persistent=False)
@@ -154,7 +227,8 @@ class PaiNN(nn.Module):
 
     def has_native_energy(self, x_BND: torch.Tensor) -> bool:
         """Whether `native.energy_network` takes this network and these positions."""
-        suits = self.cutoff is None and self.temperature is None and x_BND.device.type == "cpu" and x_BND.shape[2] == 3
+        plain = self.cutoff is None and self.temperature is None and not len(self.classes) and not len(self.refinements)
+        suits = plain and x_BND.device.type == "cpu" and x_BND.shape[2] == 3
         return suits and ops.takes_energy_network(self.n_scalars, len(self.messages))
 
     def weights_at(self, log_sigma: float, n_atoms: int) -> tuple[torch.Tensor, ...]:
@@ -226,24 +300,35 @@ class PaiNN(nn.Module):
             s = s + self.kind(self.kinds)
         v = y[..., None] * self.vector_in
         gains = [1 + layer(h).float()[:, None] for layer in self.film]
-        if self.cutoff is not None:
-            geometry = self._edges(x, self.cutoff)
-        elif native:
-            geometry = self.radial.pairs(x)
-        else:
-            geometry = self.radial.all_pairs(x)
+        geometry, classes = self._geometry(x, native)
         messages, updates = cast(Iterable[Message], self.messages), cast(Iterable[Update], self.updates)
-        for gain, message, update in zip(gains, messages, updates):
+        for k, (gain, message, update) in enumerate(zip(gains, messages, updates)):
+            if str(k) in self.refinements:
+                z, v = self.refinements[str(k)](x, log_sigma_B, s, v)
+                geometry, classes = self._geometry(z, native)
             scale, shift = gain.chunk(2, -1)
             inner = s * scale + shift - 1
             if self.cutoff is not None:
-                ds, dv = message(inner.flatten(0, 1), v.flatten(0, 1), *geometry)
+                ds, dv = message(inner.flatten(0, 1), v.flatten(0, 1), *geometry, classes=classes)
                 ds, dv = ds.reshape(s.shape), dv.reshape(v.shape)
+            elif native:
+                ds, dv = message.fused(inner, v, geometry, classes)
             else:
-                ds, dv = message.fused(inner, v, geometry) if native else message.dense(inner, v, *geometry)
+                basis, unit = geometry
+                ds, dv = message.dense(inner, v, basis, unit, classes)
             s, v = update(s + ds, v + dv)
         out = self.vector_out(self.gate_out(s).float()[..., None, :] * v)[..., 0].float()
         return Features(out - out.mean(1, keepdim=True), s, v)
+
+    def _geometry(self, x: torch.Tensor, native: bool) -> tuple[Any, torch.Tensor | None]:
+        """What the messages are to know of positions, by the route that is taken, and the classes of the pairs."""
+        if self.cutoff is not None:
+            basis, unit, edges = self._edges(x, self.cutoff)
+            n = x.shape[1]
+            return (basis, unit, edges), self.classes[tuple(edges % n)] if len(self.classes) else None
+        if native:
+            return self.radial.pairs(x), self.pair_classes
+        return self.radial.all_pairs(x), self.classes
 
     def _edges(self, x: torch.Tensor, cutoff: float):
         """Basis (E,K), directions (E,D) and indices (2,E) of the directed pairs (j, i) closer than the cutoff."""

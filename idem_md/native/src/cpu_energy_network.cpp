@@ -138,7 +138,7 @@ void transpose(const float* in, float* out, int rows, int columns) {
 
 MessageArgs message_of(const Room& w, const Layer& y) {
   return {w.n,     D,       w.K,     w.C,     w.knot,  w.spline, w.unit,  y.a,     y.v,    y.filter,
-          nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,  nullptr, nullptr};
+          nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,  nullptr, nullptr, nullptr};
 }
 
 // Scalars s and vectors y.v of the atoms in, s and `next` out; of the last layer the vectors are not needed.

@@ -30,6 +30,7 @@ struct MessageArgs {
   const float *spline, *unit;
   const float *a, *v;       // (B,N,3C), (B,N,D,C)
   const float* filter;      // (K,3C)
+  const float* pair;        // (P,3C) factors of the filters of each pair, or null
   float *ds, *dv;           // forward: (B,N,C), (B,N,D,C)
   const float *gs, *gv;     // backward: gradients of ds, dv
   float *ga, *gvin;         // backward: gradients of a, v
@@ -62,7 +63,7 @@ struct CpuKernels {
   void (*pair_splines)(const SplineArgs&, int64_t, int64_t);
   void (*pair_splines_backward)(const SplineArgs&, int64_t, int64_t);
   void (*message_forward)(const MessageArgs&, int64_t, int64_t);
-  // Writes gfilter (K,3C), unless it is null.
+  // Writes gradients of filter (K,3C) and pair (P,3C), if there is one, one after the other; unless it is null.
   void (*message_backward)(const MessageArgs&, int64_t, int64_t, float* gfilter);
   int64_t (*energy_network_floats)(const EnergyNetworkArgs&);  // that a thread needs to work in
   void (*energy_network)(const EnergyNetworkArgs&, int64_t, int64_t, float* work);

@@ -24,6 +24,12 @@ inline void spline_filter(const float* IDEM_RESTRICT rows, const float* IDEM_RES
     w[c] = b0 * rows[c] + b1 * rows[width + c] + b2 * rows[2 * width + c] + b3 * rows[3 * width + c];
 }
 
+// out = a b; out may be a.
+inline void times(const float* a, const float* IDEM_RESTRICT b, int width, float* out) {
+#pragma omp simd
+  for (int c = 0; c < width; ++c) out[c] = a[c] * b[c];
+}
+
 template <int D, int CC> void forward(const MessageArgs& m, int64_t begin, int64_t end) {
   const int C = Channels<CC>::get(m.channels), n = m.n_atoms, pairs = n * (n - 1) / 2;
   alignas(64) float w[3 * kMaxChannels];
@@ -37,6 +43,7 @@ template <int D, int CC> void forward(const MessageArgs& m, int64_t begin, int64
     for (int i = 1, p = 0; i < n; ++i)
       for (int j = 0; j < i; ++j, ++p) {
         spline_filter(m.filter + (int64_t)knot[p] * 3 * C, spline + 4 * p, 3 * C, w);
+        if (m.pair) times(w, m.pair + p * 3 * C, 3 * C, w);
         const float *IDEM_RESTRICT ai = a + i * 3 * C, *IDEM_RESTRICT aj = a + j * 3 * C;
         const float *IDEM_RESTRICT vi = v + i * D * C, *IDEM_RESTRICT vj = v + j * D * C;
         float *IDEM_RESTRICT si = ds + i * C, *IDEM_RESTRICT sj = ds + j * C;
@@ -85,8 +92,9 @@ inline void geometry_backward(const MessageArgs& m, int64_t pair, int C, const f
 
 template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int64_t end, float* IDEM_RESTRICT gfilter) {
   const int C = Channels<CC>::get(m.channels), n = m.n_atoms, pairs = n * (n - 1) / 2;
-  alignas(64) float w[3 * kMaxChannels], gw[3 * kMaxChannels];
-  for (int k = 0; gfilter && k < m.n_basis * 3 * C; ++k) gfilter[k] = 0;
+  alignas(64) float plain[3 * kMaxChannels], w[3 * kMaxChannels], gw[3 * kMaxChannels];
+  const int width = 3 * C, filters = m.n_basis * width, rest = m.pair ? pairs * width : 0;
+  for (int k = 0; gfilter && k < filters + rest; ++k) gfilter[k] = 0;
   for (int64_t b = begin; b < end; ++b) {
     const float *a = m.a + b * n * 3 * C, *v = m.v + b * n * D * C, *spline = m.spline + b * pairs * 4;
     const float *unit = m.unit + b * pairs * D, *gs = m.gs + b * n * C, *gv = m.gv + b * n * D * C;
@@ -96,7 +104,9 @@ template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int6
     for (int k = 0; k < n * D * C; ++k) gvin[k] = 0;
     for (int i = 1, p = 0; i < n; ++i)
       for (int j = 0; j < i; ++j, ++p) {
-        spline_filter(m.filter + (int64_t)knot[p] * 3 * C, spline + 4 * p, 3 * C, w);
+        const float* factor = m.pair ? m.pair + p * width : nullptr;
+        spline_filter(m.filter + (int64_t)knot[p] * width, spline + 4 * p, width, factor ? plain : w);
+        if (factor) times(plain, factor, width, w);
         const float *IDEM_RESTRICT ai = a + i * 3 * C, *IDEM_RESTRICT aj = a + j * 3 * C;
         const float *IDEM_RESTRICT vi = v + i * D * C, *IDEM_RESTRICT vj = v + j * D * C;
         const float *IDEM_RESTRICT gsi = gs + i * C, *IDEM_RESTRICT gsj = gs + j * C;
@@ -128,6 +138,12 @@ template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int6
           gai[C + c] += wu * uj;
           gaj[2 * C + c] += wv * qi;
           gai[2 * C + c] += wv * qj;
+        }
+        if (factor) {
+          float* IDEM_RESTRICT out = gfilter ? gfilter + filters + p * width : nullptr;
+#pragma omp simd
+          for (int c = 0; c < width * (out != nullptr); ++c) out[c] += gw[c] * plain[c];
+          times(gw, factor, width, gw);
         }
         if (gfilter) {
           float* IDEM_RESTRICT rows = gfilter + (int64_t)knot[p] * 3 * C;
