@@ -279,7 +279,7 @@ def test_interrupt_while_the_first_buffer_is_made_leaves_nothing(tmp_path):
         (["compare", "a.dcd", "./a.dcd"], "one is given twice"),
         (
             ["train", "lj13", "--preset", "magic"],
-            "refined, classical, frugal, twin, idem, pdem, got 'magic'",
+            "refined, frugal, classical, twin, idem, pdem, got 'magic'",
         ),
         (["train", "bad.toml"], "unknown key 'sede'"),
         (["train", "lj13", "--resume", "--out", "none"], "resume: expected"),

@@ -1,6 +1,6 @@
 """The shipped settings: TOML files in ``presets/``, a table a system, ``any`` for all others.
 
-Each table lists departures from the defaults of `TrainingConfig`.
+Each table lists departures from the defaults of `TrainingConfig`, or from another preset that it names as its `base`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,18 @@ ENOUGH_CALLS = 2 / 3
 LEAST_WALKERS, LEAST_RELAXING, LEAST_WARMUP, LEAST_REFINING, LEAST_WEIGHTED = 32, 20, 60, 4, 128
 
 PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
-for _name in ("refined", "classical", "frugal", "twin", "idem", "pdem"):
-    _text = (files(__package__) / "presets" / f"{_name}.toml").read_text(encoding="utf-8")
-    PRESETS.register(_name)(tomllib.loads(_text))
+
+
+def _over(base: Any, table: Any) -> Any:
+    """A table with what it does not have from another one, table by table."""
+    if not isinstance(base, dict) or not isinstance(table, dict):
+        return table
+    return {**base, **{key: _over(base.get(key), value) for key, value in table.items()}}
+
+
+for _name in ("refined", "frugal", "classical", "twin", "idem", "pdem"):
+    _table = tomllib.loads((files(__package__) / "presets" / f"{_name}.toml").read_text(encoding="utf-8"))
+    PRESETS.register(_name)(_over(PRESETS[_table.pop("base")], _table) if "base" in _table else _table)
 
 
 def default_preset(system: System, max_energy_calls: int | None = None, twin: bool = False) -> str:
