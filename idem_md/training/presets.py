@@ -34,6 +34,8 @@ CHEAP = 2e-4
 COLD = 0.5
 # How many times as many steps molecules take, of batches so many times smaller.
 MOLECULE_STEPS = 2
+# What networks of molecules have besides.
+MOLECULE_NETWORK = {"pair_factors": True, "refinements": 1}
 # Rotations about bonds of a molecule that are tried, of each walker before each refinement.
 TORSIONS = 3
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
@@ -83,7 +85,8 @@ def preset(
     force fields, whose calls take some ten microseconds, ``twin`` for a twin of an expensive potential, ``idem`` and
     ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
 
-    Molecules of more than six atoms take twice as many steps of half as large batches.
+    Molecules of more than six atoms take twice as many steps of half as large batches, and their networks have
+    ``pair_factors`` and refine positions half-way, as those of ``twin`` do; see `nets.PaiNN`.
 
     Parameters
     ----------
@@ -125,6 +128,7 @@ def preset(
     if name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
         # Its loss rises as the buffer comes to equilibrium: no sign of when to end.
         table, steps = {**table, "least_gain": 0.0}, MOLECULE_STEPS
+        table["network"] = {**table.get("network", {}), **MOLECULE_NETWORK}
         kelvin = system.units.temperature_kelvin
         temperatures = temperatures or (kelvin, HOT * kelvin)
     if name in (*LADDERS, "twin") and system.rotations.bonds:
