@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
@@ -153,9 +154,9 @@ def test_own_clusters(tmp_path, monkeypatch, capsys):
     assert len(example.noble("Ar", 19)) == 19 and len(set(example.alloy().symbols)) == 2
 
 
-def test_salt_xtb(tmp_path, monkeypatch, capsys):
-    """With a potential that is there, a twin and a network that learn nothing to speak of; docs/results.md has the
-    real ones."""
+@pytest.fixture
+def little_twin(monkeypatch):
+    """A twin and a network that learn nothing to speak of; docs/results.md has the real ones."""
     few = FitSettings(steps=20, batch=16)
     twin = TwinSettings({"name": "painn", "channels": 8, "layers": 1, "n_basis": 8}, 930, 30, 1, 0.0, "", few, few)
     monkeypatch.setattr("idem_md.twin.make.DEFAULT", twin)
@@ -166,6 +167,10 @@ def test_salt_xtb(tmp_path, monkeypatch, capsys):
         "idem_md.ase.first_use.preset",
         lambda system, *_: idem_md.TrainingConfig.parse({"system": system.name, **LITTLE}, "test"),
     )
+
+
+def test_salt_xtb(tmp_path, monkeypatch, capsys, little_twin):
+    """With a potential that is there."""
     example = load("salt_xtb")
     monkeypatch.setattr(example, "TIMES", 1)
     monkeypatch.setattr(example, "ROUNDS", 10)
@@ -176,3 +181,19 @@ def test_salt_xtb(tmp_path, monkeypatch, capsys):
     total = example.shares(theirs, 3.1)[0].sum()
     out = capsys.readouterr().out
     assert abs(total - 1) < 1e-9 and "an effective sample" in out and "Langevin:" in out
+
+
+def test_ethanol_xtb(tmp_path, monkeypatch, capsys, little_twin):
+    """With a potential that is there, by which ethanol stays what it is for some steps."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = load("ethanol_xtb")
+    atoms = molecule("CH3CH2OH", calculator=EMT())
+    hydrogen, oxygen, carbon, methyl = example.hydroxyl(atoms)
+    assert [atoms.symbols[k] for k in (hydrogen, oxygen, carbon, methyl)] == ["H", "O", "C", "C"]
+    monkeypatch.setattr(sys.modules["salt_xtb"], "ROUNDS", 10)
+    with pytest.warns(TrainingWarning, match="not yet good"):
+        ours, theirs = example.main(tmp_path, 3, True, atoms, n=12, budget={"max_energy_calls": 2000}, chains=3)
+    assert len(ours) == 12 and len(theirs) == 30 and (tmp_path / "ethanol-3.dcd").exists()
+    anti, left, right = example.shares(theirs, (hydrogen, oxygen, carbon, methyl))[0]
+    out = capsys.readouterr().out
+    assert abs(anti + left + right - 1) < 1e-9 and "energy calls for the twin" in out and "Langevin:" in out
