@@ -281,10 +281,28 @@ def test_target_with_overlaps_only_is_zero_not_nan():
         ),
         (native.lj_dem_scores, lambda: (torch.randn(3, 4, 3), torch.tensor([0.1, 0.2, 0.3]), 8, 0, [2.0], [1.0], 1.0)),
         (native.pair_splines, lambda: (torch.randn(3, 4, 3), 12, 1.0, 0.05, -1.9, 0.4)),
+        (native.message, lambda: message_arguments(0)),
+        (native.message, lambda: message_arguments(6)),
     ],
 )
 def test_custom_ops_are_well_formed(op, args):
     torch.library.opcheck(op, args())
+
+
+def message_arguments(n_factors):
+    """Of four atoms with 16 channels."""
+    geometry = native.pair_splines(torch.randn(2, 4, 3), 12, 1.0, 0.05, -1.9, 0.4)
+    return *geometry, torch.randn(2, 4, 48), torch.randn(2, 4, 3, 16), torch.randn(12, 48), torch.rand(n_factors, 48)
+
+
+def test_messages_do_not_depend_on_the_layout_of_memory():
+    *geometry, a, v, filters, factors = message_arguments(6)
+    turned = v.transpose(1, 2).contiguous().transpose(1, 2)
+    a.requires_grad_(True)
+    for one, other in zip(*(native.message(*geometry, a, k, filters, factors) for k in (v, turned))):
+        assert torch.equal(one, other)
+        by_one, by_other = (torch.autograd.grad(out.square().sum(), a, retain_graph=True)[0] for out in (one, other))
+        assert torch.equal(by_one, by_other)
 
 
 def test_an_overflowing_sample_does_not_spoil_the_mix():

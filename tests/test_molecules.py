@@ -372,6 +372,11 @@ def test_molecules_get_a_ladder(alanine):
     twin = idem_md.preset(alanine, "twin")
     assert twin.ladder is None and twin.buffer.torsions > 0 and idem_md.preset(of_ase("H2O"), "frugal").ladder is None
     assert idem_md.preset(of_ase("C60"), "frugal").ladder is None
+    networks = [config.network, twin.network, idem_md.preset(of_ase("H2O"), "frugal").network]
+    assert [(n.pair_factors, n.refinements) for n in networks] == [(True, 1), (True, 1), (False, 0)]
+    classical, frugal = (idem_md.preset(alanine, name).model_dump() for name in ("classical", "frugal"))
+    more = {"walkers": 512, "refine_steps": 50}
+    assert classical == {**frugal, "buffer": {**frugal["buffer"], **more}}
 
 
 def test_a_molecule_from_training_to_samples_of_one_hand(alanine, tiny_presets, tmp_path):

@@ -5,7 +5,8 @@ import torch
 
 from idem_md import UsageError, native
 from idem_md.diffusion import Denoiser
-from idem_md.nets import EGNN, MLP, EnergyNetwork, PaiNN
+from idem_md.nets import EGNN, MLP, EnergyNetwork, PaiNN, build_energy_network
+from idem_md.systems import get_system
 
 # Of a molecule, and an order that leaves them as they are.
 KINDS, SAME_KINDS = (0, 1, 1, 1, 2, 2, 3), (0, 3, 1, 2, 5, 4, 6)
@@ -79,6 +80,43 @@ def test_native_energies_match_plain_torch(channels, layers, kinds):
     assert native.takes_energy_network(512, 16) and not native.takes_energy_network(528, 2)
     for wrong in ((24, 2), (32, 17), (0, 1)):
         assert not native.takes_energy_network(*wrong)
+
+
+def test_energies_of_networks_that_are_not_native():
+    """Factors of pairs are not forgotten, and refinements are refused, in a twin's energies."""
+    torch.manual_seed(0)
+    net = PaiNN(32, 2, 20, sigma_data=0.7, kinds=KINDS, pair_factors=True)
+    for message in net.messages:
+        torch.nn.init.uniform_(message.factors.weight, 0.5, 1.5)
+    network, x = EnergyNetwork(net, {}), torch.randn(4, len(KINDS), 3, requires_grad=True)
+    u = network(x, native=False)
+    (gradient,) = torch.autograd.grad(u.sum(), x)
+    found, forces = network.with_forces(x)
+    assert (found - u).abs().max() < 1e-6 * u.abs().max()
+    assert (forces + gradient).abs().max() < 1e-5 * gradient.abs().max()
+    assert not net.has_native_energy(x) and PaiNN(32, 2, 20, kinds=KINDS).has_native_energy(x)
+    with pytest.raises(UsageError, match="refinements = 0"):
+        build_energy_network({"name": "painn", "refinements": 1}, get_system("lj13"))
+
+
+def test_options_that_do_not_suit():
+    with pytest.raises(UsageError, match="refinements: expected fewer than layers = 2, got 2"):
+        PaiNN(16, 2, 12, refinements=2)
+    with pytest.raises(UsageError, match="pair_factors: expected false"):
+        PaiNN(16, 2, 12, kinds=(0, 0, 0), pair_factors=True)
+
+
+def test_refinements_are_finite_whatever_they_are_given():
+    """Atoms in one place, the highest noise, and vectors without a bound."""
+    torch.manual_seed(0)
+    net = PaiNN(16, 4, 12, sigma_data=0.7, refinements=3)
+    for refinement in net.refinements.values():
+        torch.nn.init.normal_(refinement.vector_out.weight, std=1e4)
+    x = torch.randn(3, 5, 3)
+    x[:, 1] = x[:, 0]
+    out = net(x, torch.tensor([-4.6, 0.0, 3.0]))
+    out.square().mean().backward()
+    assert torch.isfinite(out).all() and all(torch.isfinite(p.grad).all() for p in net.parameters())
 
 
 def test_edge_list_matches_plain_torch(case):

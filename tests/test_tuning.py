@@ -68,10 +68,11 @@ def test_a_share_from_both_sides():
     """Of log-normal weights both sides say the same; the variance of weights between them counts."""
     log_w = 0.8 * torch.randn(40_000, generator=generator(7), dtype=torch.float64)
     share = math.exp(-0.64)
-    assert share_both_ways(share, log_w) == pytest.approx(share, rel=0.05)
+    assert share_both_ways(share, log_w, 10.0) == pytest.approx(share, rel=0.05)
     w = torch.tensor([1.0, 0.0], dtype=torch.float64)  # half of them effective
-    assert share_both_ways(0.1, w.log()) == pytest.approx(0.25)
-    assert share_both_ways(0.1, w[1:].log()) == 0.1 == share_both_ways(0.1, torch.zeros(5))
+    assert share_both_ways(0.1, w.log(), 1.0) == pytest.approx(0.25) and share_both_ways(0.1, w.log(), 2.0) == 0.1
+    assert share_both_ways(0.9, w.log(), 2.0) == pytest.approx(0.75)
+    assert share_both_ways(0.1, w[1:].log(), 0.0) == 0.1 == share_both_ways(0.1, torch.zeros(5), 0.0)
 
 
 def test_paths_that_compete_for_a_sample():

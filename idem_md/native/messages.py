@@ -23,13 +23,13 @@ class SplineScale(NamedTuple):
     width: float
 
 
-def _check_geometry(knot, spline, unit, a, v, filter, pair) -> None:
+def _check_geometry(knot, spline, unit, a, v, filter, factors) -> None:
     check_tensor("v", v, (None,) * 4)
     b, n, d, c = v.shape
     pairs = n * (n - 1) // 2
     check_tensor("a", a, (b, n, 3 * c))
     check_tensor("filter", filter, (None, 3 * c))
-    check_tensor("pair", pair, (pairs if len(pair) else 0, 3 * c))
+    check_tensor("factors", factors, (pairs if len(factors) else 0, 3 * c))
     check_tensor("knot", knot, (b, pairs), (torch.int32,))
     check_tensor("spline", spline, (b, pairs, 4))
     check_tensor("unit", unit, (b, pairs, d))
@@ -128,12 +128,12 @@ def message(
     a: torch.Tensor,
     v: torch.Tensor,
     filter: torch.Tensor,
-    pair: torch.Tensor,
+    factors: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Equivariant messages over all pairs; filters are splines of the distance and never stored.
 
     ds_i = sum_j a_j^(1) w1_ij;   dv_i = sum_j a_j^(2) w2_ij rhat_ij + v_j a_j^(3) w3_ij, with (w1, w2, w3)_ij the
-    row ``spline @ filter[knot:knot+4]``, times that of ``pair`` (the PaiNN message, Schütt et al., ICML 2021).
+    row ``spline @ filter[knot:knot+4]``, times that of ``factors`` (the PaiNN message, Schütt et al., ICML 2021).
     Differentiable in all but ``knot``, once.
 
     Parameters
@@ -143,7 +143,7 @@ def message(
     a : torch.Tensor, shape (B, N, 3C), float32
     v : torch.Tensor, shape (B, N, D, C), float32
     filter : torch.Tensor, shape (K, 3C), float32
-    pair : torch.Tensor, shape (N(N-1)/2, 3C) or (0, 3C), float32
+    factors : torch.Tensor, shape (N(N-1)/2, 3C) or (0, 3C), float32
         Factors of the filters of each pair; none at all if they are 1.
 
     Returns
@@ -151,15 +151,15 @@ def message(
     ds : torch.Tensor, shape (B, N, C)
     dv : torch.Tensor, shape (B, N, D, C)
     """
-    given = knot, spline, unit, a, v, filter, pair
+    given = knot, spline, unit, a, v, filter, factors
     _check_geometry(*given)
-    ds, dv = a.new_empty(*a.shape[:2], v.shape[-1]), torch.empty_like(v)
+    ds, dv = a.new_empty(*a.shape[:2], v.shape[-1]), v.new_empty(v.shape)
     native.message_forward(*(t.detach().contiguous() for t in given), ds, dv, torch.get_num_threads())
     return ds, dv
 
 
 @message.register_fake
-def _(knot, spline, unit, a, v, filter, pair):
+def _(knot, spline, unit, a, v, filter, factors):
     return a.new_empty(*a.shape[:2], v.shape[-1]), v.new_empty(v.shape)
 
 
@@ -171,27 +171,27 @@ def _message_backward(
     a: torch.Tensor,
     v: torch.Tensor,
     filter: torch.Tensor,
-    pair: torch.Tensor,
+    factors: torch.Tensor,
     gs: torch.Tensor,
     gv: torch.Tensor,
     geometry: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of a, v, filter and pair, and those of spline and unit if they are asked for, else empty ones."""
-    given = knot, spline, unit, a, v, filter, pair, gs, gv
+    """Gradients of a, v, filter and factors, and those of spline and unit if they are asked for, else empty ones."""
+    given = knot, spline, unit, a, v, filter, factors, gs, gv
     _check_geometry(*given[:7])
     check_tensor("gs", gs, (*a.shape[:2], v.shape[-1]))
     check_tensor("gv", gv, tuple(v.shape))
-    ga, gvin, gfilter, gpair = (t.new_empty(t.shape) for t in (a, v, filter, pair))
-    gspline, gunit = (torch.empty_like(t) if geometry else t.new_empty(0, *t.shape[1:]) for t in (spline, unit))
-    own = ga, gvin, gfilter, gpair, gspline, gunit
+    ga, gvin, gfilter, gfactors = (t.new_empty(t.shape) for t in (a, v, filter, factors))
+    gspline, gunit = (t.new_empty(t.shape if geometry else (0, *t.shape[1:])) for t in (spline, unit))
+    own = ga, gvin, gfilter, gfactors, gspline, gunit
     native.message_backward(*(t.detach().contiguous() for t in given), *own, torch.get_num_threads())
     return own
 
 
 @_message_backward.register_fake
-def _(knot, spline, unit, a, v, filter, pair, gs, gv, geometry=False):
+def _(knot, spline, unit, a, v, filter, factors, gs, gv, geometry=False):
     rows = len(spline) if geometry else 0
-    shapes = a.shape, v.shape, filter.shape, pair.shape, (rows, *spline.shape[1:]), (rows, *unit.shape[1:])
+    shapes = a.shape, v.shape, filter.shape, factors.shape, (rows, *spline.shape[1:]), (rows, *unit.shape[1:])
     return tuple(a.new_empty(shape) for shape in shapes)
 
 
@@ -201,8 +201,8 @@ def _message_setup(ctx, inputs, output):
 
 def _message_grad(ctx, gs, gv):
     geometry = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-    ga, gvin, gfilter, gpair, gspline, gunit = _message_backward(*ctx.saved_tensors, gs, gv, geometry)
-    return None, *((gspline, gunit) if geometry else (None, None)), ga, gvin, gfilter, gpair
+    ga, gvin, gfilter, gfactors, gspline, gunit = _message_backward(*ctx.saved_tensors, gs, gv, geometry)
+    return None, *((gspline, gunit) if geometry else (None, None)), ga, gvin, gfilter, gfactors
 
 
 message.register_autograd(_message_grad, setup_context=_message_setup)

@@ -53,7 +53,8 @@ class EnergyNetwork(nn.Module):
     def with_forces(self, x_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies (B,), float64, and forces (B, N, D), float32, by the fastest route; not differentiable.
 
-        That is native for a PaiNN without a cutoff whose channels are a multiple of 16, in three dimensions on the CPU.
+        That is native for a PaiNN without a cutoff and without ``pair_factors`` whose channels are a multiple of 16, in
+        three dimensions on the CPU.
         """
         net = self.net
         if isinstance(net, PaiNN) and net.has_native_energy(x_BND):
@@ -82,9 +83,13 @@ def build_energy_network(options: Mapping[str, Any], system: System) -> EnergyNe
     ConfigError
         Options that the network does not have.
     UsageError
-        A network without features, or one that does not suit the system.
+        A network without features or with refinements, or one that does not suit the system.
     """
     table = parse_network(options, "twin")
+    if getattr(table, "refinements", 0):
+        raise UsageError(
+            "twin: expected refinements = 0, as there is no noise to refine positions of, got another number"
+        )
     net = NETWORKS.find(table.name).build(table, system)
     if not isinstance(net, HasFeatures):
         raise UsageError(f"network.name: expected one with scalars on its atoms, such as painn, got {table.name!r}")

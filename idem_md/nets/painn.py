@@ -25,6 +25,9 @@ from .registry import Features, LayeredOptions, register_network
 
 __all__ = ["Message", "PaiNN", "Update"]
 
+# Of an atom's vector in a refinement, whose scale is one.
+LONGEST = 3.0
+
 
 class Message(MessagePassing):
     """PaiNN message: neighbours' scalars and vectors, filtered by distance, summed over neighbours.
@@ -49,7 +52,7 @@ class Message(MessagePassing):
     def fused(self, s, v, geometry, classes=None):
         """Increments of s (B,N,C) and v (B,N,D,C) by the native op; ``geometry`` from `native.pair_splines`, and the
         classes (P) of the same pairs."""
-        factors = self.filter[:0] if self.factors is None else self.factors(classes)
+        factors = self.filter.new_empty(0, self.filter.shape[1]) if self.factors is None else self.factors(classes)
         return ops.message(*geometry, self.node(s).float(), v, self.filter, factors)
 
     def dense(self, s, v, basis, unit, classes=None):
@@ -76,10 +79,12 @@ class Message(MessagePassing):
 
 
 class Refinement(nn.Module):
-    """A first estimate z of the denoised positions between two layers, preconditioned as that of `diffusion.Denoiser`.
+    """A first estimate of the denoised positions, between two layers.
 
-    Where noise is larger than the distances of neighbours those in x say little; those in z show the structure that the
-    layers before have found (as AlphaFold recycles positions; Jumper et al., Nature 596, 583, 2021).
+    Where noise is larger than the distances of neighbours those in x say little; those of the estimate show the
+    structure that the layers before have found (as AlphaFold recycles positions; Jumper et al., Nature 596, 583, 2021).
+    It is preconditioned as that of `diffusion.Denoiser`. Each atom's vector in it has a length of at most `LONGEST`, or
+    refinements could let each other grow without limit.
     """
 
     def __init__(self, channels: int, sigma_data: float):
@@ -91,11 +96,13 @@ class Refinement(nn.Module):
         self.vector_in = nn.Parameter(torch.randn(channels, dtype=torch.float32) / math.sqrt(channels))
 
     def forward(self, x, log_sigma, s, v):
-        """z (B,N,D), mean-free, from positions of that noise, and vectors that know it; s (B,N,C) and v (B,N,D,C) of
-        the layers so far."""
-        noise, data = (2 * log_sigma).exp()[:, None, None], self.sigma_data**2
+        """The estimate z (B,N,D), mean-free, and the vectors with z added; from noised positions x (B,N,D), scalars
+        s (B,N,C) and vectors v (B,N,D,C)."""
+        sigma = log_sigma.exp()[:, None, None]
         field = self.vector_out(self.gate(s).float()[..., None, :] * v)[..., 0].float()
-        z = data / (noise + data) * x + torch.sqrt(noise * data / (noise + data)) * field
+        field = field / torch.sqrt(1 + (field**2).sum(-1, keepdim=True) / LONGEST**2)
+        total = sigma**2 + self.sigma_data**2
+        z = self.sigma_data**2 / total * x + self.sigma_data * sigma / torch.sqrt(total) * field
         z = z - z.mean(1, keepdim=True)
         return z, v + (z / self.sigma_data)[..., None] * self.vector_in
 
@@ -118,8 +125,7 @@ class Update(nn.Module):
 def _pair_classes(kinds: Sequence[int]) -> torch.Tensor:
     """The class of each two atoms by their kinds, 0, 1, ..., shape (N, N), int64."""
     k = torch.tensor(kinds)
-    of_two = torch.stack([torch.minimum(k[:, None], k), torch.maximum(k[:, None], k)], -1).reshape(-1, 2)
-    return torch.unique(of_two, dim=0, return_inverse=True)[1].reshape(len(k), len(k))
+    return torch.unique(torch.minimum(k[:, None], k) * len(k) + torch.maximum(k[:, None], k), return_inverse=True)[1]
 
 
 @register_network("painn")
@@ -139,11 +145,16 @@ class PaiNN(nn.Module):
         The kind of each atom, 0, 1, ...; where there are several each has an embedding, added to its atoms' scalars,
         and permutations are a symmetry among atoms of one kind only. Such a network takes just this many atoms.
     pair_factors : bool
-        Filters have factors for each two ``kinds`` of atoms: an atom then tells those that it is bonded to from others
-        that noise has brought as near.
+        Each two ``kinds`` of atoms have a factor of their own for every filter, so that a bonded pair differs from two
+        atoms that noise has brought as near.
     refinements : int
-        How many times, evenly over the layers, the vectors give a first estimate of the denoised positions, from which
-        the distances and directions of the following layers are.
+        How many times, evenly over the layers, the network estimates the denoised positions. The layers after it use
+        distances and directions of that estimate; see `Refinement`.
+
+    Raises
+    ------
+    UsageError
+        As many refinements as layers, or ``pair_factors`` where no two kinds are known.
     """
 
     kinds: torch.Tensor
@@ -166,10 +177,6 @@ class PaiNN(nn.Module):
         if system.n_atoms < 2:
             raise UsageError(
                 f"network.name: expected one for a single point, such as mlp, for {system.name!r}, got 'painn'"
-            )
-        if options.refinements >= options.layers:
-            raise UsageError(
-                f"network.refinements: expected fewer than layers = {options.layers}, got {options.refinements}"
             )
         return cls(
             options.channels,
@@ -196,6 +203,11 @@ class PaiNN(nn.Module):
         refinements: int = 0,
     ):
         super().__init__()
+        several = len(set(kinds)) > 1
+        if refinements >= layers:
+            raise UsageError(f"network.refinements: expected fewer than layers = {layers}, got {refinements}")
+        if pair_factors and not several:
+            raise UsageError("network.pair_factors: expected false where all atoms are alike, got true")
         self.sigma_data = sigma_data
         self.cutoff = cutoff
         self.n_scalars, self.length = channels, length
@@ -216,7 +228,6 @@ class PaiNN(nn.Module):
         self.vector_out = dense(channels, 1, bias=False)
         places = [round(k * layers / (refinements + 1)) for k in range(1, refinements + 1)]
         self.refinements = nn.ModuleDict({str(k): Refinement(channels, sigma_data) for k in places})
-        several = len(set(kinds)) > 1
         self.kind = nn.Embedding(max(kinds) + 1, channels, dtype=torch.float32) if several else None
         self.register_buffer("kinds", torch.tensor(kinds) if several else None, persistent=False)
 
@@ -321,7 +332,7 @@ class PaiNN(nn.Module):
         return Features(out - out.mean(1, keepdim=True), s, v)
 
     def _geometry(self, x: torch.Tensor, native: bool) -> tuple[Any, torch.Tensor | None]:
-        """What the messages are to know of positions, by the route that is taken, and the classes of the pairs."""
+        """The geometry that the messages need, in the form of the chosen route, and the classes of the pairs."""
         if self.cutoff is not None:
             basis, unit, edges = self._edges(x, self.cutoff)
             n = x.shape[1]

@@ -15,8 +15,8 @@ __all__ = ["sampling"]
 
 Tell = Callable[[np.ndarray], None]
 
-# Effective samples from which on they foretell how many samples make as many as are wanted.
-FORETELLING = 10
+# Effective samples from which on it is said how many samples make as many as are wanted.
+LEAST_EFFECTIVE = 10
 
 
 @contextmanager
@@ -24,8 +24,8 @@ def sampling(
     total: int, weighted: bool, sums: WeightSums, progress: Tell | None, ess: float | None = None
 ) -> Iterator[Tell]:
     """What to call with the log weights of samples that are finished: adds them to the sums, and tells ``progress`` or,
-    by default, shows how many samples there are, how many of them are effective, and how many a second. Where sampling
-    ends with ``ess`` effective samples there are about as many to come as that takes."""
+    by default, shows how many samples there are, how many of them are effective, and how many a second. With
+    ``ess`` the total that is shown is the number of samples that are expected to reach it."""
     before, start = sums.n, time.perf_counter()
     with reporting("sampling", total, "samples") if progress is None else nullcontext() as work:
 
@@ -36,8 +36,8 @@ def sampling(
             elif work is not None:
                 rate = f"{(sums.n - before) / (time.perf_counter() - start):.3g} a second"
                 work.advance(len(log_weights), f"{sums.ess:.0f} effective, {rate}" if weighted else rate)
-                if ess is not None and sums.ess >= FORETELLING:
-                    done, all_of_them = sums.n - before, round(ess / sums.ess * sums.n) - before
-                    work.resize(min(max(all_of_them, done), total), done)
+                if ess is not None and sums.ess >= LEAST_EFFECTIVE:
+                    done, expected = sums.n - before, round(ess / sums.ess * sums.n) - before
+                    work.resize(min(max(expected, done), total), done)
 
         yield tell

@@ -34,8 +34,6 @@ CHEAP = 2e-4
 COLD = 0.5
 # How many times as many steps molecules take, of batches so many times smaller.
 MOLECULE_STEPS = 2
-# What networks of molecules have besides.
-MOLECULE_NETWORK = {"pair_factors": True, "refinements": 1}
 # Rotations about bonds of a molecule that are tried, of each walker before each refinement.
 TORSIONS = 3
 # Pairs of unlike atoms that are tried in each other's place, of each walker in an outer iteration.
@@ -49,7 +47,7 @@ PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
 
 
 def _over(base: Any, table: Any) -> Any:
-    """A table with what it does not have from another one, table by table."""
+    """A table merged over its base, table by table."""
     if not isinstance(base, dict) or not isinstance(table, dict):
         return table
     return {**base, **{key: _over(base.get(key), value) for key, value in table.items()}}
@@ -85,8 +83,9 @@ def preset(
     force fields, whose calls take some ten microseconds, ``twin`` for a twin of an expensive potential, ``idem`` and
     ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
 
-    Molecules of more than six atoms take twice as many steps of half as large batches, and their networks have
-    ``pair_factors`` and refine positions half-way, as those of ``twin`` do; see `nets.PaiNN`.
+    Molecules of more than six atoms take twice as many steps of half as large batches (not with ``twin``), and their
+    networks have ``pair_factors`` and refine positions half-way; every network of ``twin`` refines them. See
+    `nets.PaiNN`.
 
     Parameters
     ----------
@@ -125,10 +124,13 @@ def preset(
     by_element = len(set(system.kinds)) == len(elements) == len(set(zip(system.kinds, system.elements)))
     if name in (*FOREIGN, "twin") and by_element and len(elements) > 1 and not elements & COVALENT:
         table = {**table, "buffer": {**table.get("buffer", {}), "exchanges": EXCHANGES}}
-    if name in LADDERS and system.chemistry is not None and system.n_atoms > SMALL_MOLECULE:
+    large = system.chemistry is not None and system.n_atoms > SMALL_MOLECULE
+    if large and name in (*LADDERS, "twin") and len(set(system.kinds)) > 1:
+        table = {**table, "network": {**table.get("network", {}), "pair_factors": True}}
+    if large and name in LADDERS:
         # Its loss rises as the buffer comes to equilibrium: no sign of when to end.
         table, steps = {**table, "least_gain": 0.0}, MOLECULE_STEPS
-        table["network"] = {**table.get("network", {}), **MOLECULE_NETWORK}
+        table["network"] = {**table.get("network", {}), "refinements": 1}
         kelvin = system.units.temperature_kelvin
         temperatures = temperatures or (kelvin, HOT * kelvin)
     if name in (*LADDERS, "twin") and system.rotations.bonds:

@@ -123,14 +123,15 @@ def counted_share(log_w: torch.Tensor, least: float = COUNTED) -> float | None:
     return share if share * len(log_w) >= least else None  # a NaN is not enough either
 
 
-def share_both_ways(up: float, log_w: torch.Tensor) -> float:
+def share_both_ways(up: float, log_w: torch.Tensor, least: float) -> float:
     """The share of effective samples by paths up and by log weights (n,) of paths down: the geometric mean of what they
-    say of the variance of weights, 1 / share - 1. Up sees the few large weights that down misses in so few samples, and
-    one bad sample counts too much."""
+    say of the variance of weights, 1 / share - 1. Paths up see the few large weights that so many paths down miss, but
+    one bad sample can dominate them. Where fewer than ``least`` paths down are effective the share may be smaller than
+    they can show: they do not raise it then."""
     sums = WeightSums()
     sums.add(log_w.numpy())
     down = sums.ess / len(log_w)
-    if not 0 < up < 1 or not 0 < down < 1:
+    if not 0 < up < 1 or not 0 < down < 1 or (sums.ess < least and down > up):
         return up
     return 1 / (1 + math.sqrt((1 / up - 1) * (1 / down - 1)))
 

@@ -181,7 +181,7 @@ def _confirmed(
     search: Search,
 ) -> SamplingPlan:
     """The plan with its alternatives, and the share of effective samples that paths up from samples give, by other
-    random numbers; where few do, together with paths down."""
+    random numbers; with a twin, paths down as well."""
     assert plan.tuned is not None
     paths = plan.build(checkpoint.denoiser, checkpoint.accuracy, checkpoint.noise_range, checkpoint.system.sigma_data)
     generator = torch.Generator().manual_seed(seed + CONFIRM_SEED)
@@ -195,7 +195,7 @@ def _confirmed(
             return paths.sample([energy], len(x), generator)[0].log_weights
 
         log_w, _ = timed(down, samples, search.down_seconds, LEAST_TIMED)
-        share = share_both_ways(share, log_w)
+        share = share_both_ways(share, log_w, search.counted)
     return replace(plan, ess_fraction=share, tuned=replace(plan.tuned, alternatives=tuple(alternatives)))
 
 

@@ -19,8 +19,8 @@ CONFIRM_SECONDS = 3.0
 # this power of the share, exp(-1/3). It is two thirds of the number of evaluations, within these bounds.
 SHARE_POWERS = 3.0, 16.0
 # Most paths that compete for a sample, or chunks of samples would take too long; and the power of the share that says
-# how many do: where the potential costs nothing a third of the samples is to be effective then, in one and a half times
-# the time.
+# how many do. If the potential costs nothing, a third of the samples is effective with it, and an effective sample
+# takes one and a half times the least time.
 MOST_CANDIDATES, CANDIDATES_POWER = 64, 1.5
 
 
@@ -43,7 +43,7 @@ class Search:
     counted : float
         From this number of effective samples on the share of a confirmation is counted.
     down_seconds : float
-        Of paths down, which confirm the share as well.
+        Of paths down, which confirm the share as well; 0 for none.
     beside : float, optional
         Seconds that the potential takes for a sample for which a twin stands; there is no twin without.
     """

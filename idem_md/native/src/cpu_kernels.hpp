@@ -30,7 +30,7 @@ struct MessageArgs {
   const float *spline, *unit;
   const float *a, *v;       // (B,N,3C), (B,N,D,C)
   const float* filter;      // (K,3C)
-  const float* pair;        // (P,3C) factors of the filters of each pair, or null
+  const float* factors;     // (P,3C) of the filters of each pair, or null
   float *ds, *dv;           // forward: (B,N,C), (B,N,D,C)
   const float *gs, *gv;     // backward: gradients of ds, dv
   float *ga, *gvin;         // backward: gradients of a, v
@@ -63,8 +63,8 @@ struct CpuKernels {
   void (*pair_splines)(const SplineArgs&, int64_t, int64_t);
   void (*pair_splines_backward)(const SplineArgs&, int64_t, int64_t);
   void (*message_forward)(const MessageArgs&, int64_t, int64_t);
-  // Writes gradients of filter (K,3C) and pair (P,3C), if there is one, one after the other; unless it is null.
-  void (*message_backward)(const MessageArgs&, int64_t, int64_t, float* gfilter);
+  // Writes the gradients of filter (K,3C), then of factors (P,3C) if there are any; nothing where there is no room.
+  void (*message_backward)(const MessageArgs&, int64_t, int64_t, float* gradients);
   int64_t (*energy_network_floats)(const EnergyNetworkArgs&);  // that a thread needs to work in
   void (*energy_network)(const EnergyNetworkArgs&, int64_t, int64_t, float* work);
 };

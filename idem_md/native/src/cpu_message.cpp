@@ -43,7 +43,7 @@ template <int D, int CC> void forward(const MessageArgs& m, int64_t begin, int64
     for (int i = 1, p = 0; i < n; ++i)
       for (int j = 0; j < i; ++j, ++p) {
         spline_filter(m.filter + (int64_t)knot[p] * 3 * C, spline + 4 * p, 3 * C, w);
-        if (m.pair) times(w, m.pair + p * 3 * C, 3 * C, w);
+        if (m.factors) times(w, m.factors + (int64_t)p * 3 * C, 3 * C, w);
         const float *IDEM_RESTRICT ai = a + i * 3 * C, *IDEM_RESTRICT aj = a + j * 3 * C;
         const float *IDEM_RESTRICT vi = v + i * D * C, *IDEM_RESTRICT vj = v + j * D * C;
         float *IDEM_RESTRICT si = ds + i * C, *IDEM_RESTRICT sj = ds + j * C;
@@ -90,11 +90,12 @@ inline void geometry_backward(const MessageArgs& m, int64_t pair, int C, const f
   }
 }
 
-template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int64_t end, float* IDEM_RESTRICT gfilter) {
+template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int64_t end, float* IDEM_RESTRICT gradients) {
   const int C = Channels<CC>::get(m.channels), n = m.n_atoms, pairs = n * (n - 1) / 2;
   alignas(64) float plain[3 * kMaxChannels], w[3 * kMaxChannels], gw[3 * kMaxChannels];
-  const int width = 3 * C, filters = m.n_basis * width, rest = m.pair ? pairs * width : 0;
-  for (int k = 0; gfilter && k < filters + rest; ++k) gfilter[k] = 0;
+  const int width = 3 * C;
+  const int64_t filters = (int64_t)m.n_basis * width, rest = m.factors ? (int64_t)pairs * width : 0;
+  for (int64_t k = 0; gradients && k < filters + rest; ++k) gradients[k] = 0;
   for (int64_t b = begin; b < end; ++b) {
     const float *a = m.a + b * n * 3 * C, *v = m.v + b * n * D * C, *spline = m.spline + b * pairs * 4;
     const float *unit = m.unit + b * pairs * D, *gs = m.gs + b * n * C, *gv = m.gv + b * n * D * C;
@@ -104,7 +105,7 @@ template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int6
     for (int k = 0; k < n * D * C; ++k) gvin[k] = 0;
     for (int i = 1, p = 0; i < n; ++i)
       for (int j = 0; j < i; ++j, ++p) {
-        const float* factor = m.pair ? m.pair + p * width : nullptr;
+        const float* factor = m.factors ? m.factors + (int64_t)p * width : nullptr;
         spline_filter(m.filter + (int64_t)knot[p] * width, spline + 4 * p, width, factor ? plain : w);
         if (factor) times(plain, factor, width, w);
         const float *IDEM_RESTRICT ai = a + i * 3 * C, *IDEM_RESTRICT aj = a + j * 3 * C;
@@ -139,14 +140,14 @@ template <int D, int CC> void backward(const MessageArgs& m, int64_t begin, int6
           gaj[2 * C + c] += wv * qi;
           gai[2 * C + c] += wv * qj;
         }
-        if (factor) {
-          float* IDEM_RESTRICT out = gfilter ? gfilter + filters + p * width : nullptr;
+        if (factor && gradients) {
+          float* IDEM_RESTRICT out = gradients + filters + (int64_t)p * width;
 #pragma omp simd
-          for (int c = 0; c < width * (out != nullptr); ++c) out[c] += gw[c] * plain[c];
-          times(gw, factor, width, gw);
+          for (int c = 0; c < width; ++c) out[c] += gw[c] * plain[c];
         }
-        if (gfilter) {
-          float* IDEM_RESTRICT rows = gfilter + (int64_t)knot[p] * 3 * C;
+        if (factor) times(gw, factor, width, gw);
+        if (gradients) {
+          float* IDEM_RESTRICT rows = gradients + (int64_t)knot[p] * 3 * C;
           const float b0 = spline[4 * p], b1 = spline[4 * p + 1], b2 = spline[4 * p + 2], b3 = spline[4 * p + 3];
 #pragma omp simd
           for (int c = 0; c < 3 * C; ++c) {
@@ -219,13 +220,13 @@ void message_forward(const MessageArgs& m, int64_t begin, int64_t end) {
     m.channels == 64 ? forward<2, 64>(m, begin, end) : forward<2, 0>(m, begin, end);
 }
 
-void message_backward(const MessageArgs& m, int64_t begin, int64_t end, float* gfilter) {
+void message_backward(const MessageArgs& m, int64_t begin, int64_t end, float* gradients) {
   if (m.n_dims == 3)
-    m.channels == 64   ? backward<3, 64>(m, begin, end, gfilter)
-    : m.channels == 32 ? backward<3, 32>(m, begin, end, gfilter)
-                       : backward<3, 0>(m, begin, end, gfilter);
+    m.channels == 64   ? backward<3, 64>(m, begin, end, gradients)
+    : m.channels == 32 ? backward<3, 32>(m, begin, end, gradients)
+                       : backward<3, 0>(m, begin, end, gradients);
   else
-    m.channels == 64 ? backward<2, 64>(m, begin, end, gfilter) : backward<2, 0>(m, begin, end, gfilter);
+    m.channels == 64 ? backward<2, 64>(m, begin, end, gradients) : backward<2, 0>(m, begin, end, gradients);
 }
 
 }  // namespace IDEM_ISA

@@ -289,27 +289,27 @@ void pair_splines_backward(In<float> x, In<float> gspline, In<float> gunit, Out<
 
 idem::MessageArgs message_args(const In<int32_t>& knot, const In<float>& spline, const In<float>& unit,
                                const In<float>& a, const In<float>& v, const In<float>& filter,
-                               const In<float>& pair) {
+                               const In<float>& factors) {
   if (v.shape(3) > idem::kMaxChannels) throw std::invalid_argument("channels: expected at most 512");
   return {(int)v.shape(1), (int)v.shape(2), (int)filter.shape(0), (int)v.shape(3), knot.data(), spline.data(),
-          unit.data(), a.data(), v.data(), filter.data(), pair.size() > 0 ? pair.data() : nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+          unit.data(), a.data(), v.data(), filter.data(), factors.size() > 0 ? factors.data() : nullptr,
+          nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 }
 
 void message_forward(In<int32_t> knot, In<float> spline, In<float> unit, In<float> a, In<float> v, In<float> filter,
-                     In<float> pair, Out<float> ds, Out<float> dv, int threads) {
+                     In<float> factors, Out<float> ds, Out<float> dv, int threads) {
   const CpuKernels& k = select("");
-  idem::MessageArgs m = message_args(knot, spline, unit, a, v, filter, pair);
+  idem::MessageArgs m = message_args(knot, spline, unit, a, v, filter, factors);
   m.ds = ds.data();
   m.dv = dv.data();
   spread((int64_t)a.shape(0), 4, threads, [&](int64_t b, int64_t e) { k.message_forward(m, b, e); });
 }
 
 void message_backward(In<int32_t> knot, In<float> spline, In<float> unit, In<float> a, In<float> v, In<float> filter,
-                      In<float> pair, In<float> gs, In<float> gv, Out<float> ga, Out<float> gvin, Out<float> gfilter,
-                      Out<float> gpair,
-                      Out<float> gspline, Out<float> gunit, int threads) {
+                      In<float> factors, In<float> gs, In<float> gv, Out<float> ga, Out<float> gvin, Out<float> gfilter,
+                      Out<float> gfactors, Out<float> gspline, Out<float> gunit, int threads) {
   const CpuKernels& k = select("");
-  idem::MessageArgs m = message_args(knot, spline, unit, a, v, filter, pair);
+  idem::MessageArgs m = message_args(knot, spline, unit, a, v, filter, factors);
   m.gs = gs.data();
   m.gv = gv.data();
   m.ga = ga.data();
@@ -317,17 +317,17 @@ void message_backward(In<int32_t> knot, In<float> spline, In<float> unit, In<flo
   if (gspline.size() > 0) m.gspline = gspline.data(), m.gunit = gunit.data();
   // One partial gradient a block of samples, added in the order of the blocks: the sum does not depend on the
   // number of threads.
-  const int64_t n = (int64_t)a.shape(0), filters = (int64_t)filter.size(), size = filters + (int64_t)pair.size();
+  const int64_t n = (int64_t)a.shape(0), filters = (int64_t)filter.size(), size = filters + (int64_t)factors.size();
   const int64_t grain = std::max<int64_t>(16, (n + 31) / 32), blocks = (n + grain - 1) / grain;
   std::vector<float> partial(blocks * size);
   spread(n, grain, threads,
          [&](int64_t b, int64_t e) { k.message_backward(m, b, e, partial.data() + b / grain * size); });
   std::fill(gfilter.data(), gfilter.data() + filters, 0.0f);
-  std::fill(gpair.data(), gpair.data() + (size - filters), 0.0f);
+  std::fill(gfactors.data(), gfactors.data() + (size - filters), 0.0f);
   for (int64_t b = 0; b < blocks; ++b) {
     const float* part = partial.data() + b * size;
     for (int64_t i = 0; i < filters; ++i) gfilter.data()[i] += part[i];
-    for (int64_t i = filters; i < size; ++i) gpair.data()[i - filters] += part[i];
+    for (int64_t i = filters; i < size; ++i) gfactors.data()[i - filters] += part[i];
   }
 }
 
@@ -385,10 +385,11 @@ NB_MODULE(_native, m) {
         "lo"_a, "width"_a, "threads"_a);
   m.def("pair_splines_backward", &pair_splines_backward, "x"_a, "gspline"_a, "gunit"_a, "gx"_a, "n_basis"_a, "length"_a,
         "shift"_a, "lo"_a, "width"_a, "threads"_a);
-  m.def("message_forward", &message_forward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "pair"_a, "ds"_a,
-        "dv"_a, "threads"_a);
-  m.def("message_backward", &message_backward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "pair"_a,
-        "gs"_a, "gv"_a, "ga"_a, "gvin"_a, "gfilter"_a, "gpair"_a, "gspline"_a, "gunit"_a, "threads"_a);
+  m.def("message_forward", &message_forward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "factors"_a,
+        "ds"_a.noconvert(), "dv"_a.noconvert(), "threads"_a);
+  m.def("message_backward", &message_backward, "knot"_a, "spline"_a, "unit"_a, "a"_a, "v"_a, "filter"_a, "factors"_a,
+        "gs"_a, "gv"_a, "ga"_a.noconvert(), "gvin"_a.noconvert(), "gfilter"_a.noconvert(), "gfactors"_a.noconvert(),
+        "gspline"_a.noconvert(), "gunit"_a.noconvert(), "threads"_a);
   m.def("energy_network", &energy_network, "x"_a, "weights"_a, "u"_a, "gx"_a, "channels"_a, "n_layers"_a, "n_basis"_a,
         "length"_a, "shift"_a, "lo"_a, "width"_a, "threads"_a);
 }
