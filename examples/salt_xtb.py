@@ -10,6 +10,7 @@ times as long as one of the twin that the sampler is trained on.
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,21 +73,28 @@ def langevin_chains(system, chains, calls, seed, file):
     return WeightedEnsemble(x, u, np.zeros(len(u)), system, record, "chain", source)
 
 
-def told(name, ensemble, calls, neighbours):
+def summary(name, ensemble, calls, labels, shares):
     """A line on samples that have taken so many energy calls."""
     mean, error = ensemble.mean_energy
-    parts = ", ".join(f"{s:.3f} ± {e:.3f}" for s, e in zip(*shares(ensemble, neighbours)))
+    parts = ", ".join(f"{s:.3f} ± {e:.3f}" for s, e in zip(*shares(ensemble)))
     return (
         f"{name}: {mean:.2f} ± {error:.2f} kT, {ensemble.ess:.0f} effective, {calls:,} energy calls, "
-        f"{calls / ensemble.ess:.0f} an effective sample; shares of 11 to 12, 9 to 10 and up to 8 pairs: {parts}"
+        f"{calls / ensemble.ess:.0f} an effective sample; shares of {labels}: {parts}"
     )
 
 
-def main(folder="runs", seed=0, langevin=False, atoms=None, n=1000, budget=None, neighbours=NEIGHBOURS, chains=CHAINS):
-    """Train on a twin, sample, and run chains; returns the samples, and those of the chains."""
+def main(folder="runs", seed=0, langevin=False, atoms=None, neighbours=NEIGHBOURS, **options):
+    """Samples of the cluster, and those of chains; see `by_twin`."""
+    labels, of_pairs = "11 to 12, 9 to 10 and up to 8 pairs", partial(shares, neighbours=neighbours)
+    return by_twin("salt", atoms or salt(), KELVIN, labels, of_pairs, folder, seed, TIMES * langevin, **options)
+
+
+def by_twin(name, atoms, kelvin, labels, shares, folder, seed, times, n=1000, budget=None, chains=CHAINS):
+    """Train on a twin, sample, and run chains of so many ``times`` the energy calls, if any; returns the samples, and
+    those of the chains."""
     start, budget = time.perf_counter(), budget or {"minutes": 15.0, "max_energy_calls": 8000}
-    cache = Path(folder) / f"salt-{seed}"
-    dyn = BoltzmannSampler(atoms or salt(), KELVIN, cache=cache, batch=n, seed=seed, twin=True, **budget)
+    cache = Path(folder) / f"{name}-{seed}"
+    dyn = BoltzmannSampler(atoms, kelvin, cache=cache, batch=n, seed=seed, twin=True, **budget)
     dyn.run(n)
     ours, training = dyn.ensemble, dyn.sampler.checkpoint.provenance
     calls = training["energy_calls"] + ours.provenance["energy_calls"]
@@ -94,13 +102,13 @@ def main(folder="runs", seed=0, langevin=False, atoms=None, n=1000, budget=None,
         f"{training['energy_calls']:,} energy calls for the twin, {ours.provenance['energy_calls']:,} for {n} samples; "
         f"{time.perf_counter() - start:.0f} s in all"
     )
-    print(told("samples", ours, calls, neighbours), ours.advice or "nothing to beware of", sep="\n")
-    ours.save(Path(folder) / f"salt-{seed}.dcd")
+    print(summary("samples", ours, calls, labels, shares), ours.advice or "no warnings", sep="\n")
+    ours.save(Path(folder) / f"{name}-{seed}.dcd")
     theirs = None
-    if langevin:
-        file = Path(folder) / f"langevin-{seed}.bin"
-        theirs = langevin_chains(dyn.system, chains, TIMES * calls, 1000 + seed, file)
-        print(told("Langevin", theirs, theirs.provenance["energy_calls"], neighbours))
+    if times:
+        file = Path(folder) / f"langevin-{name}-{seed}.bin"
+        theirs = langevin_chains(dyn.system, chains, times * calls, 1000 + seed, file)
+        print(summary("Langevin", theirs, theirs.provenance["energy_calls"], labels, shares))
     dyn.close()
     return ours, theirs
 

@@ -157,7 +157,7 @@ def test_own_clusters(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def little_twin(monkeypatch):
-    """A twin and a network that learn nothing to speak of; docs/results.md has the real ones."""
+    """A twin and a network that learn nothing to speak of."""
     few = FitSettings(steps=20, batch=16)
     twin = TwinSettings({"name": "painn", "channels": 8, "layers": 1, "n_basis": 8}, 930, 30, 1, 0.0, "", few, few)
     monkeypatch.setattr("idem_md.twin.make.DEFAULT", twin)
@@ -199,7 +199,7 @@ def test_ethanol_xtb(tmp_path, monkeypatch, capsys, little_twin):
     assert "energy calls for the twin" in out and "Langevin:" in out
     x = []
     for degrees in (180, 60, -60, -70):
-        atoms.set_dihedral(hydrogen, oxygen, carbon, methyl, degrees, indices=[hydrogen])
+        atoms.set_dihedral(methyl, carbon, oxygen, hydrogen, degrees, indices=[hydrogen])
         x.append(atoms.positions.copy())
     turned = idem_md.WeightedEnsemble(np.array(x), np.zeros(4), np.zeros(4), ours.system, kind="equilibrium")
     assert np.allclose(example.shares(turned, (hydrogen, oxygen, carbon, methyl))[0], (0.25, 0.25, 0.5))

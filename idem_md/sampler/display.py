@@ -35,9 +35,9 @@ def sampling(
                 progress(log_weights)
             elif work is not None:
                 rate = f"{(sums.n - before) / (time.perf_counter() - start):.3g} a second"
-                work.advance(len(log_weights), f"{sums.ess:.0f} effective, {rate}" if weighted else rate)
                 if ess is not None and sums.ess >= LEAST_EFFECTIVE:
                     done, expected = sums.n - before, round(ess / sums.ess * sums.n) - before
-                    work.resize(min(max(expected, done), total), done)
+                    work.resize(min(max(expected, done), total), done - len(log_weights))
+                work.advance(len(log_weights), f"{sums.ess:.0f} effective, {rate}" if weighted else rate)
 
         yield tell

@@ -47,8 +47,10 @@ PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
 
 
 def _over(base: Any, table: Any) -> Any:
-    """A table merged over its base, table by table."""
-    if not isinstance(base, dict) or not isinstance(table, dict):
+    """A table merged over its base, table by table; of another name than its base it is as it is."""
+    if not (isinstance(base, dict) and isinstance(table, dict)) or table.get("name", base.get("name")) != base.get(
+        "name"
+    ):
         return table
     return {**base, **{key: _over(base.get(key), value) for key, value in table.items()}}
 
@@ -111,11 +113,7 @@ def preset(
         table = tables[system.name]
     elif "any" in tables:
         # Lengths and noise levels are the system's, whatever the preset.
-        table = dict(PRESETS["refined"].get(system.name, {}))
-        for key, ours in tables["any"].items():
-            own = table.get(key, {})
-            alike = isinstance(ours, dict) and ours.get("name", own.get("name")) == own.get("name")
-            table[key] = {**own, **ours} if alike else ours
+        table = _over(PRESETS["refined"].get(system.name, {}), tables["any"])
     else:
         raise UsageError(
             f"preset: expected another than {name!r} for {system.name!r}; it has settings for {', '.join(tables)}"
