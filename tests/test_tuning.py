@@ -17,7 +17,7 @@ from idem_md.energies import Harmonic
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
 from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot, share_both_ways
-from idem_md.tuning.plans import _most_worth, _worth_trying
+from idem_md.tuning.plans import _confirmed, _most_worth, _worth_trying
 from idem_md.tuning.search import Search
 
 
@@ -73,6 +73,25 @@ def test_a_share_from_both_sides():
     assert share_both_ways(0.1, w.log(), 1.0) == pytest.approx(0.25) and share_both_ways(0.1, w.log(), 2.0) == 0.1
     assert share_both_ways(0.9, w.log(), 2.0) == pytest.approx(0.75)
     assert share_both_ways(0.1, w[1:].log(), 0.0) == 0.1 == share_both_ways(0.1, torch.zeros(5), 0.0)
+
+
+def test_paths_down_confirm_a_share_as_well(lj13_sampler, lj13_samples, monkeypatch):
+    asked = []
+
+    def both_ways(*arguments):
+        asked.append(arguments)
+        return 0.123
+
+    monkeypatch.setattr("idem_md.tuning.plans.share_both_ways", both_ways)
+    checkpoint, energy = lj13_sampler.checkpoint, lj13_sampler.system.energy()
+    given = checkpoint, lj13_sampler.plan(12), (), energy, lj13_samples[:300].double(), 0
+    plain, both = (
+        _confirmed(*given, Search(confirm_seconds=0.05, down_seconds=seconds, counted=2.0)) for seconds in (0.0, 0.05)
+    )
+    ((up, log_w, least),) = asked
+    assert 0 < plain.ess_fraction < 1 and both.ess_fraction == 0.123 and 0 < up < 1 and least == 2.0
+    assert len(log_w) >= 16 and torch.isfinite(log_w).any()
+    assert torch.logsumexp(log_w, 0) - math.log(len(log_w)) == pytest.approx(59.86, abs=2.0)
 
 
 def test_paths_that_compete_for_a_sample():

@@ -48,9 +48,9 @@ PRESETS: Registry[dict[str, dict[str, Any]]] = Registry("preset")
 
 def _over(base: Any, table: Any) -> Any:
     """A table merged over its base, table by table; of another name than its base it is as it is."""
-    if not (isinstance(base, dict) and isinstance(table, dict)) or table.get("name", base.get("name")) != base.get(
-        "name"
-    ):
+    if not isinstance(base, dict) or not isinstance(table, dict):
+        return table
+    if table.get("name", base.get("name")) != base.get("name"):
         return table
     return {**base, **{key: _over(base.get(key), value) for key, value in table.items()}}
 
