@@ -290,9 +290,15 @@ def test_custom_ops_are_well_formed(op, args):
 
 
 def message_arguments(n_factors):
-    """Of four atoms with 16 channels."""
+    """What `native.message` takes, for four atoms with 16 channels."""
     geometry = native.pair_splines(torch.randn(2, 4, 3), 12, 1.0, 0.05, -1.9, 0.4)
     return *geometry, torch.randn(2, 4, 48), torch.randn(2, 4, 3, 16), torch.randn(12, 48), torch.rand(n_factors, 48)
+
+
+def of_two_atoms(knot, n_factors):
+    """What `native.message` takes, for two atoms with 16 channels."""
+    spline, unit, a, v = torch.ones(1, 1, 4), torch.ones(1, 1, 3), torch.ones(1, 2, 48), torch.ones(1, 2, 3, 16)
+    return knot, spline, unit, a, v, torch.ones(12, 48), torch.ones(n_factors, 48)
 
 
 def test_messages_do_not_depend_on_the_layout_of_memory():
@@ -362,33 +368,9 @@ def test_an_overflowing_sample_does_not_spoil_the_mix():
         lambda: native.lj_dem_scores(torch.randn(3, 4, 3), torch.full((3,), torch.nan), 4, 0, **OP),
         lambda: native.lj_dem_scores(torch.randn(3, 4, 3), torch.ones(3), 0, 0, **OP),
         lambda: native.pair_splines(torch.randn(3, 4, 4), 12, 1.0, 0.05, -1.9, 0.4),
-        lambda: native.message(
-            torch.full((1, 1), 9, dtype=torch.int32),
-            torch.ones(1, 1, 4),
-            torch.ones(1, 1, 3),
-            torch.ones(1, 2, 48),
-            torch.ones(1, 2, 3, 16),
-            torch.ones(12, 48),
-            torch.ones(0, 48),
-        ),
-        lambda: native.message(
-            torch.zeros(1, 1, dtype=torch.int32),
-            torch.ones(1, 1, 4),
-            torch.ones(1, 1, 3),
-            torch.ones(1, 2, 48),
-            torch.ones(1, 2, 3, 16),
-            torch.ones(12, 48),
-            torch.ones(2, 48),
-        ),
-        lambda: native.message(
-            torch.zeros(1, 2, dtype=torch.int32),
-            torch.ones(1, 1, 4),
-            torch.ones(1, 1, 3),
-            torch.ones(1, 2, 48),
-            torch.ones(1, 2, 3, 16),
-            torch.ones(12, 48),
-            torch.ones(0, 48),
-        ),
+        lambda: native.message(*of_two_atoms(torch.full((1, 1), 9, dtype=torch.int32), 0)),
+        lambda: native.message(*of_two_atoms(torch.zeros(1, 2, dtype=torch.int32), 0)),
+        lambda: native.message(*of_two_atoms(torch.zeros(1, 1, dtype=torch.int32), 2)),
     ],
 )
 def test_ops_refuse_what_would_be_read_out_of_bounds(call):

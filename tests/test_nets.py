@@ -8,7 +8,7 @@ from idem_md.diffusion import Denoiser
 from idem_md.nets import EGNN, MLP, EnergyNetwork, PaiNN, build_energy_network
 from idem_md.systems import get_system
 
-# Of a molecule, and an order that leaves them as they are.
+# Kinds of the atoms of a molecule, and an order that leaves them as they are.
 KINDS, SAME_KINDS = (0, 1, 1, 1, 2, 2, 3), (0, 3, 1, 2, 5, 4, 6)
 OF_MOLECULES = {"kinds": KINDS, "pair_factors": True, "refinements": 2}
 

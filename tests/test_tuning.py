@@ -65,7 +65,7 @@ def test_a_share_that_can_be_counted_is():
 
 
 def test_a_share_from_both_sides():
-    """Of log-normal weights both sides say the same; the variance of weights between them counts."""
+    """Both sides say the same of log-normal weights; else the variance of weights between them counts."""
     log_w = 0.8 * torch.randn(40_000, generator=generator(7), dtype=torch.float64)
     share = math.exp(-0.64)
     assert share_both_ways(share, log_w, 10.0) == pytest.approx(share, rel=0.05)

@@ -25,7 +25,7 @@ from .registry import Features, LayeredOptions, register_network
 
 __all__ = ["Message", "PaiNN", "Update"]
 
-# Of an atom's vector in a refinement, whose scale is one.
+# Bound on the length of an atom's vector in a refinement, whose scale is one.
 LONGEST = 3.0
 
 
