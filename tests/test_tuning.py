@@ -17,7 +17,7 @@ from idem_md.energies import Harmonic
 from idem_md.errors import UsageError
 from idem_md.geometry import standard_normal
 from idem_md.tuning.pilots import FEW, Tried, effective_variance, robust_variance, run_pilot, share_both_ways
-from idem_md.tuning.plans import _confirmed, _most_worth, _worth_trying
+from idem_md.tuning.plans import _confirmed, _most_worth, _worth_trying, tune_plans
 from idem_md.tuning.search import Search
 
 
@@ -92,6 +92,17 @@ def test_paths_down_confirm_a_share_as_well(lj13_sampler, lj13_samples, monkeypa
     assert 0 < plain.ess_fraction < 1 and both.ess_fraction == 0.123 and 0 < up < 1 and least == 2.0
     assert len(log_w) >= 16 and torch.isfinite(log_w).any()
     assert torch.logsumexp(log_w, 0) - math.log(len(log_w)) == pytest.approx(59.86, abs=2.0)
+
+
+def test_a_search_is_where_it_is_to_be(lj13_sampler, lj13_samples):
+    checkpoint, lowest, seconds = replace(lj13_sampler.checkpoint, plans={}), (0.35, 0.4), 0.05
+    search = Search(
+        lowest=lowest, best_kernel=True, path_seconds=seconds, pilot_seconds=seconds, confirm_seconds=seconds
+    )
+    energy, nfes = lj13_sampler.system.energy(), {"diffusion": (8,)}
+    found = tune_plans(checkpoint, energy, lj13_samples[:400], nfes, search=search).plans["diffusion"][8]
+    scale = checkpoint.system.sigma_data
+    assert found.kernel == "elastic" and min(abs(found.sigma_1 / scale - level) for level in lowest) < 1e-9
 
 
 def test_paths_that_compete_for_a_sample():

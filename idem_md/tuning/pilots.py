@@ -93,7 +93,8 @@ class Measured:
     plans : dict
         Plans that are done, by method and number of evaluations.
     levels : dict
-        Lowest levels that are worth trying, each with a kernel, by method; levels by their place in `plans.LOWEST`.
+        Lowest levels that are worth trying, each with a kernel, by method; levels by their place among all that are
+        tried.
     tried : dict
         Last steps by lowest level.
     changed : callable

@@ -40,8 +40,8 @@ __all__ = ["default_nfes", "measure_plan_seconds", "tune_plans"]
 LOWEST = (0.2, 0.25, 0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
 # Samples by which a plan is timed at most, and timed or confirmed at least.
 MAX_TIMED_SAMPLES, LEAST_TIMED = 1000, 16
-# Seconds of one trial of the paths above, and of the timing of one plan.
-PATH_SECONDS, TIMED_SECONDS = 1.5, 2.0
+# Seconds of the timing of one plan.
+TIMED_SECONDS = 2.0
 # Added to a seed for random numbers of paths, and of the confirmation: those of their starts are others.
 PATH_SEED, CONFIRM_SEED = 1_000_003, 2_000_003
 # Levels, each with a kernel, that are tried with all numbers of evaluations, beside those for other energy calls.
@@ -103,12 +103,14 @@ def tune_plans(
     others, samples = samples[fourth].double(), samples[~fourth].double()
     samples = samples[torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))]
     step = _move_step(energy, samples[: search.step_samples], checkpoint.system.sigma_data, seed)
-    places = range(len(LOWEST)) if search.places is None else search.places
+    places = range(len(LOWEST if search.lowest is None else search.lowest))
     bottoms = [_Bottom(checkpoint, energy, samples, k, step, seed + k, measured, search) for k in places]
     by_place = {level.place: level for level in bottoms}
     plans = dict(checkpoint.plans)
     for method, names in methods().items():
         tried_kernels = [name for name in names if KERNELS[name].tuned and KERNELS[name].suits(checkpoint.denoiser)]
+        if search.best_kernel:
+            tried_kernels = sorted(tried_kernels, key=lambda name: KERNELS[name].preference)[-1:]
         found: dict[int, SamplingPlan] = dict(measured.plans.get(method, {}))
         wanted = sorted(set(nfes.get(method, ())) - found.keys()) if tried_kernels else []
         # Which levels are worth trying hardly depends on the number of evaluations.
@@ -253,7 +255,7 @@ class _Bottom:
         self.place, self.measured, self.search = place, measured, search
         self.checkpoint, self.energy, self.samples = checkpoint, energy, samples
         self.move_step, self.seed = step, seed
-        self.sigma = LOWEST[place] * checkpoint.system.sigma_data
+        self.sigma = (LOWEST if search.lowest is None else search.lowest)[place] * checkpoint.system.sigma_data
         self._generator = torch.Generator().manual_seed(seed)
         self.x = samples + self.sigma * standard_normal(samples.shape, self._generator)
         self._candidates: dict[SamplingPlan, list[_Candidate]] = {}
@@ -299,7 +301,9 @@ class _Bottom:
                 last_step = self.tried[0].last_step  # of no account above the lowest level
                 paths = PathSampler(kind(*parts, **fitted), last_step, grid, checkpoint.system.sigma_data)
                 generator.manual_seed(self.seed + PATH_SEED)
-                log_w, seconds = timed(partial(paths.forward_above, generator=generator), self.x, PATH_SECONDS)
+                log_w, seconds = timed(
+                    partial(paths.forward_above, generator=generator), self.x, self.search.path_seconds
+                )
                 seconds += self.search.beside or 0.0
                 measured = [_Candidate(plan, tried, tried.above(log_w), seconds, self.search) for tried in self.tried]
                 self._candidates[plan] = [one for one in measured if math.isfinite(one.variance)]

@@ -13,6 +13,8 @@ __all__ = ["Search"]
 
 # Samples from which the step of moves is tuned.
 STEP_SAMPLES = 250
+# Seconds of one trial of the paths above a level.
+PATH_SECONDS = 1.5
 # Seconds of the confirmation of one plan; fewer samples are used where they do not suffice.
 CONFIRM_SECONDS = 3.0
 # If speed alone counted, exp(-1) of the samples would be effective where the last step takes most of the time; with
@@ -30,12 +32,17 @@ class Search:
 
     Attributes
     ----------
-    places : sequence of int, optional
-        Of the lowest noise levels in `LOWEST`; by default all.
+    lowest : sequence of float, optional
+        Lowest noise levels that are tried, in units of the standard deviation of a coordinate; by default
+        `plans.LOWEST`.
+    best_kernel : bool
+        Whether only the kernel of the highest preference is tried of each method.
     power : float, optional
         To which a share of effective samples counts; by default it grows with the number of evaluations.
     step_samples : int
         From which the step of moves is tuned.
+    path_seconds : float
+        Of one trial of the paths above a level.
     pilot_seconds : float
         Of a pilot of one last step at one level.
     confirm_seconds : float
@@ -48,9 +55,11 @@ class Search:
         Seconds that the potential takes for a sample for which a twin stands; there is no twin without.
     """
 
-    places: Sequence[int] | None = None
+    lowest: Sequence[float] | None = None
+    best_kernel: bool = False
     power: float | None = None
     step_samples: int = STEP_SAMPLES
+    path_seconds: float = PATH_SECONDS
     pilot_seconds: float = PILOT_SECONDS
     confirm_seconds: float = CONFIRM_SECONDS
     counted: float = COUNTED
@@ -67,12 +76,15 @@ class Search:
         """With a twin, whose calls take a thousand times as long as native ones: few samples and more seconds for them.
 
         Paths that compete for a sample see to it that the share is large. Variances are large here, and log weights
-        have a tail of small ones, which cost little: the share falls more slowly than exp(-variance).
+        have a tail of small ones, which cost little: the share falls more slowly than exp(-variance). Annealing from a
+        low level takes fewer calls. So few samples do not tell kernels apart.
         """
         return cls(
-            places=(1, 2, 3, 4),
+            lowest=(0.1, 0.15, 0.2, 0.25, 0.35),
+            best_kernel=True,
             power=0.75,
             step_samples=24,
+            path_seconds=5.0,
             pilot_seconds=20.0,
             confirm_seconds=25.0,
             counted=10.0,
