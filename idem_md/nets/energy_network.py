@@ -86,10 +86,8 @@ def build_energy_network(options: Mapping[str, Any], system: System) -> EnergyNe
         A network without features or with refinements, or one that does not suit the system.
     """
     table = parse_network(options, "twin")
-    if getattr(table, "refinements", 0):
-        raise UsageError(
-            "twin: expected refinements = 0, as there is no noise to refine positions of, got another number"
-        )
+    if refinements := getattr(table, "refinements", 0):
+        raise UsageError(f"twin: expected refinements = 0, as there is no noise in positions, got {refinements}")
     net = NETWORKS.find(table.name).build(table, system)
     if not isinstance(net, HasFeatures):
         raise UsageError(f"network.name: expected one with scalars on its atoms, such as painn, got {table.name!r}")
