@@ -123,6 +123,9 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
     for name, off in (("weighted", 0), ("exchanges", 0), ("torsions", 0), ("start", "auto")):
         if table["buffer"][name] == off:
             del table["buffer"][name]
+    for name in ("pair_factors", "refinements"):
+        if not table["network"].get(name, True):
+            del table["network"][name]
     if not table["least_gain"]:
         del table["least_gain"]
     if table["ladder"] is None:  # without which ``auto`` is what there was
