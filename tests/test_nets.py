@@ -10,7 +10,7 @@ from idem_md.systems import get_system
 
 # Kinds of the atoms of a molecule, and an order that leaves them as they are.
 KINDS, SAME_KINDS = (0, 1, 1, 1, 2, 2, 3), (0, 3, 1, 2, 5, 4, 6)
-OF_MOLECULES = {"kinds": KINDS, "pair_factors": True, "refinements": 2}
+OF_MOLECULES = {"kinds": KINDS, "pair_factors": True, "normalised": True, "refinements": 2}
 
 
 @pytest.fixture(params=[(13, 3, 64, {}), (5, 2, 16, {}), (7, 3, 32, OF_MOLECULES)], ids=["13x3", "5x2", "molecule"])
@@ -95,6 +95,7 @@ def test_energies_of_networks_that_are_not_native():
     assert (found - u).abs().max() < 1e-6 * u.abs().max()
     assert (forces + gradient).abs().max() < 1e-5 * gradient.abs().max()
     assert not net.has_native_energy(x) and PaiNN(32, 2, 20, kinds=KINDS).has_native_energy(x)
+    assert not PaiNN(32, 2, 20, kinds=KINDS, normalised=True).has_native_energy(x)
     with pytest.raises(UsageError, match="refinements = 0"):
         build_energy_network({"name": "painn", "refinements": 1}, get_system("lj13"))
 
@@ -117,6 +118,17 @@ def test_refinements_are_finite_whatever_they_are_given():
     out = net(x, torch.tensor([-4.6, 0.0, 3.0]))
     out.square().mean().backward()
     assert torch.isfinite(out).all() and all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_large_scalars_do_not_grow_without_limit(normalised):
+    """Gates of updates thirty times as large as at first: without normalisation the eighth layer overflows."""
+    torch.manual_seed(0)
+    net = PaiNN(16, 8, 12, normalised=normalised, refinements=2)
+    for update in net.updates:
+        update.gate[-1].weight.data.mul_(30.0)
+    out = net(torch.randn(3, 5, 3), torch.zeros(3))
+    assert bool(torch.isfinite(out).all()) == normalised
 
 
 def test_edge_list_matches_plain_torch(case):

@@ -123,7 +123,7 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
     for name, off in (("weighted", 0), ("exchanges", 0), ("torsions", 0), ("start", "auto")):
         if table["buffer"][name] == off:
             del table["buffer"][name]
-    for name in ("pair_factors", "refinements"):
+    for name in ("pair_factors", "normalised", "refinements"):
         if not table["network"].get(name, True):
             del table["network"][name]
     if not table["least_gain"]:

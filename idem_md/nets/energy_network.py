@@ -53,8 +53,8 @@ class EnergyNetwork(nn.Module):
     def with_forces(self, x_BND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Energies (B,), float64, and forces (B, N, D), float32, by the fastest route; not differentiable.
 
-        That is native for a PaiNN without a cutoff and without ``pair_factors`` whose channels are a multiple of 16, in
-        three dimensions on the CPU.
+        That is native for a PaiNN without a cutoff, ``pair_factors`` and ``normalised`` whose channels are a multiple
+        of 16, in three dimensions on the CPU.
         """
         net = self.net
         if isinstance(net, PaiNN) and net.has_native_energy(x_BND):

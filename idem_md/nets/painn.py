@@ -110,16 +110,25 @@ class Refinement(nn.Module):
 class Update(nn.Module):
     """PaiNN update: mixes channels atom by atom, scalars and vectors exchanging invariants."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, normalised: bool = False):
         super().__init__()
+        self.normalised = normalised
         self.mix = dense(channels, 2 * channels, bias=False)
         self.gate = perceptron(2 * channels, channels, 3 * channels)
 
     def forward(self, s, v):
         left, right = self.mix(v).float().chunk(2, -1)
         norm = torch.sqrt((right**2).sum(-2) + 1e-8)
-        gs, gv, gd = self.gate(torch.cat([s, norm], -1)).float().chunk(3, -1)
+        invariants = torch.cat([s, norm], -1)
+        if self.normalised:
+            invariants = _normalised(invariants)
+        gs, gv, gd = self.gate(invariants).float().chunk(3, -1)
         return s + gs + gd * (left * right).sum(-2), v + gv[..., None, :] * left
+
+
+def _normalised(s: torch.Tensor) -> torch.Tensor:
+    """Scalars (..., C) of a mean square of one."""
+    return nn.functional.rms_norm(s, s.shape[-1:], eps=1e-3)
 
 
 def _pair_classes(kinds: Sequence[int]) -> torch.Tensor:
@@ -147,6 +156,9 @@ class PaiNN(nn.Module):
     pair_factors : bool
         Each two ``kinds`` of atoms have a factor of their own for every filter, so that a bonded pair differs from two
         atoms that noise has brought as near.
+    normalised : bool
+        Scalars are divided by their root mean square wherever they enter dense layers (Zhang & Sennrich, NeurIPS 2019).
+        Without it those of an unusual configuration grow from layer to layer, faster than exponentially.
     refinements : int
         How many times, evenly over the layers, the network estimates the denoised positions. The layers after it use
         distances and directions of that estimate; see `Refinement`.
@@ -169,6 +181,7 @@ class PaiNN(nn.Module):
         length: float = Field(1.0, gt=0)
         cutoff: float | None = Field(None, gt=0)
         pair_factors: bool = False
+        normalised: bool = False
         refinements: int = Field(0, ge=0)
 
     @classmethod
@@ -187,6 +200,7 @@ class PaiNN(nn.Module):
             options.cutoff,
             system.kinds,
             options.pair_factors,
+            options.normalised,
             options.refinements,
         )
 
@@ -200,6 +214,7 @@ class PaiNN(nn.Module):
         cutoff: float | None = None,
         kinds: tuple[int, ...] = (),
         pair_factors: bool = False,
+        normalised: bool = False,
         refinements: int = 0,
     ):
         super().__init__()
@@ -210,6 +225,7 @@ class PaiNN(nn.Module):
             raise UsageError("network.pair_factors: expected false where all atoms are alike, got true")
         self.sigma_data = sigma_data
         self.cutoff = cutoff
+        self.normalised = normalised
         self.n_scalars, self.length = channels, length
         self.noise = NoiseEmbedding(channels)
         self.temperature: NoiseEmbedding | None = None
@@ -223,7 +239,7 @@ class PaiNN(nn.Module):
         self.register_buffer("pair_classes", classes[i, j], persistent=False)
         n_classes = int(classes.max()) + 1 if pair_factors else 0
         self.messages = nn.ModuleList(Message(channels, n_basis, n_classes) for _ in range(layers))
-        self.updates = nn.ModuleList(Update(channels) for _ in range(layers))
+        self.updates = nn.ModuleList(Update(channels, normalised) for _ in range(layers))
         self.gate_out = perceptron(channels, channels, channels)
         self.vector_out = dense(channels, 1, bias=False)
         places = [round(k * layers / (refinements + 1)) for k in range(1, refinements + 1)]
@@ -238,7 +254,8 @@ class PaiNN(nn.Module):
 
     def has_native_energy(self, x_BND: torch.Tensor) -> bool:
         """Whether `native.energy_network` takes this network and these positions."""
-        plain = self.cutoff is None and self.temperature is None and not len(self.classes) and not len(self.refinements)
+        plain = self.cutoff is None and self.temperature is None and not self.normalised
+        plain = plain and not len(self.classes) and not len(self.refinements)
         suits = plain and x_BND.device.type == "cpu" and x_BND.shape[2] == 3
         return suits and ops.takes_energy_network(self.n_scalars, len(self.messages))
 
@@ -315,10 +332,10 @@ class PaiNN(nn.Module):
         messages, updates = cast(Iterable[Message], self.messages), cast(Iterable[Update], self.updates)
         for k, (gain, message, update) in enumerate(zip(gains, messages, updates)):
             if str(k) in self.refinements:
-                z, v = self.refinements[str(k)](x, log_sigma_B, s, v)
+                z, v = self.refinements[str(k)](x, log_sigma_B, self._normal(s), v)
                 geometry, classes = self._geometry(z, native)
             scale, shift = gain.chunk(2, -1)
-            inner = s * scale + shift - 1
+            inner = self._normal(s) * scale + shift - 1
             if self.cutoff is not None:
                 ds, dv = message(inner.flatten(0, 1), v.flatten(0, 1), *geometry, classes=classes)
                 ds, dv = ds.reshape(s.shape), dv.reshape(v.shape)
@@ -328,8 +345,12 @@ class PaiNN(nn.Module):
                 basis, unit = geometry
                 ds, dv = message.dense(inner, v, basis, unit, classes)
             s, v = update(s + ds, v + dv)
-        out = self.vector_out(self.gate_out(s).float()[..., None, :] * v)[..., 0].float()
-        return Features(out - out.mean(1, keepdim=True), s, v)
+        out = self.vector_out(self.gate_out(self._normal(s)).float()[..., None, :] * v)[..., 0].float()
+        return Features(out - out.mean(1, keepdim=True), self._normal(s), v)
+
+    def _normal(self, s: torch.Tensor) -> torch.Tensor:
+        """Scalars as dense layers take them."""
+        return _normalised(s) if self.normalised else s
 
     def _geometry(self, x: torch.Tensor, native: bool) -> tuple[Any, torch.Tensor | None]:
         """The geometry that the messages need, in the form of the chosen route, and the classes of the pairs."""

@@ -86,8 +86,8 @@ def preset(
     ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
 
     Molecules of more than six atoms take twice as many steps of half as large batches (not with ``twin``), and their
-    networks have ``pair_factors`` and refine positions half-way; every network of ``twin`` refines them. See
-    `nets.PaiNN`.
+    networks are ``normalised``, have ``pair_factors`` and refine positions half-way; every network of ``twin`` refines
+    them. See `nets.PaiNN`.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def preset(
     if large and name in LADDERS:
         # Its loss rises as the buffer comes to equilibrium: no sign of when to end.
         table, steps = {**table, "least_gain": 0.0}, MOLECULE_STEPS
-        table["network"] = {**table.get("network", {}), "refinements": 1}
+        table["network"] = {**table.get("network", {}), "normalised": True, "refinements": 1}
         kelvin = system.units.temperature_kelvin
         temperatures = temperatures or (kelvin, HOT * kelvin)
     if name in (*LADDERS, "twin") and system.rotations.bonds:
