@@ -374,7 +374,7 @@ def test_molecules_get_a_ladder(alanine):
     assert idem_md.preset(of_ase("C60"), "frugal").ladder is None
     networks = [config.network, twin.network, idem_md.preset(of_ase("H2O"), "frugal").network]
     assert [(n.pair_factors, n.refinements) for n in networks] == [(True, 1), (True, 1), (False, 0)]
-    assert [n.normalised for n in networks] == [True, False, False]
+    assert [n.normalised for n in networks] == [True, True, False]
     classical, frugal = (idem_md.preset(alanine, name).model_dump() for name in ("classical", "frugal"))
     more = {"walkers": 512, "refine_steps": 50}
     assert classical == {**frugal, "buffer": {**frugal["buffer"], **more}}

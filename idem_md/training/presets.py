@@ -86,8 +86,8 @@ def preset(
     ``pdem`` (the iDEM paper's, from a replay buffer or from prior samples).
 
     Molecules of more than six atoms take twice as many steps of half as large batches (not with ``twin``), and their
-    networks are ``normalised``, have ``pair_factors`` and refine positions half-way; every network of ``twin`` refines
-    them. See `nets.PaiNN`.
+    networks are ``normalised``, have ``pair_factors`` and refine positions half-way. Every network of ``twin`` is
+    normalised and refines positions. See `nets.PaiNN`.
 
     Parameters
     ----------
