@@ -112,23 +112,20 @@ class Update(nn.Module):
 
     def __init__(self, channels: int, normalised: bool = False):
         super().__init__()
-        self.normalised = normalised
+        self.normal = _normal(2 * channels, normalised)
         self.mix = dense(channels, 2 * channels, bias=False)
         self.gate = perceptron(2 * channels, channels, 3 * channels)
 
     def forward(self, s, v):
         left, right = self.mix(v).float().chunk(2, -1)
         norm = torch.sqrt((right**2).sum(-2) + 1e-8)
-        invariants = torch.cat([s, norm], -1)
-        if self.normalised:
-            invariants = _normalised(invariants)
-        gs, gv, gd = self.gate(invariants).float().chunk(3, -1)
+        gs, gv, gd = self.gate(self.normal(torch.cat([s, norm], -1))).float().chunk(3, -1)
         return s + gs + gd * (left * right).sum(-2), v + gv[..., None, :] * left
 
 
-def _normalised(s: torch.Tensor) -> torch.Tensor:
-    """Scalars (..., C) of a mean square of one."""
-    return nn.functional.rms_norm(s, s.shape[-1:], eps=1e-3)
+def _normal(channels: int, normalised: bool) -> nn.Module:
+    """What scalars (..., C) go through before dense layers, without weights of its own."""
+    return nn.RMSNorm(channels, eps=1e-3, elementwise_affine=False) if normalised else nn.Identity()
 
 
 def _pair_classes(kinds: Sequence[int]) -> torch.Tensor:
@@ -225,7 +222,7 @@ class PaiNN(nn.Module):
             raise UsageError("network.pair_factors: expected false where all atoms are alike, got true")
         self.sigma_data = sigma_data
         self.cutoff = cutoff
-        self.normalised = normalised
+        self.normalised, self.normal = normalised, _normal(channels, normalised)
         self.n_scalars, self.length = channels, length
         self.noise = NoiseEmbedding(channels)
         self.temperature: NoiseEmbedding | None = None
@@ -332,10 +329,10 @@ class PaiNN(nn.Module):
         messages, updates = cast(Iterable[Message], self.messages), cast(Iterable[Update], self.updates)
         for k, (gain, message, update) in enumerate(zip(gains, messages, updates)):
             if str(k) in self.refinements:
-                z, v = self.refinements[str(k)](x, log_sigma_B, self._normal(s), v)
+                z, v = self.refinements[str(k)](x, log_sigma_B, self.normal(s), v)
                 geometry, classes = self._geometry(z, native)
             scale, shift = gain.chunk(2, -1)
-            inner = self._normal(s) * scale + shift - 1
+            inner = self.normal(s) * scale + shift - 1
             if self.cutoff is not None:
                 ds, dv = message(inner.flatten(0, 1), v.flatten(0, 1), *geometry, classes=classes)
                 ds, dv = ds.reshape(s.shape), dv.reshape(v.shape)
@@ -345,12 +342,8 @@ class PaiNN(nn.Module):
                 basis, unit = geometry
                 ds, dv = message.dense(inner, v, basis, unit, classes)
             s, v = update(s + ds, v + dv)
-        out = self.vector_out(self.gate_out(self._normal(s)).float()[..., None, :] * v)[..., 0].float()
-        return Features(out - out.mean(1, keepdim=True), self._normal(s), v)
-
-    def _normal(self, s: torch.Tensor) -> torch.Tensor:
-        """Scalars as dense layers take them."""
-        return _normalised(s) if self.normalised else s
+        out = self.vector_out(self.gate_out(self.normal(s)).float()[..., None, :] * v)[..., 0].float()
+        return Features(out - out.mean(1, keepdim=True), self.normal(s), v)
 
     def _geometry(self, x: torch.Tensor, native: bool) -> tuple[Any, torch.Tensor | None]:
         """The geometry that the messages need, in the form of the chosen route, and the classes of the pairs."""
