@@ -364,7 +364,7 @@ def test_tuning_of_a_small_run(tmp_path, lj13_sampler, lj13_samples, monkeypatch
     e = sampler.sample(400, nfe=5, seed=1)
     mean, error = e.mean_energy
     assert abs(mean + 42.92) < 4.5 * error
-    # By the bootstrap; the plan's share is of some 128 samples.
+    # Standard error by the bootstrap; the plan's share is of some 128 samples.
     drawn = np.random.default_rng(0).integers(400, size=(200, 400))
     w = np.exp(e.log_weights - e.log_weights.max())[drawn]
     uncertain = np.log(w.sum(1) ** 2 / (w**2).sum(1)).std() * (1 + 400 / 128) ** 0.5
