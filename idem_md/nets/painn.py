@@ -251,9 +251,8 @@ class PaiNN(nn.Module):
 
     def has_native_energy(self, x_BND: torch.Tensor) -> bool:
         """Whether `native.energy_network` takes this network and these positions."""
-        plain = self.cutoff is None and self.temperature is None and not self.normalised
-        plain = plain and not len(self.classes) and not len(self.refinements)
-        suits = plain and x_BND.device.type == "cpu" and x_BND.shape[2] == 3
+        more = self.normalised or self.temperature is not None or len(self.classes) > 0 or len(self.refinements) > 0
+        suits = self.cutoff is None and not more and x_BND.device.type == "cpu" and x_BND.shape[2] == 3
         return suits and ops.takes_energy_network(self.n_scalars, len(self.messages))
 
     def weights_at(self, log_sigma: float, n_atoms: int) -> tuple[torch.Tensor, ...]:
@@ -328,11 +327,12 @@ class PaiNN(nn.Module):
         geometry, classes = self._geometry(x, native)
         messages, updates = cast(Iterable[Message], self.messages), cast(Iterable[Update], self.updates)
         for k, (gain, message, update) in enumerate(zip(gains, messages, updates)):
+            normal = self.normal(s)
             if str(k) in self.refinements:
-                z, v = self.refinements[str(k)](x, log_sigma_B, self.normal(s), v)
+                z, v = self.refinements[str(k)](x, log_sigma_B, normal, v)
                 geometry, classes = self._geometry(z, native)
             scale, shift = gain.chunk(2, -1)
-            inner = self.normal(s) * scale + shift - 1
+            inner = normal * scale + shift - 1
             if self.cutoff is not None:
                 ds, dv = message(inner.flatten(0, 1), v.flatten(0, 1), *geometry, classes=classes)
                 ds, dv = ds.reshape(s.shape), dv.reshape(v.shape)
@@ -342,8 +342,9 @@ class PaiNN(nn.Module):
                 basis, unit = geometry
                 ds, dv = message.dense(inner, v, basis, unit, classes)
             s, v = update(s + ds, v + dv)
-        out = self.vector_out(self.gate_out(self.normal(s)).float()[..., None, :] * v)[..., 0].float()
-        return Features(out - out.mean(1, keepdim=True), self.normal(s), v)
+        s = self.normal(s)
+        out = self.vector_out(self.gate_out(s).float()[..., None, :] * v)[..., 0].float()
+        return Features(out - out.mean(1, keepdim=True), s, v)
 
     def _geometry(self, x: torch.Tensor, native: bool) -> tuple[Any, torch.Tensor | None]:
         """The geometry that the messages need, in the form of the chosen route, and the classes of the pairs."""
